@@ -1,0 +1,95 @@
+import os
+import warnings
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trt_pose import image, models
+from trt_pose.models.yolo_nas import CSP, Body
+from trt_pose.models.yolo_nas_pose import Variant, YoloNASPose
+
+from .keyed_weights import apply_keyed_weights
+
+DATA = Path(__file__).parent / "data"
+# The same layers as the published sizes, few and narrow: exports in a second, runs in milliseconds.
+TINY = Variant(
+    Body(
+        8,
+        (CSP(16, 1, 8), CSP(16, 1, 8, True), CSP(16, 1, 8), CSP(32, 1, 8)),
+        (CSP(16, 1, 8), CSP(16, 1, 8), CSP(16, 1, 8), CSP(16, 1, 8)),
+    ),
+    0.125,
+    0.03,
+)
+
+
+def pytest_collection_modifyitems(items):
+    required = os.environ.get("TRT_POSE_REQUIRE_GPU") == "1"
+    for item in items:
+        for marker, module in (("tensorrt", "tensorrt"), ("gpu", "pycuda.driver")):
+            if item.get_closest_marker(marker) and not required and not _importable(module):
+                item.add_marker(pytest.mark.skip(reason=f"needs {marker}"))
+
+
+def _importable(module):
+    try:
+        __import__(module)
+    except ImportError:
+        return False
+    return True
+
+
+def make_tiny(num_joints=17):
+    model = YoloNASPose("yolo_nas_pose_n", num_joints, TINY).eval()
+    model.weights = "keyed"
+    return apply_keyed_weights(model)
+
+
+def make_model(name, **options):
+    """A published size with keyed weights, without the warning about missing weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return apply_keyed_weights(models.get(name, **options))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A model nobody changes; take make_tiny() to change one."""
+    return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """(512, 512, 3) uint8 RGB: the astronaut Eileen Collins, a public-domain NASA picture."""
+    return image.decode(resources.files("trt_pose").joinpath("assets/astronaut.jpg").read_bytes())
+
+
+@pytest.fixture(scope="session")
+def photo_path():
+    return resources.files("trt_pose").joinpath("assets/astronaut.jpg")
+
+
+SMALL = {"input_image_shape": (128, 160), "confidence_threshold": 0.2, "num_pre_nms_predictions": 100}
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny, tmp_path_factory):
+    """The tiny model in batch format, one image, 128 x 160."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    tiny.export(path, **SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_dynamic_onnx(tiny, tmp_path_factory):
+    """The tiny model in batch format, any number of images, 128 x 160."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny_dynamic.onnx"
+    tiny.export(path, batch_size="dynamic", **SMALL)
+    return path
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)

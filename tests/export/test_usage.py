@@ -1,0 +1,39 @@
+"""Every code block an export prints is run, as it is printed."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ..conftest import SMALL
+
+CASES = {
+    "batch": {**SMALL, "max_predictions_per_image": 3},
+    "batch-of-two": {**SMALL, "batch_size": 2},
+    "dynamic": {**SMALL, "batch_size": "dynamic"},
+    "flat": {**SMALL, "output_predictions_format": "flat", "max_predictions_per_image": 3},
+    "flat-of-two": {**SMALL, "output_predictions_format": "flat", "batch_size": 2},
+    "raw": {"input_image_shape": (128, 160), "postprocessing": False},
+    "bare": {"input_image_shape": (128, 160), "preprocessing": False},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_printed_snippets_run(tiny, tmp_path, case, photo_path):
+    result = tiny.export(tmp_path / "model.onnx", verification=False, **CASES[case])
+    (tmp_path / "image.jpg").write_bytes(photo_path.read_bytes())
+    blocks = re.findall(r"```python\n(.*?)```", result.usage_instructions, re.DOTALL)
+    assert len(blocks) == (1 if case in ("raw", "bare") else 2)
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() or case == "bare"
+
+
+def test_the_text_names_what_was_asked_for(tiny, tmp_path):
+    result = tiny.export(tmp_path / "model.onnx", verification=False, **CASES["batch"])
+    text = repr(result)
+    assert text == result.usage_instructions == str(result)
+    for word in ("yolo_nas_pose_n", "(1, 3, 128, 160)", "uint8", "0.2", "0.7", "at most 3 people", "num_predictions"):
+        assert word in text

@@ -1,0 +1,81 @@
+"""From a PyTorch pose model to poses: ONNX export with pre- and post-processing inside, and prediction without torch.
+
+Importing this package loads nothing heavy: every public name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import models
+    from .errors import (
+        CalibrationError,
+        CheckpointError,
+        EngineError,
+        ExportError,
+        MissingDependencyError,
+        PoseError,
+        RunnerError,
+        SourceError,
+        UsageError,
+    )
+    from .predictor import PosePredictor
+    from .results import PoseResult, Poses
+    from .runtime import Runner, open_runner
+    from .skeleton import Skeleton
+    from .types import (
+        DetectionOutputFormatMode,
+        ExportQuantizationMode,
+        ExportTargetBackend,
+        Letterbox,
+        Models,
+        ModelSpec,
+    )
+
+_HOMES = {
+    **dict.fromkeys(
+        (
+            "CalibrationError", "CheckpointError", "EngineError", "ExportError", "MissingDependencyError", "PoseError",
+            "RunnerError", "SourceError", "UsageError",
+        ),
+        "errors",
+    ),
+    "PosePredictor": "predictor",
+    "PoseResult": "results",
+    "Poses": "results",
+    "Runner": "runtime",
+    "open_runner": "runtime",
+    "Skeleton": "skeleton",
+    **dict.fromkeys(
+        (
+            "DetectionOutputFormatMode", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "ModelSpec",
+            "Models",
+        ),
+        "types",
+    ),
+}  # fmt: skip
+
+__all__ = [
+    "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "EngineError", "ExportError",
+    "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "MissingDependencyError", "ModelSpec", "Models",
+    "PoseError", "PosePredictor", "PoseResult", "Poses", "Runner", "RunnerError", "Skeleton", "SourceError",
+    "UsageError", "__version__", "models", "open_runner",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":
+        return importlib.import_module(".models", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,41 @@
+"""The error tree.
+
+Every error the package raises on purpose is a :class:`PoseError` whose message is one sentence of the form
+"what we did: got X, expected Y. Do Z." The command line prints that sentence and exits with code 1.
+"""
+
+
+class PoseError(Exception):
+    """Base of every error raised on purpose by trt_pose."""
+
+
+class UsageError(PoseError, ValueError):
+    """A wrong argument: an unknown name, a value out of range, options that exclude each other."""
+
+
+class SourceError(PoseError):
+    """An image, folder, video or camera that cannot be read."""
+
+
+class CheckpointError(PoseError):
+    """A weights file that is missing, damaged, unsafe, or belongs to another model."""
+
+
+class ExportError(PoseError):
+    """An ONNX file that could not be made, or whose outputs differ from torch."""
+
+
+class CalibrationError(PoseError):
+    """Calibration data or a calibration cache that cannot be used."""
+
+
+class EngineError(PoseError):
+    """An engine that could not be built, read or described."""
+
+
+class RunnerError(PoseError):
+    """A model file that cannot be opened or run here."""
+
+
+class MissingDependencyError(PoseError, ImportError):
+    """An optional package that is not installed; the message says which extra brings it."""

@@ -1,0 +1,17 @@
+"""Export: from a torch model to a file that needs no torch."""
+
+from __future__ import annotations
+
+from ..errors import MissingDependencyError
+
+try:
+    from .onnx import export_model
+    from .result import ModelExportResult
+except ImportError as error:
+    if (error.name or "").partition(".")[0] not in ("torch", "onnx"):
+        raise
+    raise MissingDependencyError(
+        f"exporting: {error.name} is not installed. Run: pip install 'trt-pose[export]'"
+    ) from error
+
+__all__ = ["ModelExportResult", "export_model"]

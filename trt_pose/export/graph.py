@@ -1,0 +1,206 @@
+"""What is exported, as modules: Normalize, network, DecodePoses, SelectPoses.
+
+Running these modules in torch is the reference that every file made of them is compared with.
+Decoding: distances are expectations of distributions over bins (DFL, https://arxiv.org/abs/2006.04388); boxes count
+from the centre of a cell, joints from its corner (super-gradients, YOLO-NAS-Pose).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..types import Normalization
+from .operators import KeepScores, TopK
+
+if TYPE_CHECKING:
+    from ..models.pose_model import PoseModel
+
+Heads = tuple[Tensor, Tensor, Tensor]
+
+
+class Normalize(nn.Module):
+    """(B, 3, H, W) RGB in 0..255 to the network's own input: cast, channel order, ``(x - mean) / std``."""
+
+    def __init__(self, normalization: Normalization) -> None:
+        super().__init__()
+        self.normalization = normalization
+        self.swap = normalization.channels == "BGR"
+        self.register_buffer("mean", torch.tensor(normalization.mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("gain", 1.0 / torch.tensor(normalization.std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.float32)
+        if self.swap:
+            x = x[:, [2, 1, 0]]
+        return (x - cast(Tensor, self.mean)) * cast(Tensor, self.gain)
+
+    def folded_into(self, conv: nn.Conv2d) -> nn.Module:
+        """Moves channel order and scale into the weights of ``conv``, the first convolution; only the cast remains.
+
+        Exact up to rounding when the mean is zero; with a mean, the zero padding of the convolution would no longer
+        be the colour the network saw in training, and the module is returned as it is.
+        """
+        if any(self.normalization.mean):
+            return self
+        weight = conv.weight.detach() * cast(Tensor, self.gain)  # the input axis is axis 1 here too
+        conv.weight = nn.Parameter(weight.flip(1) if self.swap else weight, requires_grad=False)
+        return Cast()
+
+
+class Cast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(torch.float32)
+
+
+class DecodePoses(nn.Module):
+    """Raw heads to boxes, scores and joints, for all anchors or for chosen ones."""
+
+    def __init__(self, num_joints: int, strides: tuple[int, ...], height: int, width: int) -> None:
+        super().__init__()
+        self.num_joints = num_joints
+        levels = []
+        for stride in strides:
+            y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+            corner = torch.stack([x, y], dim=-1).reshape(-1, 2) * stride
+            levels.append(torch.cat([corner, torch.full((len(corner), 1), stride)], dim=1))
+        # (A, 3): upper left corner x, y of the cell in px, and its stride.
+        self.register_buffer("cells", torch.cat(levels).float(), persistent=False)
+
+    @property
+    def num_anchors(self) -> int:
+        return len(cast(Tensor, self.cells))
+
+    def boxes(self, distances: Tensor, cells: Tensor) -> Tensor:
+        """(B, 4 * bins, M) distributions at ``cells`` (B or 1, M, 3) to (B, M, 4) xyxy px."""
+        corner, stride = cells[..., :2], cells[..., 2:]
+        bins = distances.shape[1] // 4
+        rows = distances.transpose(1, 2).reshape(distances.shape[0], -1, 4, bins)  # (B, M, 4, bins)
+        # Distances to the left, top, right and bottom.
+        ltrb = (rows.softmax(dim=3) @ torch.arange(bins, device=rows.device, dtype=rows.dtype)) * stride  # (B, M, 4)
+        center = corner + stride * 0.5
+        return torch.cat([center - ltrb[..., :2], center + ltrb[..., 2:]], dim=2)
+
+    def joints(self, offsets: Tensor, logits: Tensor, cells: Tensor) -> Tensor:
+        """(B, 2J, M) offsets and (B, J, M) logits at ``cells`` (B or 1, M, 3) to (B, M, J, 3) x, y px, confidence."""
+        corner, stride = cells[..., None, :2], cells[..., None, 2:]
+        xy = offsets.transpose(1, 2).reshape(offsets.shape[0], -1, self.num_joints, 2) * stride + corner  # (B, M, J, 2)
+        return torch.cat([xy, logits.transpose(1, 2).sigmoid().unsqueeze(3)], dim=3)
+
+    def forward(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw heads to boxes (B, A, 4) xyxy px, scores (B, A, 1) and joints (B, A, J, 3) of every anchor."""
+        logits, distances, offsets = heads
+        cells = cast(Tensor, self.cells)[None]
+        scores = logits[:, :1].transpose(1, 2).sigmoid()
+        return self.boxes(distances, cells), scores, self.joints(offsets, logits[:, 1:], cells)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept of the candidates: thresholds, limits and the output format."""
+
+    confidence: float = 0.5
+    iou: float = 0.7
+    candidates: int = 1000
+    limit: int = 1000
+    flat: bool = False
+
+
+class SelectPoses(nn.Module):
+    """Raw heads to the final predictions, decoding only what survives.
+
+    Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_joints (B, N, J, 3);
+    flat format: flat_predictions (M, 6 + 3J). Rows are sorted by score; rows past the count are zero.
+    """
+
+    def __init__(self, decode: DecodePoses, selection: Selection) -> None:
+        super().__init__()
+        self.decode = decode
+        self.selection = selection
+
+    def forward(self, heads: Heads) -> tuple[Tensor, ...]:
+        logits, distances, offsets = heads
+        chosen, table = self.selection, cast(Tensor, self.decode.cells)
+        scores, anchors = TopK.apply(logits[:, 0].sigmoid(), chosen.candidates)  # (B, P)
+        boxes = self.decode.boxes(_take(distances, anchors), table[anchors])  # (B, P, 4)
+        kept = KeepScores.apply(boxes, scores, chosen.limit, chosen.iou, chosen.confidence)  # (B, P)
+        scores, rows = TopK.apply(kept, chosen.limit)  # (B, N): the survivors in their order, then zeros
+        valid = scores > 0
+        boxes = _zero_unless(valid.unsqueeze(2), boxes.gather(1, rows.unsqueeze(2).expand(-1, -1, 4)))  # (B, N, 4)
+        anchors = anchors.gather(1, rows)
+        joints = self.decode.joints(_take(offsets, anchors), _take(logits, anchors)[:, 1:], table[anchors])
+        joints = _zero_unless(valid[:, :, None, None], joints)  # (B, N, J, 3)
+        if not chosen.flat:
+            return valid.sum(dim=1, keepdim=True), boxes, scores, joints
+        people = torch.cat([boxes, scores.unsqueeze(2), joints.flatten(2)], dim=2).flatten(0, 1)  # (B * N, 5 + 3J)
+        found = valid.nonzero()  # (M, 2): image, row; image by image
+        image, row = found[:, :1], found[:, 1:]
+        return (torch.cat([image.to(people.dtype), people[(image * chosen.limit + row)[:, 0]]], dim=1),)
+
+
+def _take(maps: Tensor, anchors: Tensor) -> Tensor:
+    """Columns ``anchors`` (B, P) of ``maps`` (B, C, A): (B, C, P)."""
+    return maps.gather(2, anchors.unsqueeze(1).expand(-1, maps.shape[1], -1))
+
+
+def _zero_unless(keep: Tensor, values: Tensor) -> Tensor:
+    return torch.where(keep, values, torch.zeros((), dtype=values.dtype, device=values.device))
+
+
+class PoseGraph(nn.Module):
+    """Pre-processing, network and post-processing in a row."""
+
+    def __init__(self, preprocess: nn.Module, network: nn.Module, postprocess: nn.Module) -> None:
+        super().__init__()
+        self.preprocess, self.network, self.postprocess = preprocess, network, postprocess
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return cast("tuple[Tensor, ...]", self.postprocess(self.network(self.preprocess(x))))
+
+
+def assemble(
+    model: PoseModel,
+    height: int,
+    width: int,
+    *,
+    preprocess: bool | nn.Module = True,
+    postprocess: nn.Module | None = None,
+    selection: Selection | None = None,
+    fuse: bool = True,
+) -> PoseGraph:
+    """The graph of a model for one input size.
+
+    The model is left as it is: its modules are copied, its tensors shared, and fusing makes new ones.
+
+    Args:
+        model: the network, left as it is.
+        height, width: input size, px, multiples of the largest stride.
+        preprocess: True for the model's own normalization, False for none, or a module that replaces it.
+        postprocess: a module applied to the decoded tuple (boxes, scores, joints) instead of ``selection``.
+        selection: what to keep; None (and no ``postprocess``) returns the decoded heads of every anchor.
+        fuse: fold batch norms, branches and, where exact, the normalization into convolutions.
+    """
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    device = next(model.parameters()).device
+    network = copy.deepcopy(model, tensors).eval()
+    normalize: nn.Module
+    if isinstance(preprocess, nn.Module):
+        normalize = preprocess
+    else:
+        normalize = Normalize(model.processing.input.normalization) if preprocess else nn.Identity()
+    if fuse:
+        network.fuse()
+        if isinstance(normalize, Normalize):
+            normalize = normalize.to(device).folded_into(network.first_conv())
+    decode = DecodePoses(model.num_joints, model.strides, height, width)
+    if postprocess is not None:
+        finish: nn.Module = nn.Sequential(decode, postprocess)
+    else:
+        finish = SelectPoses(decode, selection) if selection else decode
+    normalize.to(device)
+    finish.to(device)
+    return PoseGraph(normalize, network, finish).eval()

@@ -1,0 +1,256 @@
+"""From a model to one ONNX file: build, trace, simplify, describe, check, compare with torch, write."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from ..errors import ExportError, MissingDependencyError
+from ..files import write_atomically
+from ..progress import step
+from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
+from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
+from .graph import PoseGraph, assemble
+from .options import DEFAULT_CANDIDATES, ExportPlan, check_target, plan_exporter, plan_input, plan_selection
+from .result import ModelExportResult
+from .spec import describe
+from .verify import verify
+
+if TYPE_CHECKING:
+    from ..models.pose_model import PoseModel
+
+
+def export_model(
+    model: PoseModel,
+    output: str | Path,
+    confidence_threshold: float | None = None,
+    nms_threshold: float | None = None,
+    engine: str | ExportTargetBackend | None = None,
+    quantization_mode: str | ExportQuantizationMode | None = None,
+    selective_quantizer: Any = None,
+    calibration_loader: Any = None,
+    calibration_method: str | None = None,
+    calibration_batches: int | None = None,
+    calibration_percentile: float | None = None,
+    preprocessing: bool | nn.Module = True,
+    postprocessing: bool | nn.Module = True,
+    postprocessing_kwargs: dict[str, Any] | None = None,
+    batch_size: int | str = 1,
+    input_image_shape: tuple[int, int] | int | None = None,
+    input_image_channels: int | None = None,
+    input_image_dtype: Any = None,
+    max_predictions_per_image: int | None = None,
+    onnx_export_kwargs: dict[str, Any] | None = None,
+    onnx_simplify: bool = True,
+    device: torch.device | str | None = None,
+    output_predictions_format: str | DetectionOutputFormatMode | None = None,
+    num_pre_nms_predictions: int = DEFAULT_CANDIDATES,
+    verification: bool = True,
+) -> ModelExportResult:
+    """Writes one ONNX file with pre- and post-processing inside; names and defaults of the reference release.
+
+    Args:
+        model: the pose model; left as it is.
+        output: where to write; the file appears whole or not at all.
+        confidence_threshold: keep scores above it; None takes the model's. 0.0 means 0.0.
+        nms_threshold: suppress boxes whose IoU with a better one is above it; None takes the model's.
+        engine: ``"onnxruntime"`` (the default).
+        quantization_mode, selective_quantizer, calibration_loader, calibration_method, calibration_batches,
+            calibration_percentile: not in this version; refused when given.
+        preprocessing: True puts cast, channel order and scaling into the graph; False takes the network's own float
+            input; a module replaces it.
+        postprocessing: True puts NMS into the graph; False returns boxes (B, A, 4), scores (B, A, 1) and joints
+            (B, A, J, 3) of every anchor; a module receives that tuple and returns one or more tensors.
+        postprocessing_kwargs: overrides any of ``confidence_threshold``, ``nms_threshold``,
+            ``max_predictions_per_image``, ``num_pre_nms_predictions``, ``output_predictions_format``.
+        batch_size: images per call, or ``"dynamic"``.
+        input_image_shape: (height, width), multiples of 32; None takes the model's (640, 640).
+        input_image_channels: 3. input_image_dtype: ``uint8`` (with preprocessing) or ``float32``.
+        max_predictions_per_image: N; None takes num_pre_nms_predictions.
+        onnx_export_kwargs: further arguments of ``torch.onnx.export`` (``opset_version`` is 17 unless given).
+        onnx_simplify: fold constants and remove redundant nodes.
+        device: where to trace; None takes the model's.
+        output_predictions_format: ``"batch"`` or ``"flat"``.
+        num_pre_nms_predictions: candidates that enter NMS, best first.
+        verification: run the file once in ONNX Runtime and compare with torch on a real image.
+
+    Raises:
+        UsageError: an option out of range. ExportError: the export failed or its outputs differ from torch.
+        MissingDependencyError: onnx or onnxslim is not installed.
+    """
+    calibration = {
+        "selective_quantizer": selective_quantizer,
+        "calibration_loader": calibration_loader,
+        "calibration_method": calibration_method,
+        "calibration_batches": calibration_batches,
+        "calibration_percentile": calibration_percentile,
+    }
+    check_target(engine, quantization_mode, calibration)
+    choices: dict[str, Any] = {
+        "confidence_threshold": confidence_threshold,
+        "nms_threshold": nms_threshold,
+        "max_predictions_per_image": max_predictions_per_image,
+        "num_pre_nms_predictions": num_pre_nms_predictions,
+        "output_predictions_format": output_predictions_format,
+    }
+    unknown = set(postprocessing_kwargs or {}) - set(choices)
+    if unknown:
+        raise ExportError(
+            f"postprocessing_kwargs: got {', '.join(sorted(unknown))}, expected some of"
+            f" {', '.join(choices)}. Correct it."
+        )
+    choices.update(postprocessing_kwargs or {})
+    inputs = plan_input(model, input_image_shape, input_image_channels, input_image_dtype, batch_size, preprocessing)
+    anchors = sum((inputs.height // stride) * (inputs.width // stride) for stride in model.strides)
+    plan = ExportPlan(
+        output=Path(output),
+        input=inputs,
+        selection=plan_selection(model, anchors, choices) if postprocessing is True else None,
+        preprocess=preprocessing,
+        postprocess=postprocessing if isinstance(postprocessing, nn.Module) else None,
+        device=torch.device(device) if device is not None else next(model.parameters()).device,
+        simplify=onnx_simplify,
+        verify=verification,
+        exporter_options=plan_exporter(onnx_export_kwargs),
+    )
+    return run_plan(model, plan)
+
+
+def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
+    """Carries out a plan: the steps of an export, one call each."""
+    with step(f"building the graph of {model.name}"):
+        if next(model.parameters()).device != plan.device:
+            model = copy.deepcopy(model).to(plan.device)
+        graph = assemble(
+            model,
+            plan.input.height,
+            plan.input.width,
+            preprocess=plan.preprocess,
+            postprocess=plan.postprocess,
+            selection=plan.selection,
+        )
+        names = _output_names(graph, plan)
+        spec = describe(
+            model,
+            plan.selection,
+            names,
+            inputs=plan.input,
+            output_format="custom" if plan.postprocess is not None else None,
+            digest=True,
+        )
+    with step("tracing"):
+        proto = trace(graph, spec, plan)
+    if plan.simplify:
+        with step("simplifying"):
+            proto = simplify(proto)
+    with step("checking"):
+        finish(proto, spec)
+        attach_weights(proto, graph, spec)
+    if plan.verify:
+        with step("comparing ONNX Runtime with torch"):
+            verify(graph, proto, spec)
+    write_atomically(plan.output, lambda target: onnx.save(proto, target), ExportError)
+    return ModelExportResult.of(plan.output, spec)
+
+
+def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:
+    """Traces the graph with torch's TorchScript exporter; the weights stay behind as graph inputs.
+
+    Without weights the later steps handle 0.2 MB instead of 60 (S): they are attached last. The newer ``dynamo``
+    exporter needs onnxscript, takes several times as long on these models, and cannot express the two operators of
+    operators.py without a translation table.
+    """
+    example = torch.zeros(_example_shape(plan), dtype=plan.dtype, device=plan.device)
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecation of the exporter, constants recorded by the trace
+            torch.onnx.export(
+                graph,
+                (example,),
+                buffer,  # type: ignore[arg-type]
+                dynamo=False,
+                input_names=[spec.input.name],
+                output_names=list(spec.output.names),
+                dynamic_axes=_dynamic_axes(spec),
+                export_params=False,
+                **plan.exporter_options,
+            )
+    except (RuntimeError, TypeError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(
+            f"tracing {spec.model}: torch.onnx.export failed: {first}. Check the modules given."
+        ) from error
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Folds constants and removes redundant nodes."""
+    try:
+        import onnxslim
+    except ImportError as error:
+        raise MissingDependencyError(
+            "simplifying: onnxslim is not installed. Run: pip install 'trt-pose[export]', or set onnx_simplify=False."
+        ) from error
+    slimmed: onnx.ModelProto = onnxslim.slim(proto)
+    return slimmed
+
+
+def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) -> None:
+    """Turns every graph input but the image into an initializer with the value the graph has for it."""
+    values = graph.state_dict()
+    kept = [item for item in proto.graph.input if item.name == spec.input.name]
+    weights = [item.name for item in proto.graph.input if item.name != spec.input.name]
+    used = {name for node in proto.graph.node for name in node.input}
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    for name in weights:
+        if name in used:
+            proto.graph.initializer.append(numpy_helper.from_array(values[name].cpu().numpy(), name))
+
+
+def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Writes the description into the file and checks the graph. Raises ExportError when the checker complains."""
+    del proto.metadata_props[:]
+    proto.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    proto.producer_name = "trt_pose"
+    proto.producer_version = spec.generator.rpartition(" ")[2]
+    proto.graph.name = spec.model
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise ExportError(f"checking the ONNX graph of {spec.model}: {first}. Please report this.") from error
+
+
+def _example_shape(plan: ExportPlan) -> tuple[int, int, int, int]:
+    # Two images where the batch is symbolic: a batch of one lets the tracer take the axis for a constant.
+    return plan.input.batch or 2, plan.input.channels, plan.input.height, plan.input.width
+
+
+def _output_names(graph: PoseGraph, plan: ExportPlan) -> tuple[str, ...]:
+    if plan.selection is not None:
+        return FLAT_OUTPUTS if plan.selection.flat else BATCH_OUTPUTS
+    if plan.postprocess is None:
+        return RAW_OUTPUTS
+    with torch.inference_mode():
+        outputs = graph(torch.zeros(_example_shape(plan), dtype=plan.dtype, device=plan.device))
+    if isinstance(outputs, torch.Tensor):
+        return ("output",)
+    return tuple(f"output_{index}" for index in range(len(outputs)))
+
+
+def _dynamic_axes(spec: ModelSpec) -> dict[str, dict[int, str]]:
+    if spec.output.format == "flat":
+        axes = {name: {0: "predictions"} for name in spec.output.names}
+    else:
+        axes = {} if spec.input.batch else {name: {0: "batch"} for name in spec.output.names}
+    return axes if spec.input.batch else {spec.input.name: {0: "batch"}, **axes}

@@ -1,0 +1,91 @@
+"""Two ONNX operators that torch has no exact twin of, as autograd functions: eager torch computes what ONNX specifies.
+
+``forward`` is the reference for every backend; ``symbolic`` is what the exporter writes.
+Sources: https://onnx.ai/onnx/operators/onnx__TopK.html, https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class TopK(torch.autograd.Function):
+    """The k largest of each row, descending; equal values in order of their index (torch.topk promises no order)."""
+
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """(B, A) to values and int64 indices, both (B, k)."""
+        ordered, indices = torch.sort(values, dim=1, descending=True, stable=True)
+        return ordered[:, :k], indices[:, :k]
+
+    @staticmethod
+    def symbolic(g: Any, values: Any, k: int) -> Any:
+        return g.op("TopK", values, _constant(g, torch.tensor([k])), axis_i=1, largest_i=1, sorted_i=1, outputs=2)
+
+
+class KeepScores(torch.autograd.Function):
+    """Greedy non-maximum suppression that keeps the shape: the scores of the survivors, zero for all others."""
+
+    @staticmethod
+    def forward(_ctx: Any, boxes: Tensor, scores: Tensor, limit: int, iou: float, confidence: float) -> Tensor:
+        """Suppresses per image.
+
+        Args:
+            boxes: (B, P, 4) xyxy. scores: (B, P), descending.
+            limit: survivors per image. iou: suppress above it. confidence: keep above it.
+
+        Returns:
+            (B, P) scores, zero where suppressed, at or below ``confidence``, or past ``limit``.
+        """
+        kept = torch.zeros_like(scores)
+        for image in range(len(scores)):
+            rows = (scores[image] > confidence).nonzero()[:, 0]  # NaN is above nothing
+            overlaps = box_iou(boxes[image, rows]) > iou
+            alive = torch.ones(len(rows), dtype=torch.bool, device=boxes.device)
+            left = limit
+            for place, row in enumerate(rows.tolist()):
+                if left and alive[place]:
+                    kept[image, row] = scores[image, row]
+                    alive &= ~overlaps[place]
+                    left -= 1
+        return kept
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidence: float) -> Any:
+        selected = g.op(
+            "NonMaxSuppression",
+            boxes,
+            g.op("Unsqueeze", scores, _constant(g, torch.tensor([1]))),
+            _constant(g, torch.tensor([limit])),
+            _constant(g, torch.tensor([iou], dtype=torch.float32)),
+            _constant(g, torch.tensor([confidence], dtype=torch.float32)),
+        )  # (survivors, 3): image, class, candidate
+        places = g.op("Gather", selected, _constant(g, torch.tensor([0, 2])), axis_i=1)  # (survivors, 2)
+        nothing = g.op("ConstantOfShape", g.op("Shape", scores), value_t=torch.tensor([0.0]))
+        kept = g.op("ScatterND", nothing, places, g.op("GatherND", scores, places))
+        return kept.setType(scores.type())
+
+
+def box_iou(boxes: Tensor) -> Tensor:
+    """Intersection over union of every pair, as ONNX Runtime computes it: corners in any order.
+
+    Args:
+        boxes: (P, 4) xyxy.
+
+    Returns:
+        (P, P) float.
+    """
+    low = torch.minimum(boxes[:, :2], boxes[:, 2:])
+    high = torch.maximum(boxes[:, :2], boxes[:, 2:])
+    sides = (torch.minimum(high[:, None], high[None]) - torch.maximum(low[:, None], low[None])).clamp(min=0)
+    common = sides[..., 0] * sides[..., 1]
+    area = (high - low).prod(dim=1)
+    union = area[:, None] + area[None] - common
+    return torch.where(union > 0, common / union, torch.zeros_like(union))
+
+
+def _constant(g: Any, value: Tensor) -> Any:
+    return g.op("Constant", value_t=value)

@@ -1,0 +1,183 @@
+"""The export options, checked and resolved against a model before any work is done."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..errors import ExportError, UsageError
+from ..types import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, InputSpec
+from .graph import Selection
+
+if TYPE_CHECKING:
+    from ..models.pose_model import PoseModel
+
+DYNAMIC = "dynamic"
+# TensorRT 10.3 to 11.x parse it, and ONNX Runtime's CUDA provider has no kernels for some operators from 19 on.
+DEFAULT_OPSET = 17
+DEFAULT_CANDIDATES = 1000
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What one export will do; see :func:`trt_pose.export.export_model` for the meaning of the options.
+
+    ``batch`` is None when symbolic; ``selection`` is None when no selection is in the file.
+    """
+
+    output: Path
+    input: InputSpec
+    selection: Selection | None
+    preprocess: bool | nn.Module
+    postprocess: nn.Module | None
+    device: torch.device
+    simplify: bool = True
+    verify: bool = True
+    exporter_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self.input.dtype]
+
+
+def limits(name: str, value: float | None, default: float) -> float:
+    """``value`` or the default; 0.0 means 0.0. Raises UsageError outside 0..1."""
+    chosen = default if value is None else value
+    if isinstance(chosen, bool) or not isinstance(chosen, (int, float)) or not 0.0 <= chosen <= 1.0:
+        raise UsageError(f"{name}: got {chosen!r}, expected a number from 0 to 1. Correct it.")
+    return float(chosen)
+
+
+def check_target(
+    engine: str | ExportTargetBackend | None,
+    quantization: str | ExportQuantizationMode | None,
+    extras: Mapping[str, Any],
+) -> None:
+    """Refuses what this version does not export yet."""
+    if engine is not None and ExportTargetBackend.parse(engine) is ExportTargetBackend.TENSORRT:
+        raise ExportError(
+            "exporting for TensorRT: this version writes ONNX Runtime graphs only. Use engine='onnxruntime'."
+        )
+    if quantization is not None:
+        mode = ExportQuantizationMode.parse(quantization)
+        raise ExportError(f"exporting in {mode}: this version writes FP32 graphs only. Leave quantization_mode out.")
+    given = [name for name, value in extras.items() if value is not None]
+    if given:
+        raise ExportError(
+            f"exporting: {', '.join(given)} belong to INT8 exports, which this version lacks. Leave them out."
+        )
+
+
+def plan_selection(model: PoseModel, anchors: int, options: Mapping[str, Any]) -> Selection:
+    """Thresholds and limits of the file; limits above the number of anchors are lowered, with a warning when asked for."""
+    candidates = _count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
+    limit = options["max_predictions_per_image"]
+    limit = candidates if limit is None else _count("max_predictions_per_image", limit)
+    if candidates > anchors:
+        if candidates != DEFAULT_CANDIDATES:
+            warnings.warn(
+                f"num_pre_nms_predictions={candidates} is more than the {anchors} anchors of this input size: lowered.",
+                stacklevel=4,
+            )
+        candidates = anchors
+    if limit > candidates:
+        if options["max_predictions_per_image"] is not None:
+            warnings.warn(
+                f"max_predictions_per_image={limit} is more than the {candidates} candidates: lowered.", stacklevel=4
+            )
+        limit = candidates
+    formats = DetectionOutputFormatMode
+    chosen = options["output_predictions_format"]
+    return Selection(
+        confidence=limits("confidence_threshold", options["confidence_threshold"], model.processing.confidence),
+        iou=limits("nms_threshold", options["nms_threshold"], model.processing.iou),
+        candidates=candidates,
+        limit=limit,
+        flat=formats.parse(chosen or formats.BATCH_FORMAT) is formats.FLAT_FORMAT,
+    )
+
+
+def plan_input(
+    model: PoseModel,
+    shape: Any,
+    channels: int | None,
+    dtype: Any,
+    batch_size: int | str,
+    preprocessing: bool | nn.Module,
+) -> InputSpec:
+    """Size, element type and batch of the network input."""
+    policy = model.processing.input
+    stride = max(model.strides)
+    if shape is not None:
+        height, width = (shape, shape) if isinstance(shape, int) else _pair(shape)
+        if min(height, width) < stride or height % stride or width % stride:
+            raise UsageError(
+                f"input_image_shape: got {height} x {width}, expected positive multiples of {stride}."
+                f" Use {_near(height, stride)} x {_near(width, stride)}."
+            )
+        policy = policy.with_size(height, width)
+    if channels not in (None, policy.channels):
+        raise UsageError(f"input_image_channels: got {channels}, {model.name} takes {policy.channels}. Leave it out.")
+    element = _element(dtype, "uint8" if preprocessing else "float32")
+    if not preprocessing and element == "uint8":
+        raise UsageError(
+            "input_image_dtype: uint8 needs preprocessing in the graph. Use float32 or preprocessing=True."
+        )
+    return replace(
+        policy,
+        batch=None if batch_size == DYNAMIC else _count("batch_size", batch_size, hint=" or 'dynamic'"),
+        dtype=element,
+        normalized_in_graph=bool(preprocessing),
+    )
+
+
+def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keyword arguments of ``torch.onnx.export`` the caller may set."""
+    given = dict(options or {})
+    own = ("model", "args", "f", "dynamo", "input_names", "output_names", "dynamic_axes", "export_params")
+    refused = set(own) & set(given)
+    if refused:
+        raise UsageError(
+            f"onnx_export_kwargs: {', '.join(sorted(refused))} are set by the export itself. Leave them out."
+        )
+    opset = given.setdefault("opset_version", DEFAULT_OPSET)
+    if not isinstance(opset, int) or not 16 <= opset <= 20:
+        raise UsageError(f"onnx_export_kwargs: got opset_version={opset!r}, expected 16..20. Use {DEFAULT_OPSET}.")
+    return given
+
+
+def _count(name: str, value: Any, hint: str = "") -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}: got {value!r}, expected a whole number from 1{hint}. Correct it.")
+    return value
+
+
+def _pair(shape: Any) -> tuple[int, int]:
+    try:
+        height, width = (int(size) for size in shape)
+    except (TypeError, ValueError):
+        raise UsageError(f"input_image_shape: got {shape!r}, expected (height, width). Correct it.") from None
+    return height, width
+
+
+def _near(size: int, stride: int) -> int:
+    return max(round(size / stride), 1) * stride
+
+
+def _element(dtype: Any, default: str) -> str:
+    if dtype is None:
+        return default
+    name = str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+    name = {"float": "float32", "half": "float16"}.get(name, name)
+    if isinstance(dtype, type):
+        name = dtype.__name__
+    if name not in ("uint8", "float32"):
+        raise UsageError(f"input_image_dtype: got {name}, expected uint8 or float32. Correct it.")
+    return name

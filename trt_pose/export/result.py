@@ -1,0 +1,49 @@
+"""What an export returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..types import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
+from .usage import usage_instructions
+
+
+@dataclass(frozen=True, repr=False)
+class ModelExportResult:
+    """The written file and how to use it; ``repr`` and ``print`` give the instructions.
+
+    Attributes:
+        output: path of the file. spec: the description stored in it.
+        input_image_shape: (height, width). input_image_channels: 3. input_image_dtype: NumPy name.
+        engine, quantization_mode, output_predictions_format: as asked for.
+        usage_instructions: Markdown with code that runs.
+    """
+
+    output: str
+    spec: ModelSpec
+    input_image_shape: tuple[int, int]
+    input_image_channels: int
+    input_image_dtype: str
+    engine: ExportTargetBackend
+    quantization_mode: ExportQuantizationMode | None
+    output_predictions_format: DetectionOutputFormatMode | None
+    usage_instructions: str
+
+    @classmethod
+    def of(cls, output: Path, spec: ModelSpec) -> ModelExportResult:
+        formats = {mode.value: mode for mode in DetectionOutputFormatMode}
+        return cls(
+            output=str(output),
+            spec=spec,
+            input_image_shape=(spec.input.height, spec.input.width),
+            input_image_channels=spec.input.channels,
+            input_image_dtype=spec.input.dtype,
+            engine=ExportTargetBackend.ONNXRUNTIME,
+            quantization_mode=None,
+            output_predictions_format=formats.get(spec.output.format),
+            usage_instructions=usage_instructions(str(output), spec),
+        )
+
+    def __repr__(self) -> str:
+        return self.usage_instructions

@@ -1,0 +1,52 @@
+"""The ModelSpec of a model about to be run or exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .._version import __version__
+from ..types import InputSpec, ModelSpec, OutputSpec
+from .graph import Selection
+
+if TYPE_CHECKING:
+    from ..models.pose_model import PoseModel
+
+
+def describe(
+    model: PoseModel,
+    selection: Selection | None,
+    names: Sequence[str],
+    *,
+    inputs: InputSpec | None = None,
+    batch: int | None = 1,
+    output_format: str | None = None,
+    digest: bool = False,
+) -> ModelSpec:
+    """The description of ``model`` with ``selection`` applied.
+
+    Args:
+        selection: None when the file only decodes.
+        names: output tensor names in order.
+        inputs: the input description; None takes the model's own with ``batch``.
+        output_format: overrides ``batch``/``flat``/``raw``.
+        digest: compute the SHA-256 of the weights (0.2 s for the largest model).
+    """
+    chosen = selection
+    return ModelSpec(
+        model=model.name,
+        input=inputs or replace(model.processing.input, batch=batch),
+        output=OutputSpec(
+            format=output_format or (("flat" if chosen.flat else "batch") if chosen else "raw"),
+            names=tuple(names),
+            confidence_threshold=chosen.confidence if chosen else None,
+            nms_threshold=chosen.iou if chosen else None,
+            max_predictions_per_image=chosen.limit if chosen else None,
+            num_pre_nms_predictions=chosen.candidates if chosen else None,
+        ),
+        skeleton=model.processing.skeleton,
+        weights=model.weights,
+        weights_sha256=model.weights_sha256() if digest else "",
+        generator=f"trt_pose {__version__}",
+    )

@@ -1,0 +1,101 @@
+"""The file against torch, on a real image, before it is written."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+
+from .. import image as images
+from ..errors import ExportError
+from ..matching import difference
+from ..results import Poses
+from ..runtime.ort import OnnxRunner
+from ..types import ModelSpec
+from .graph import Normalize, PoseGraph, Selection, SelectPoses
+
+# ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 1e-3 px and
+# scores by 1e-5 (tests/test_parity.py). Ten to fifty times that still means the same graph.
+PX, SCORE = 0.05, 1e-3
+# People that only one side keeps because a score or an overlap lies within rounding error of its threshold.
+UNMATCHED_SHARE = 0.02
+# So many candidates are let through by lowering the threshold for the comparison, whatever the image holds.
+_LEAST_CANDIDATES = 20
+
+
+def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Runs the graph in torch and the file in ONNX Runtime on a bundled photograph.
+
+    Raises:
+        ExportError: with both numbers, when they differ by more than rounding explains.
+    """
+    pixels = _input(spec)
+    with torch.inference_mode():
+        feed = torch.from_numpy(pixels).to(next(graph.parameters()).device)
+        if isinstance(graph.postprocess, SelectPoses):
+            graph, proto = _with_candidates(graph, proto, feed)
+        outputs = graph(feed)
+    expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
+    with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
+        found = runner.run({spec.input.name: pixels})
+    if isinstance(graph.postprocess, SelectPoses):
+        _compare_poses(dict(zip(spec.output.names, expected, strict=True)), found, spec, len(pixels))
+    else:
+        _compare_arrays(expected, [found[name] for name in spec.output.names], spec)
+
+
+def _input(spec: ModelSpec) -> npt.NDArray[Any]:
+    """The photograph, and its mirror image and so on, as the file wants them: (B, 3, H, W)."""
+    photograph = images.decode(resources.files("trt_pose").joinpath("assets/astronaut.jpg").read_bytes())
+    pixels, _ = images.letterbox(photograph, spec.input)
+    batch = np.stack([pixels if index % 2 == 0 else pixels[..., ::-1] for index in range(spec.input.batch or 2)])
+    if spec.input.normalized_in_graph:
+        return batch.astype(spec.input.dtype)
+    normalized: npt.NDArray[Any] = Normalize(spec.input.normalization)(torch.from_numpy(batch)).numpy()
+    return normalized.astype(spec.input.dtype)
+
+
+def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tensor) -> tuple[PoseGraph, onnx.ModelProto]:
+    """Graph and file with the confidence threshold low enough that some candidates pass on the photograph."""
+    select = graph.postprocess
+    assert isinstance(select, SelectPoses)  # noqa: S101 - the caller looked
+    logits = graph.network(graph.preprocess(feed))[0]
+    best = logits[:, 0].sigmoid().topk(min(_LEAST_CANDIDATES, logits.shape[2]), dim=1).values[:, -1].min()
+    threshold = min(select.selection.confidence, float(best) * 0.999)
+    chosen = select.selection
+    lowered = Selection(threshold, chosen.iou, chosen.candidates, chosen.limit, chosen.flat)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    node = next(node for node in copy.graph.node if node.op_type == "NonMaxSuppression")
+    name = "verification_threshold"
+    copy.graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), name))
+    node.input[4] = name
+    return PoseGraph(graph.preprocess, graph.network, SelectPoses(select.decode, lowered)), copy
+
+
+def _compare_poses(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:
+    for index in range(batch):
+        gap = difference(Poses.from_outputs(expected, spec, index), Poses.from_outputs(found, spec, index))
+        allowed = max(1, int(UNMATCHED_SHARE * (gap.first + gap.second)))
+        if gap.unmatched > allowed or not (gap.px <= PX and gap.score <= SCORE):
+            raise ExportError(
+                f"comparing {spec.model}: torch and ONNX Runtime disagree: {gap} (allowed {PX} px, {SCORE} score,"
+                f" {allowed} unmatched). Please report this; verification=False writes the file all the same."
+            )
+
+
+def _compare_arrays(expected: list[npt.NDArray[Any]], found: list[npt.NDArray[Any]], spec: ModelSpec) -> None:
+    for name, want, got in zip(spec.output.names, expected, found, strict=True):
+        gap = (
+            float(np.abs(want - got).max()) if want.shape == got.shape and want.size else float(want.shape != got.shape)
+        )
+        if not gap <= PX:
+            raise ExportError(
+                f"comparing {spec.model}: output {name} is {want.shape} in torch and {got.shape} in ONNX Runtime,"
+                f" {gap:.3g} apart (allowed {PX}). Please report this; verification=False writes the file all the same."
+            )

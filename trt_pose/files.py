@@ -1,0 +1,38 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import PoseError
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object], error: type[PoseError]) -> Path:
+    """Lets ``write`` make a temporary file beside ``path`` and renames it onto ``path``.
+
+    The temporary name keeps the suffix of ``path``, by which writers choose a format. Whatever goes wrong, ``path`` is
+    left as it was and the temporary file is gone.
+
+    Raises:
+        error: with one sentence, when the folder does not exist, is not writable, or the disk is full.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder, not a file")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(descriptor)
+        temporary = Path(name)
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp makes files only their owner can read
+        temporary.replace(path)
+    except OSError as problem:
+        raise error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.") from problem
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,89 @@
+"""Pairing the people two runs found in the same image, and how far they are apart.
+
+Rows cannot be compared by position: candidates of nearly equal score change places with the last bit of a score, and a
+candidate within rounding error of a threshold is on one side here and on the other there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .results import Poses
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two sets of poses differ.
+
+    Attributes:
+        first, second: people in each. matched: pairs.
+        px: largest distance of a box or joint coordinate over the pairs.
+        score: largest difference of a person score or joint confidence over the pairs.
+    """
+
+    first: int
+    second: int
+    matched: int
+    px: float
+    score: float
+
+    @property
+    def unmatched(self) -> int:
+        """People that only one of the two has."""
+        return self.first + self.second - 2 * self.matched
+
+    def __str__(self) -> str:
+        return (
+            f"{self.first} and {self.second} people, {self.matched} in common,"
+            f" at most {self.px:.2g} px and {self.score:.2g} score apart"
+        )
+
+
+def box_iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
+    """Intersection over union of every pair: (N, 4) and (M, 4) xyxy to (N, M)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2]).astype(np.float64)
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None] - common
+    overlap: npt.NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return overlap
+
+
+def pair(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDArray[np.intp]:
+    """Pairs boxes by IoU, the closest first, each box once.
+
+    Args:
+        first: (N, 4) xyxy. second: (M, 4) xyxy.
+        least_iou: pairs below it are not made.
+
+    Returns:
+        (K, 2) rows of ``first`` and ``second``.
+    """
+    overlap: npt.NDArray[Any] = box_iou(first, second)
+    pairs = []
+    while overlap.size and overlap.max() >= least_iou:
+        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
+        pairs.append((row, column))
+        overlap[row, :] = -1.0
+        overlap[:, column] = -1.0
+    return np.array(pairs, np.intp).reshape(-1, 2)
+
+
+def difference(first: Poses, second: Poses) -> Difference:
+    """Pairs the people of two results of one image and measures the largest differences."""
+    pairs = pair(first.boxes, second.boxes)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
+    score = max(_largest(a.scores - b.scores), _largest(a.joints[..., 2] - b.joints[..., 2]))
+    return Difference(len(first), len(second), len(pairs), px, score)
+
+
+def _largest(values: Floats) -> float:
+    return float(np.abs(values).max()) if values.size else 0.0

@@ -1,0 +1,234 @@
+"""Reading weights files: the reference trainer's checkpoints, plain state dicts, safetensors.
+
+Nothing in a file is executed: torch's ``weights_only`` loader reads tensors and plain containers, and a short list of
+inert records (NumPy scalars, OmegaConf lists) that the reference's trainer leaves in its checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .pose_model import PoseModel
+from .processing import from_checkpoint
+from .yolo_nas_pose import VARIANTS, YoloNASPose
+
+StateDict = dict[str, Tensor]
+
+
+class _OmegaNode:
+    """Stands in for OmegaConf's containers and leaves while unpickling: keeps their state, runs none of their code."""
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+_OMEGACONF = (
+    "listconfig.ListConfig", "dictconfig.DictConfig", "base.ContainerMetadata", "base.Metadata", "nodes.AnyNode",
+    "nodes.IntegerNode", "nodes.FloatNode", "nodes.StringNode", "nodes.BooleanNode",
+)  # fmt: skip
+
+
+def _safe_globals() -> list[Any]:
+    import collections
+    import typing
+
+    from numpy._core import multiarray
+
+    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"}
+    inert = [(_OmegaNode, f"omegaconf.{name}") for name in _OMEGACONF]
+    scalars = [(multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    builtin = [(kind, f"builtins.{kind.__name__}") for kind in (dict, list, int, float, str, bool, tuple)]
+    return [*inert, *scalars, *builtin, np.dtype, *dtypes, collections.defaultdict, typing.Any]
+
+
+def seeded(name: str, num_joints: int, seed: int) -> PoseModel:
+    """A model without weights, initialised from ``seed``; warns that its poses mean nothing."""
+    warnings.warn(
+        f"{name} has no weights (initialised from seed {seed}): its poses are meaningless."
+        " Give pretrained_weights or checkpoint_path.",
+        stacklevel=3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = YoloNASPose(name, num_joints)
+    model.weights = f"seed {seed}"
+    return model.eval()
+
+
+def load(name: str, path: Path, num_joints: int | None = None, origin: str | None = None) -> PoseModel:
+    """Makes model ``name`` with the weights of ``path``.
+
+    Args:
+        name: model name.
+        path: ``.pth``, ``.pt`` or ``.safetensors``.
+        num_joints: J that the file must have; None takes the file's.
+        origin: what to call the weights in the description of exported files; the file name when None.
+
+    Raises:
+        CheckpointError: missing, damaged, unsafe or foreign file, another J, unknown image steps.
+    """
+    record = _read(path)
+    state = _state_dict(record, path)
+    found = _count_joints(state)
+    if found is not None and num_joints is not None and found != num_joints:
+        raise CheckpointError(
+            f"loading {path}: it was trained for {found} joints, num_classes={num_joints} was asked for."
+            f" Leave num_classes out or give {found}."
+        )
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = YoloNASPose(name, found or num_joints or 17)
+    _check_keys(model, state, name, path)
+    model.to_empty(device="cpu")
+    placeholders = {key: torch.zeros_like(own) for key, own in model.state_dict().items() if key not in state}
+    model.load_state_dict({**state, **placeholders})
+    _check_finite(model, path)
+    params = record.get("processing_params")
+    if isinstance(params, Mapping) and params:
+        model.processing = from_checkpoint(_plain(params), model.processing, str(path))
+    model.weights = origin or path.name
+    return model.eval()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CheckpointError(f"loading {path}: there is no such file. Check the path.")
+    if path.is_dir():
+        raise CheckpointError(f"loading {path}: it is a folder. Name the weights file in it.")
+    try:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
+        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            record = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).replace("\n", " ")
+        if "Unsupported global" in reason or "weights_only" in reason.lower():
+            raise CheckpointError(
+                f"loading {path}: it holds Python objects, which can run code when read, so it is not opened. Where you"
+                " trust its author, reduce it to tensors: torch.save({'net': torch.load(PATH,"
+                " weights_only=False)['net']}, NEW_PATH) in the environment that wrote it."
+            ) from error
+        raise CheckpointError(f"loading {path}: not a weights file, or a damaged one. Fetch it again.") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise CheckpointError(
+            f"loading {path}: not a weights file, or a damaged one ({type(error).__name__}). Fetch it again."
+        ) from error
+    if not isinstance(record, dict):
+        raise CheckpointError(
+            f"loading {path}: it holds a {type(record).__name__}, expected a state dict or a checkpoint dict."
+            " Save model.state_dict()."
+        )
+    return record
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Tensors, and ``processing_params`` from the JSON entry of that name in the file's metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            record: dict[str, Any] = {"net": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
+            params = (file.metadata() or {}).get("processing_params")
+    except SafetensorError as error:
+        raise CheckpointError(f"loading {path}: not a safetensors file, or a damaged one. Fetch it again.") from error
+    if params:
+        record["processing_params"] = json.loads(params)
+    return record
+
+
+def _state_dict(record: Mapping[str, Any], path: Path) -> StateDict:
+    """``ema_net`` over ``net`` over ``state_dict`` over the record itself, without ``module.`` prefixes."""
+    inner: Any = record
+    for key in ("ema_net", "net", "state_dict"):
+        if isinstance(record.get(key), Mapping):
+            inner = record[key]
+            break
+    state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(
+            f"loading {path}: no tensors in it (keys: {_some(list(record))}). Expected a state dict or a checkpoint"
+            " with 'net' or 'ema_net'."
+        )
+    while all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _count_joints(state: StateDict) -> int | None:
+    head = state.get("heads.head1.cls_pred.weight")
+    return (
+        len(head) - 1
+        if head is not None and f"{head.ndim}" == "4" and "heads.head1.pose_pred.weight" in state
+        else None
+    )
+
+
+def _check_keys(model: PoseModel, state: StateDict, name: str, path: Path) -> None:
+    own = model.state_dict()
+    missing = [key for key in own if key not in state and ".rbr_reparam." not in key]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    likely = _likely_model(state)
+    hint = f"It looks like {likely}." if likely and likely != name else "Check which model it was trained as."
+    parts = [
+        f"{len(keys)} {what} ({_some(keys)})"
+        for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+        if keys
+    ]
+    raise CheckpointError(f"loading {path} as {name}: tensors {', '.join(parts)}. {hint}")
+
+
+def _likely_model(state: StateDict) -> str | None:
+    """The variant whose tensors have the most shapes in common with ``state``, if most of them do."""
+    joints = _count_joints(state)
+    if joints is None:
+        return None
+    best, best_share = None, 0.5
+    for name in VARIANTS:
+        with torch.device("meta"):
+            own = YoloNASPose(name, joints).state_dict()
+        share = sum(key in state and state[key].shape == tensor.shape for key, tensor in own.items()) / len(own)
+        if share > best_share:
+            best, best_share = name, share
+    return best
+
+
+def _check_finite(model: PoseModel, path: Path) -> None:
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"loading {path}: {key} holds NaN or infinite values. Use an earlier checkpoint.")
+
+
+def _plain(value: Any) -> Any:
+    """Plain lists, dicts and numbers of what OmegaConf and NumPy left in a checkpoint."""
+    if isinstance(value, _OmegaNode):
+        state = vars(value)
+        return _plain(state.get("_content", state.get("_val")))
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, Tensor)):
+        return value.tolist()
+    return value
+
+
+def _some(keys: list[str], most: int = 3) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(map(str, keys[:most])) + more

@@ -1,0 +1,96 @@
+"""The base of pose models: what every family shares around its network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from . import layers
+from .processing import Processing, pose_defaults
+
+if TYPE_CHECKING:
+    from ..export.result import ModelExportResult
+    from ..results import PoseResult
+
+
+class PoseModel(nn.Module):
+    """A pose network with its joints, thresholds and image policy.
+
+    Attributes:
+        name: model name. num_joints: J.
+        processing: defaults for ``predict`` and ``export``; replace it to change them.
+        weights: where the weights came from, for the description of exported files.
+    """
+
+    strides: tuple[int, ...] = ()
+
+    def __init__(self, name: str, num_joints: int) -> None:
+        super().__init__()
+        self.name = name
+        self.num_joints = num_joints
+        self.processing: Processing = pose_defaults(num_joints)
+        self.weights = "seed"
+
+    def first_conv(self) -> nn.Conv2d:
+        """The convolution that sees the image, after :meth:`fuse`."""
+        raise NotImplementedError
+
+    def fuse(self) -> PoseModel:
+        """Folds branches and batch norms into convolutions, in place; for inference only."""
+        layers.fuse(self)
+        return self
+
+    def weights_sha256(self) -> str:
+        """Digest of the state dict: names, shapes and values, in order."""
+        digest = hashlib.sha256()
+        for key, tensor in self.state_dict().items():
+            array: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
+            digest.update(f"{key}{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def export(self, output: str | Path, *options: Any, **named: Any) -> ModelExportResult:
+        """Exports to ONNX; the options are those of :func:`trt_pose.export.export_model`."""
+        from ..export import export_model
+
+        return export_model(self, output, *options, **named)
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        iou: float | None = None,
+        conf: float | None = None,
+        pre_nms_max_predictions: int | None = None,
+        post_nms_max_predictions: int | None = None,
+        batch_size: int = 1,
+        fuse_model: bool = True,
+    ) -> PoseResult | list[PoseResult]:
+        """Finds the people in images with torch; the same results as the exported file gives.
+
+        Args:
+            images: whatever :meth:`trt_pose.PosePredictor.predict` takes.
+            iou, conf, pre_nms_max_predictions, post_nms_max_predictions: override :attr:`processing`.
+            batch_size: images per forward pass.
+            fuse_model: fold batch norms first (faster; 1e-3 px apart).
+        """
+        from ..predictor import PosePredictor
+        from .torch_runner import TorchRunner
+
+        runner = TorchRunner.of_model(
+            self,
+            iou=iou,
+            confidence=conf,
+            candidates=pre_nms_max_predictions,
+            limit=post_nms_max_predictions,
+            fuse=fuse_model,
+        )
+        with PosePredictor(runner) as predictor:
+            return predictor.predict(images, batch_size=batch_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        raise NotImplementedError

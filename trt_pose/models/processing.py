@@ -1,0 +1,167 @@
+"""What a pose model carries besides weights: joints, thresholds and image policy; read from checkpoints too.
+
+The step names parsed here (``KeypointsLongestMaxSizeRescale`` ...) are those the reference release stores in the
+``processing_params`` of its checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import CheckpointError
+from ..skeleton import COCO, Skeleton
+from ..types import InputSpec, Normalization
+
+
+@dataclass(frozen=True)
+class Processing:
+    """Defaults that travel with a model.
+
+    Attributes:
+        input: image policy. skeleton: the joints.
+        confidence, iou: thresholds, 0..1.
+        max_candidates, max_predictions: limits of ``predict`` before and after NMS.
+    """
+
+    input: InputSpec
+    skeleton: Skeleton
+    confidence: float = 0.5
+    iou: float = 0.7
+    max_candidates: int = 300
+    max_predictions: int = 100
+
+
+POSE_INPUT = InputSpec(
+    height=640,
+    width=640,
+    resize="longest_side",
+    resize_to=(640, 640),
+    padding="bottom_right",
+    pad_value=127,
+    normalization=Normalization("BGR", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+)
+COCO_POSE = Processing(POSE_INPUT, COCO)
+
+
+def pose_defaults(num_joints: int) -> Processing:
+    """The published YOLO-NAS-Pose processing, with the known joint set of that size."""
+    return replace(COCO_POSE, skeleton=Skeleton.for_joint_count(num_joints))
+
+
+def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) -> Processing:
+    """Applies a checkpoint's ``processing_params`` over ``base``; absent entries keep the base's value.
+
+    Raises:
+        CheckpointError: a step or value this package does not know; ignoring it would shift or recolour every image.
+    """
+    try:
+        return replace(
+            base,
+            input=_read_steps(params.get("image_processor"), base.input, origin),
+            skeleton=_read_skeleton(params, base.skeleton),
+            confidence=_number(params.get("conf"), base.confidence),
+            iou=_number(params.get("iou"), base.iou),
+            max_candidates=int(_number(params.get("pre_nms_max_predictions"), base.max_candidates)),
+            max_predictions=int(_number(params.get("post_nms_max_predictions"), base.max_predictions)),
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"reading processing_params of {origin}: {type(error).__name__}: {error}. Remove the entry from the"
+            " checkpoint to use the published defaults."
+        ) from error
+
+
+def _number(value: Any, default: float) -> float:
+    return default if value is None else float(value)  # 0.0 means 0.0
+
+
+def _read_skeleton(params: Mapping[str, Any], base: Skeleton) -> Skeleton:
+    names = params.get("joint_names") or params.get("keypoint_names") or params.get("class_names")
+    fields: dict[str, Any] = {"names": base.names, "flip_pairs": base.flip_pairs, "sigmas": base.sigmas}
+    # A one-class list is the class ("person"), not the joints.
+    if names is not None and len(names) == base.num_joints:
+        fields["names"] = list(names)
+    edges = params.get("edge_links")
+    fields["edges"] = base.edges if edges is None else [list(pair) for pair in edges]
+    if params.get("keypoint_colors") is not None:
+        fields["joint_colors"] = params["keypoint_colors"]
+    if params.get("edge_colors") is not None:
+        fields["edge_colors"] = params["edge_colors"]
+    elif edges is None:
+        fields["edge_colors"] = base.edge_colors
+    return Skeleton.from_dict(fields)
+
+
+@dataclass
+class _Steps:
+    channels: str = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    geometry: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, name: str, options: Mapping[str, Any], origin: str) -> None:
+        family = name.removeprefix("Keypoints").removeprefix("Detection")
+        if family == "ReverseImageChannels":
+            self.channels = "BGR"
+        elif family == "StandardizeImage":
+            scale = float(options.get("max_value", 255))
+            self.std = _triple(value * scale for value in self.std)
+        elif family == "NormalizeImage":
+            means, stds = options["mean"], options["std"]
+            self.mean = _triple(m + float(x) * s for m, x, s in zip(self.mean, means, self.std, strict=True))
+            self.std = _triple(s * float(x) for s, x in zip(self.std, stds, strict=True))
+        elif family in ("LongestMaxSizeRescale", "Rescale"):
+            self.geometry["resize"] = "stretch" if family == "Rescale" else "longest_side"
+            self.geometry["resize_to"] = _size(options["output_shape"])
+        elif family in ("BottomRightPadding", "CenterPadding"):
+            self.geometry["padding"] = "center" if family == "CenterPadding" else "bottom_right"
+            self.geometry["pad_value"] = _grey(options.get("pad_value", 127))
+            self.geometry["height"], self.geometry["width"] = _size(options["output_shape"])
+        elif family != "ImagePermute":  # the layout is always (3, H, W) here
+            raise CheckpointError(
+                f"reading processing_params of {origin}: unknown image step {name!r}. Remove image_processor from the"
+                " checkpoint to use the published steps, or ask for the step to be supported."
+            )
+
+
+def _read_steps(processor: Any, base: InputSpec, origin: str) -> InputSpec:
+    steps = list(_flatten(processor))
+    if not steps:
+        return base
+    read = _Steps()
+    for name, options in steps:
+        read.apply(name, options, origin)
+    geometry = read.geometry
+    if "resize_to" in geometry and "height" not in geometry:  # stretched images need no padding
+        geometry["height"], geometry["width"] = geometry["resize_to"]
+    return replace(base, normalization=Normalization(read.channels, read.mean, read.std), **geometry)
+
+
+def _flatten(processor: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Nested ``{"ComposeProcessing": {"processings": [{name: options}, ...]}}`` to (name, options) pairs."""
+    if processor is None:
+        return
+    for entry in [processor] if isinstance(processor, Mapping) else processor:
+        for name, options in entry.items():
+            if name == "ComposeProcessing":
+                yield from _flatten(options["processings"])
+            else:
+                yield name, options or {}
+
+
+def _size(shape: Any) -> tuple[int, int]:
+    height, width = (shape, shape) if isinstance(shape, int) else shape
+    return int(height), int(width)
+
+
+def _grey(value: Any) -> int:
+    return int(value[0] if isinstance(value, (list, tuple)) else value)
+
+
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return float(first), float(second), float(third)

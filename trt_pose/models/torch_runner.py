@@ -1,0 +1,71 @@
+"""The exported graph run by torch itself, behind the same Runner contract as every other backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import RunnerError
+from ..export.graph import PoseGraph, Selection, assemble
+from ..export.options import limits
+from ..export.spec import describe
+from ..runtime.base import BATCH_OUTPUTS, TensorInfo, check_feeds
+from ..types import ModelSpec
+
+if TYPE_CHECKING:
+    from .pose_model import PoseModel
+
+
+class TorchRunner:
+    """Runs a PoseGraph in batch format with any batch size."""
+
+    def __init__(self, graph: PoseGraph, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._graph: PoseGraph | None = graph
+        size = (spec.input.batch, spec.input.channels, spec.input.height, spec.input.width)
+        self.inputs = {spec.input.name: TensorInfo(spec.input.dtype, size)}
+
+    @classmethod
+    def of_model(
+        cls,
+        model: PoseModel,
+        *,
+        iou: float | None = None,
+        confidence: float | None = None,
+        candidates: int | None = None,
+        limit: int | None = None,
+        fuse: bool = True,
+    ) -> TorchRunner:
+        """A runner for ``model`` at its own input size; None takes the model's defaults."""
+        defaults, size = model.processing, model.processing.input
+        selection = Selection(
+            confidence=limits("conf", confidence, defaults.confidence),
+            iou=limits("iou", iou, defaults.iou),
+            candidates=candidates or defaults.max_candidates,
+            limit=limit or defaults.max_predictions,
+        )
+        graph = assemble(model, size.height, size.width, selection=selection, fuse=fuse)
+        return cls(graph, describe(model, selection, BATCH_OUTPUTS, batch=None))
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        if self._graph is None:
+            raise RunnerError("running the model: the runner is closed. Open it again.")
+        check_feeds(feeds, self.inputs)
+        device = next(self._graph.network.parameters()).device
+        pixels = torch.from_numpy(np.ascontiguousarray(feeds[self.spec.input.name])).to(device)
+        with torch.inference_mode():
+            outputs = self._graph(pixels)
+        return {name: value.cpu().numpy() for name, value in zip(BATCH_OUTPUTS, outputs, strict=True)}
+
+    def close(self) -> None:
+        self._graph = None
+
+    def __enter__(self) -> TorchRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

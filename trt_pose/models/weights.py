@@ -1,0 +1,131 @@
+"""Published weights: where they are, fetched once into a cache folder, checked every time.
+
+The files were published without digests, so the SHA-256 of the first download is written beside the file and every
+later use is checked against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+from ..errors import CheckpointError, UsageError
+from . import ModelInfo
+
+# The first host stopped answering in 2024; the second is where its content went
+# (https://github.com/Deci-AI/super-gradients/issues/2057).
+MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
+URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
+_CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/trt_pose/weights``, ``~/.cache`` by default."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "trt_pose" / "weights"
+
+
+def fetch(model: ModelInfo, weights: str) -> Path:
+    """The local file of published weights, downloaded when it is not there yet.
+
+    ``TRT_POSE_WEIGHTS_URL`` names a private mirror: a folder URL that holds the same file names.
+
+    Raises:
+        UsageError: the model has no weights of that name.
+        CheckpointError: no mirror could be reached (the sentence names the file and where to put it), or the file
+            differs from the one first downloaded.
+    """
+    if weights not in model.weights:
+        raise UsageError(
+            f"weights of {model.name}: got {weights!r}, expected one of {', '.join(model.weights)}."
+            " For a file of your own use checkpoint_path."
+        )
+    name = f"{model.name}_{weights}.pth"
+    path = cache_folder() / name
+    if not path.exists():
+        _download(name, path, model)
+    _check_digest(path)
+    return path
+
+
+def _download(name: str, path: Path, model: ModelInfo) -> None:
+    private = os.environ.get(URL_VARIABLE)
+    mirrors = (private,) if private else MIRRORS
+    failures = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{name}"
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https", "file"):
+            raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an http, https or file URL. Correct it.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _download_from(url, path)
+        except (OSError, EOFError) as error:
+            failures.append(f"{urllib.parse.urlsplit(url).netloc or mirror}: {getattr(error, 'reason', error)}")
+            continue
+        print(f"{name}: {model.weights_licence}.", file=sys.stderr)
+        return
+    raise CheckpointError(
+        f"fetching {name}: no mirror answered ({'; '.join(failures)}). Fetch {mirrors[0].rstrip('/')}/{name} where"
+        f" there is a network and put it at {path}, or set {URL_VARIABLE}, or give the file as checkpoint_path."
+    )
+
+
+def _download_from(url: str, path: Path) -> None:
+    """Downloads to ``path.part`` and renames; a ``.part`` left by an interrupted run is continued."""
+    part = path.with_suffix(".part")
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "trt-pose", "Range": f"bytes={done}-"})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # what was kept is already as long as the file, or longer: begin again
+            part.unlink()
+            return _download_from(url, path)
+        raise
+    with response:
+        if getattr(response, "status", None) != 206:
+            done = 0  # the server sends the file from its beginning
+        length = response.headers.get("Content-Length")
+        total = int(length) + done if length else None
+        with part.open("ab" if done else "wb") as file, _progress() as progress:
+            task = progress.add_task(path.name, total=total, completed=done)
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                progress.advance(task, len(chunk))
+        if total is not None and part.stat().st_size != total:
+            raise EOFError(f"the connection broke at {part.stat().st_size} of {total} bytes")
+    part.replace(path)
+    return None
+
+
+def _progress() -> Progress:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress("{task.description}", *columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+def _check_digest(path: Path) -> None:
+    record = path.with_name(path.name + ".sha256")
+    digest = _sha256(path)
+    if not record.exists():
+        record.write_text(f"{digest}  {path.name}\n")
+    elif (known := record.read_text().split()[:1]) != [digest]:
+        raise CheckpointError(
+            f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."
+            f" Remove both files to download it again."
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,43 @@
+"""A folder of drawn results: one picture per image, one video per video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .draw import save
+from .errors import SourceError
+from .results import PoseResult
+from .sources import IMAGE_SUFFIXES
+
+
+class PictureFolder:
+    """Writes each drawn result into a folder, under a name made of its source.
+
+    Raises:
+        SourceError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._taken: set[str] = set()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SourceError(f"making {folder}: {error.strerror}. Choose a writable place.") from error
+
+    def write(self, result: PoseResult) -> Path:
+        """Draws and writes one result; returns the path."""
+        return save(result.draw(), self.folder / self._name(result.source))
+
+    def _name(self, source: str) -> str:
+        """``a/b.png`` to ``b.png``, ``clip.mp4#12`` to ``clip_000012.jpg``; numbered when taken."""
+        base, _, frame = source.rpartition("#") if source.rpartition("#")[2].isdigit() else (source, "", "")
+        path = Path(base.partition("?")[0])
+        suffix = path.suffix.lower() if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+        stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in path.stem) or "image"
+        stem = f"{stem}_{int(frame):06d}" if frame else stem
+        name, number = f"{stem}{suffix}", 2
+        while name in self._taken:
+            name, number = f"{stem}_{number}{suffix}", number + 1
+        self._taken.add(name)
+        return name

@@ -1,0 +1,143 @@
+"""Images to poses: decode, letterbox, run, read the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .errors import RunnerError, SourceError, UsageError
+from .image import letterbox
+from .progress import track
+from .results import PoseResult, Poses
+from .runtime import Runner, open_runner
+from .sources import Frame, open_source
+from .types import ModelSpec
+
+
+class PosePredictor:
+    """Finds people in images with a model file.
+
+    Args:
+        model: path of an ``.onnx`` file, or an open Runner (closed with the predictor).
+        confidence: keep scores above it; at least the threshold inside the file. None takes the file's.
+        options: of the runner (``threads``, ``providers``, ``precision``), see :func:`trt_pose.open_runner`.
+
+    Several threads may call one predictor.
+
+    Raises:
+        RunnerError: the file cannot be opened or does not hold finished predictions.
+        UsageError: a confidence below the file's threshold: what the file dropped cannot come back.
+    """
+
+    def __init__(self, model: str | Path | Runner, *, confidence: float | None = None, **options: Any) -> None:
+        self._runner = open_runner(model, **options) if isinstance(model, (str, Path)) else model
+        try:
+            self.spec: ModelSpec = self._runner.spec
+            self._confidence = _check(self.spec, confidence)
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def predict(self, source: Any, *, batch_size: int | None = None) -> PoseResult | list[PoseResult]:
+        """One result for one image; a list of results for a list, folder or glob.
+
+        Args:
+            source: see :func:`trt_pose.sources.open_source`.
+            batch_size: images per run of a file with a symbolic batch; 1 when None.
+
+        Raises:
+            SourceError: an unreadable source; a video or camera, whose frames :meth:`stream` gives one by one.
+        """
+        frames = open_source(source)
+        if frames.video:
+            raise SourceError(
+                "predicting: a video or camera would be kept in memory whole."
+                " Use stream(source), which gives one result at a time."
+            )
+        results = list(self._results(iter(frames), batch_size))
+        return results[0] if frames.single else results
+
+    __call__ = predict
+
+    def stream(self, source: Any, *, batch_size: int | None = None, progress: bool = False) -> Iterator[PoseResult]:
+        """Results one at a time, for sources of any length; memory stays constant.
+
+        Args:
+            source: see :func:`trt_pose.sources.open_source`.
+            batch_size: images per run of a file with a symbolic batch; 1 when None.
+            progress: show a progress bar on standard error when it is a terminal.
+        """
+        frames = open_source(source)
+        results = self._results(iter(frames), batch_size)
+        return track(results, "predicting", frames.total) if progress else results
+
+    def _results(self, frames: Iterator[Frame], batch_size: int | None) -> Iterator[PoseResult]:
+        size = self._batch_size(batch_size)
+        batch: list[Frame] = []
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == size:
+                yield from self._run(batch)
+                batch = []
+        if batch:
+            yield from self._run(batch)
+
+    def _run(self, frames: list[Frame]) -> list[PoseResult]:
+        """The whole path of a batch of images."""
+        spec = self.spec
+        placed = [letterbox(frame.image, spec.input) for frame in frames]
+        pixels = np.stack([pixels for pixels, _ in placed]).astype(spec.input.dtype, copy=False)  # (B, 3, H, W)
+        if spec.input.batch is not None and len(frames) < spec.input.batch:  # the last images of a fixed batch
+            rest = np.full((spec.input.batch - len(frames), *pixels.shape[1:]), spec.input.pad_value, pixels.dtype)
+            pixels = np.concatenate([pixels, rest])
+        outputs = self._runner.run({spec.input.name: pixels})
+        return [
+            PoseResult(frame.image, Poses.from_outputs(outputs, spec, index, box, self._confidence), frame.source)
+            for index, (frame, (_, box)) in enumerate(zip(frames, placed, strict=True))
+        ]
+
+    def _batch_size(self, asked: int | None) -> int:
+        fixed = self.spec.input.batch
+        if asked is None:
+            return fixed or 1
+        if asked < 1 or (fixed is not None and asked != fixed):
+            expected = "1 or more" if fixed is None else str(fixed)
+            raise UsageError(f"predicting: got batch_size={asked}, expected {expected}. Leave it out or correct it.")
+        return asked
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def __enter__(self) -> PosePredictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def _check(spec: ModelSpec, confidence: float | None) -> float:
+    """The predictor's threshold, 0 when the file's own is enough."""
+    if spec.output.format not in ("batch", "flat"):
+        raise RunnerError(
+            f"opening {spec.model}: its outputs are in {spec.output.format} format, not finished predictions."
+            " Export it with postprocessing=True."
+        )
+    if not spec.input.normalized_in_graph:
+        raise RunnerError(
+            f"opening {spec.model}: it takes normalized input, not images. Export it with preprocessing=True."
+        )
+    if confidence is None:
+        return 0.0
+    least = spec.output.confidence_threshold or 0.0
+    if not least <= confidence <= 1.0:
+        raise UsageError(
+            f"predicting: got confidence={confidence:g}, expected {least:g} (the file's own) to 1."
+            " Export the model again with a lower threshold."
+        )
+    return confidence

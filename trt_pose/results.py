@@ -1,0 +1,220 @@
+"""Results: the poses of one image, and an image together with its poses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import draw
+from .errors import MissingDependencyError, RunnerError, SourceError
+from .files import write_atomically
+from .image import Image, undo_letterbox
+from .skeleton import Skeleton
+from .types import Letterbox, ModelSpec
+
+if TYPE_CHECKING:
+    import supervision
+
+Floats = npt.NDArray[np.float32]
+Index = int | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The people found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
+        scores: (N,) float32 in 0..1, descending.
+        joints: (N, J, 3) float32 x, y (px of the source image), confidence in 0..1.
+        skeleton: what the J joints are.
+    """
+
+    boxes: Floats
+    scores: Floats
+    joints: Floats
+    skeleton: Skeleton
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Mapping[str, npt.NDArray[Any]],
+        spec: ModelSpec,
+        index: int = 0,
+        placed: Letterbox | None = None,
+        confidence: float = 0.0,
+    ) -> Poses:
+        """Takes image ``index`` out of what a runner returned for a batch.
+
+        Args:
+            outputs: the named arrays of the file: ``num_predictions``, ``pred_boxes``, ``pred_scores``,
+                ``pred_joints`` (batch format) or ``flat_predictions``.
+            spec: the description of the file.
+            index: position of the image in the batch.
+            placed: how the image was letterboxed; None leaves px of the network input.
+            confidence: keep only scores above this (the file has applied its own threshold already).
+
+        Raises:
+            RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+        """
+        if spec.output.format == "flat":
+            flat = outputs["flat_predictions"]  # (M, 6 + 3J)
+            rows = flat[flat[:, 0] == index]
+            boxes, scores, joints = rows[:, 1:5], rows[:, 5], rows[:, 6:]
+        elif spec.output.format == "batch":
+            count = int(outputs["num_predictions"][index, 0])
+            boxes, scores = outputs["pred_boxes"][index, :count], outputs["pred_scores"][index, :count]
+            joints = outputs["pred_joints"][index, :count]
+        else:
+            raise RunnerError(
+                f"reading poses: {spec.model} was exported with postprocessing off, so its outputs are undecided"
+                " candidates. Export it with postprocessing=True."
+            )
+        joints = joints.reshape(len(boxes), spec.skeleton.num_joints, 3).astype(np.float32)
+        boxes = boxes.astype(np.float32)
+        if placed is not None:
+            boxes = undo_letterbox(boxes.reshape(-1, 2, 2), placed).reshape(-1, 4)
+            joints[:, :, :2] = undo_letterbox(joints[:, :, :2], placed)
+        poses = cls(boxes, scores.astype(np.float32), joints, spec.skeleton)
+        return poses.filter(confidence) if confidence > 0 else poses
+
+    # The reference release's names for the same arrays, so that code written for it keeps working.
+    @property
+    def bboxes_xyxy(self) -> Floats:
+        return self.boxes
+
+    @property
+    def poses(self) -> Floats:
+        return self.joints
+
+    @property
+    def edge_links(self) -> tuple[tuple[int, int], ...]:
+        return self.skeleton.edges
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Poses:
+        """One person (int) or several (slice, mask, indices), as Poses."""
+        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexError(f"pose {index} of {len(self)}")
+        return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton)
+
+    def __iter__(self) -> Iterator[Poses]:
+        return (self[index] for index in range(len(self)))
+
+    def filter(self, confidence: float) -> Poses:
+        """The people with a score above ``confidence``."""
+        return self[self.scores > confidence]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One plain dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}."""
+        return [
+            {
+                "score": float(score),
+                "box": dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
+                "joints": {
+                    name: {"x": float(x), "y": float(y), "confidence": float(confidence)}
+                    for name, (x, y, confidence) in zip(self.skeleton.names, joints, strict=True)
+                },
+            }
+            for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
+        ]
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.to_dicts(), indent=indent)
+
+    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+        """Rows of a COCO keypoint results file (https://cocodataset.org/#format-results)."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": [round(float(value), 3) for value in joints.reshape(-1)],
+                "score": float(score),
+                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+            }
+            for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
+        ]
+
+    def to_supervision(self) -> supervision.KeyPoints:
+        """``supervision.KeyPoints`` with the joint and person confidences; needs ``pip install supervision``."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise MissingDependencyError(
+                "converting to supervision: the package is not installed. Run: pip install 'trt-pose[supervision]'"
+            ) from error
+        return supervision.KeyPoints(
+            xy=self.joints[:, :, :2].copy(),
+            class_id=np.zeros(len(self), int),
+            keypoint_confidence=self.joints[:, :, 2].copy(),
+            detection_confidence=self.scores.copy(),
+        )
+
+    def draw(self, image: Image, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
+        """A copy of ``image`` (H, W, 3) uint8 RGB with the poses on it; joints below ``joint_confidence`` left out."""
+        return draw.poses(
+            image,
+            self.boxes,
+            self.scores,
+            self.joints,
+            self.skeleton,
+            joint_confidence=joint_confidence,
+            show_boxes=boxes,
+        )
+
+
+@dataclass(frozen=True)
+class PoseResult:
+    """One image and the people in it: what ``predict`` returns.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB, as decoded.
+        poses: the people, px of ``image``.
+        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+    """
+
+    image: Image
+    poses: Poses
+    source: str
+
+    @property
+    def prediction(self) -> Poses:
+        """The reference release's name for :attr:`poses`."""
+        return self.poses
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def draw(self, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
+        """(H, W, 3) uint8 RGB: the image with its poses."""
+        return self.poses.draw(self.image, joint_confidence=joint_confidence, boxes=boxes)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the drawn image; the suffix decides the format. Raises SourceError when it cannot be written."""
+        return draw.save(self.draw(), path)
+
+    def show(self) -> None:
+        """Opens the drawn image in the desktop's image viewer."""
+        draw.show(self.draw())
+
+    def to_dict(self) -> dict[str, Any]:
+        height, width = self.image.shape[:2]
+        return {"source": self.source, "width": width, "height": height, "poses": self.poses.to_dicts()}
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+
+def write_json(results: list[dict[str, Any]], path: str | Path) -> None:
+    """Writes result dicts to one JSON file, whole or not at all."""
+    text = json.dumps(results, indent=2)
+    write_atomically(path, lambda target: target.write_text(text), SourceError)

@@ -1,0 +1,36 @@
+"""Runners: what executes a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunnerError
+from .base import Runner
+
+_ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+
+
+def open_runner(path: str | Path, **options: Any) -> Runner:
+    """Opens a model file with the runner its suffix calls for.
+
+    Args:
+        path: ``.onnx``.
+        options: of the runner, see :class:`trt_pose.runtime.ort.OnnxRunner`.
+
+    Raises:
+        RunnerError: unknown suffix, missing or damaged file.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".onnx":
+        from .ort import OnnxRunner
+
+        return OnnxRunner(path, **options)
+    if suffix in _ENGINE_SUFFIXES:
+        raise RunnerError(
+            f"opening {path}: this version runs .onnx files only. Use the ONNX file the engine was built of."
+        )
+    raise RunnerError(f"opening {path}: got the suffix {suffix or 'none'!r}, expected .onnx. Export the model first.")
+
+
+__all__ = ["Runner", "open_runner"]

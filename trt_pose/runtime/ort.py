@@ -1,0 +1,187 @@
+"""ONNX Runtime behind the Runner contract: its default CPU provider, OpenVINO, CUDA, TensorRT."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+import onnxruntime as ort
+
+from ..errors import MissingDependencyError, RunnerError, UsageError
+from ..types import METADATA_KEY, ModelSpec
+from .base import Arrays, TensorInfo, check_feeds
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_OPENVINO = "openvino"
+_ELEMENTS = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
+    "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(double)": "float64",
+}  # fmt: skip
+_PLUGIN = "trt_pose_openvino"  # the name the plugin library is registered under, once per process
+_registering, _registered = threading.Lock(), set[str]()
+
+
+class OnnxRunner:
+    """Runs an ``.onnx`` file with ONNX Runtime.
+
+    Args:
+        model: path of the file, or the file's bytes.
+        providers: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"`` or ONNX Runtime's own names, in order of
+            preference; None takes OpenVINO where it is installed and finds its CPU, else ONNX Runtime's own CPU code.
+        threads: threads within an operator; None lets ONNX Runtime decide.
+        precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on CPUs that have it (faster, less exact).
+
+    Raises:
+        RunnerError: missing, damaged or foreign file, or an operator no provider has.
+        MissingDependencyError: a provider that is not installed.
+        UsageError: bf16 without OpenVINO, unknown provider, threads below 1.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes,
+        *,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self._name = "model" if isinstance(model, bytes) else str(model)
+        names = _choose(providers, precision)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors only: they come back as exceptions
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more. Correct it.")
+            options.intra_op_num_threads = threads
+        if not isinstance(model, bytes):
+            _check_file(Path(model))
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            if _OPENVINO in names:
+                _add_openvino(options, precision, threads)
+                self._session: ort.InferenceSession | None = ort.InferenceSession(source, options)
+            else:
+                self._session = ort.InferenceSession(source, options, providers=names)
+        except (RuntimeError, ValueError) as error:  # ONNX Runtime's own exceptions derive from both, by version
+            raise _load_error(self._name, error) from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in metadata:
+            raise RunnerError(
+                f"opening {self._name}: it holds no trt_pose description (joints, thresholds, image policy)."
+                " Export it with trt-pose."
+            )
+        self.spec = ModelSpec.from_json(metadata[METADATA_KEY], self._name)
+        self.inputs = {item.name: _info(item) for item in self._session.get_inputs()}
+        self.outputs = {item.name: _info(item) for item in self._session.get_outputs()}
+        self.providers = tuple(self._session.get_providers())
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Named arrays in, named arrays out; raises RunnerError when they do not fit or the run fails."""
+        session = self._session
+        if session is None:
+            raise RunnerError(f"running {self._name}: the runner is closed. Open it again.")
+        check_feeds(feeds, self.inputs)
+        names = list(self.outputs)
+        try:
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        except (RuntimeError, ValueError) as error:
+            raise RunnerError(f"running {self._name}: ONNX Runtime failed: {_first_line(error)}.") from error
+
+    def close(self) -> None:
+        self._session = None
+
+    def __enter__(self) -> OnnxRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def openvino_devices() -> list[Any]:
+    """OpenVINO's CPU devices here; none where the plugin provider is missing or the CPU is not one of its own."""
+    try:
+        import onnxruntime_ep_openvino as openvino
+    except ImportError:
+        return []
+    with _registering:
+        devices = _cpu_devices(openvino.get_ep_name())
+        if not devices and _PLUGIN not in _registered:
+            ort.register_execution_provider_library(_PLUGIN, openvino.get_library_path())
+            _registered.add(_PLUGIN)
+            devices = _cpu_devices(openvino.get_ep_name())
+    return devices
+
+
+def _cpu_devices(name: str) -> list[Any]:
+    return [
+        device
+        for device in ort.get_ep_devices()
+        if device.ep_name == name and device.ep_metadata.get("ov_device", "CPU").startswith("CPU")
+    ]
+
+
+def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"opening a model: got precision={precision!r}, expected fp32 or bf16. Correct it.")
+    if providers is None:
+        names = [_OPENVINO] if openvino_devices() else [_PROVIDERS["cpu"]]
+    else:
+        names = [_PROVIDERS.get(name.lower(), name) for name in providers]
+        names = [_OPENVINO if name.lower() in (_OPENVINO, "openvinoexecutionprovider") else name for name in names]
+    if (_OPENVINO in names or precision == "bf16") and not openvino_devices():
+        raise MissingDependencyError(
+            "opening a model with OpenVINO: it is not installed, or finds no CPU of its own here (it takes Intel's)."
+            " Run: pip install 'trt-pose[openvino]', or use providers=['cpu'] and fp32."
+        )
+    if precision == "bf16" and _OPENVINO not in names:
+        raise UsageError("opening a model: precision bf16 needs OpenVINO. Use providers=['openvino'].")
+    available = [_OPENVINO, *ort.get_available_providers()]
+    unknown = [name for name in names if name not in available]
+    if unknown or not names:
+        raise UsageError(
+            f"opening a model: providers {unknown or names} are not in this onnxruntime, which has"
+            f" {', '.join(available)}. Install the onnxruntime package that has them (onnxruntime-gpu for CUDA)."
+        )
+    return names
+
+
+def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | None) -> None:
+    # The plugin's own default on CPUs with AMX or AVX512-BF16 is bf16: parity needs f32 said out loud.
+    config = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = str(threads)
+    options.add_provider_for_devices(openvino_devices()[:1], {"load_config": json.dumps({"CPU": config})})
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise RunnerError(f"opening {path}: it is a folder. Name the .onnx file in it.")
+    if not path.exists():
+        raise RunnerError(f"opening {path}: there is no such file. Check the path.")
+
+
+def _load_error(name: str, error: Exception) -> RunnerError:
+    text = str(error)
+    if "PoseNMS_TRT" in text or "EfficientNMS_TRT" in text:
+        return RunnerError(
+            f"opening {name}: it was exported for TensorRT and holds a plugin node ONNX Runtime does not have."
+            " Export it with --backend onnxruntime, or build an engine of it."
+        )
+    return RunnerError(f"opening {name}: ONNX Runtime cannot load it: {_first_line(error)}. Export it again.")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _info(item: Any) -> TensorInfo:
+    shape = tuple(size if isinstance(size, int) else None for size in item.shape)
+    return TensorInfo(_ELEMENTS.get(item.type, item.type), shape)
