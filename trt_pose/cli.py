@@ -131,12 +131,16 @@ def predict(
     precision: Annotated[str, typer.Option(help="fp32, or bf16 with OpenVINO.")] = "fp32",
 ) -> None:
     """Find the people in images."""
+    from .errors import SourceError
+    from .files import check_writable
     from .output import PictureFolder
     from .predictor import PosePredictor
     from .results import write_json
 
     pictures = PictureFolder(save) if save else None
     records: list[dict[str, Any]] = []
+    if json and json != Path("-"):
+        check_writable(json, SourceError)  # before minutes of work, not after
     providers = [provider] if provider else None
     with PosePredictor(model, confidence=conf, threads=threads, providers=providers, precision=precision) as predictor:
         for result in predictor.stream(int(source) if source.isdigit() else source, batch_size=batch, progress=True):
@@ -239,9 +243,10 @@ def _join_imgsz(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``trt-pose`` command."""
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
     try:
-        app(args=_join_imgsz(sys.argv[1:] if arguments is None else arguments), prog_name="trt-pose")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
+            app(args=_join_imgsz(sys.argv[1:] if arguments is None else arguments), prog_name="trt-pose")
     except PoseError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -22,17 +22,34 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
     path = Path(path)
     temporary: Path | None = None
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder, not a file")
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-        os.close(descriptor)
-        temporary = Path(name)
+        temporary = _temporary(path)
         write(temporary)
         temporary.chmod(0o644)  # mkstemp makes files only their owner can read
         temporary.replace(path)
     except OSError as problem:
-        raise error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.") from problem
+        raise _sentence(path, problem, error) from problem
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: str | Path, error: type[PoseError]) -> None:
+    """Raises what :func:`write_atomically` would raise for ``path``, before the work that makes its content."""
+    path = Path(path)
+    try:
+        _temporary(path).unlink()
+    except OSError as problem:
+        raise _sentence(path, problem, error) from problem
+
+
+def _temporary(path: Path) -> Path:
+    if path.is_dir():
+        raise IsADirectoryError(21, "it is a folder, not a file")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(descriptor)
+    return Path(name)
+
+
+def _sentence(path: Path, problem: OSError, error: type[PoseError]) -> PoseError:
+    return error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.")

@@ -94,13 +94,13 @@ def test_nothing_found(tiny, tmp_path, output_format, batch):
 
 
 def test_a_threshold_of_zero_means_zero(tiny, tmp_path):
-    result = tiny.export(tmp_path / "m.onnx", 0.0, 0.0, input_image_shape=64, num_pre_nms_predictions=84)
+    result = tiny.export(tmp_path / "m.onnx", 0.0, 0.0, input_image_shape=(128, 160))
     assert (result.spec.output.confidence_threshold, result.spec.output.nms_threshold) == (0.0, 0.0)
-    pixels = pixels_for((64, 64), 1)
+    pixels = pixels_for((128, 160), 1)
     found, spec = run(tmp_path / "m.onnx", pixels)
     with torch.inference_mode():
-        boxes, scores, joints = (part.numpy()[0] for part in assemble(tiny, 64, 64)(torch.from_numpy(pixels)))
-    kept = reference.select(boxes, scores[:, 0], joints, 0.0, 0.0, 84, 84)
+        boxes, scores, joints = (part.numpy()[0] for part in assemble(tiny, 128, 160)(torch.from_numpy(pixels)))
+    kept = reference.select(boxes, scores[:, 0], joints, 0.0, 0.0, 420, 420)
     assert len(kept) == len(Poses.from_outputs(found, spec)) > 1
 
 

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from ..errors import ExportError, MissingDependencyError
-from ..files import write_atomically
+from ..files import check_writable, write_atomically
 from ..progress import step
 from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
@@ -121,6 +121,7 @@ def export_model(
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
     )
+    check_writable(plan.output, ExportError)  # before the work, not after
     return run_plan(model, plan)
 
 

@@ -76,7 +76,7 @@ def check_target(
 
 
 def plan_selection(model: PoseModel, anchors: int, options: Mapping[str, Any]) -> Selection:
-    """Thresholds and limits of the file; limits above the number of anchors are lowered, with a warning when asked for."""
+    """Thresholds and limits of the file; limits above the number of anchors are lowered (said if asked for)."""
     candidates = _count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
     limit = options["max_predictions_per_image"]
     limit = candidates if limit is None else _count("max_predictions_per_image", limit)

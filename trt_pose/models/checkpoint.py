@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +113,7 @@ def _read(path: Path) -> dict[str, Any]:
             record = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
-        if "Unsupported global" in reason or "weights_only" in reason.lower():
+        if re.search(r"\bGLOBAL\b|allowed global|Unsupported (global|class)", reason):
             raise CheckpointError(
                 f"loading {path}: it holds Python objects, which can run code when read, so it is not opened. Where you"
                 " trust its author, reduce it to tensors: torch.save({'net': torch.load(PATH,"

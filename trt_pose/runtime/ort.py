@@ -67,7 +67,7 @@ class OnnxRunner:
                 self._session: ort.InferenceSession | None = ort.InferenceSession(source, options)
             else:
                 self._session = ort.InferenceSession(source, options, providers=names)
-        except (RuntimeError, ValueError) as error:  # ONNX Runtime's own exceptions derive from both, by version
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise _load_error(self._name, error) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
@@ -89,7 +89,7 @@ class OnnxRunner:
         names = list(self.outputs)
         try:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             raise RunnerError(f"running {self._name}: ONNX Runtime failed: {_first_line(error)}.") from error
 
     def close(self) -> None:

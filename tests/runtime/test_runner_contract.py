@@ -1,0 +1,139 @@
+"""What every runner must do, whatever runs underneath."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from trt_pose import Poses, Runner, RunnerError, open_runner
+from trt_pose.matching import difference
+from trt_pose.models.torch_runner import TorchRunner
+from trt_pose.runtime.ort import OnnxRunner, openvino_devices
+
+from ..conftest import make_tiny
+
+
+def torch_runner(path):
+    from dataclasses import replace
+
+    model = make_tiny()
+    model.processing = replace(model.processing, input=model.processing.input.with_size(128, 160))
+    return TorchRunner.of_model(model, confidence=0.2, candidates=100, limit=100)
+
+
+OPENERS = {
+    "torch": torch_runner,
+    "onnxruntime": lambda path: OnnxRunner(path, providers=["cpu"]),
+    "openvino": lambda path: OnnxRunner(path, providers=["openvino"]),
+}
+
+
+@pytest.fixture(params=OPENERS)
+def runner(request, tiny_dynamic_onnx):
+    if request.param == "openvino" and not openvino_devices():
+        pytest.skip("OpenVINO's provider is not installed or finds no CPU of its own")
+    with OPENERS[request.param](tiny_dynamic_onnx) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 256, (3, 3, 128, 160), dtype=np.uint8)
+
+
+def test_it_is_a_runner(runner):
+    assert isinstance(runner, Runner)
+    assert runner.spec.skeleton.num_joints == 17
+    assert runner.inputs["input"].dtype == "uint8"
+    assert runner.inputs["input"].shape == (None, 3, 128, 160)
+
+
+def test_named_arrays_in_named_arrays_out(runner, pixels):
+    outputs = runner.run({"input": pixels})
+    assert list(outputs) == ["num_predictions", "pred_boxes", "pred_scores", "pred_joints"]
+    assert outputs["pred_joints"].shape == (3, 100, 17, 3)
+    assert (outputs["num_predictions"] > 0).all()
+
+
+def test_all_runners_agree(runner, pixels, tiny_dynamic_onnx):
+    with OnnxRunner(tiny_dynamic_onnx, providers=["cpu"]) as first:
+        want = first.run({"input": pixels})
+    got = runner.run({"input": pixels})
+    for image in range(3):
+        gap = difference(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
+        assert gap.unmatched == 0
+        assert gap.px < 0.01
+        assert gap.score < 1e-4
+
+
+def test_a_batch_gives_what_its_images_give_alone(runner, pixels):
+    together = runner.run({"input": pixels})
+    for image in range(3):
+        alone = runner.run({"input": pixels[image : image + 1]})
+        gap = difference(Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec))
+        assert gap.unmatched == 0
+        assert gap.px < 0.01
+
+
+def test_results_belong_to_the_caller(runner, pixels):
+    first = runner.run({"input": pixels})
+    kept = {name: array.copy() for name, array in first.items()}
+    runner.run({"input": 255 - pixels})
+    for name, array in kept.items():
+        np.testing.assert_array_equal(first[name], array)
+
+
+def test_the_same_input_gives_the_same_output(runner, pixels):
+    first, second = (runner.run({"input": pixels}) for _ in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_threads_may_share_a_runner(runner, pixels):
+    want = runner.run({"input": pixels})
+    found = []
+
+    def work():
+        found.append(runner.run({"input": pixels}))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for outputs in found:
+        np.testing.assert_array_equal(outputs["pred_boxes"], want["pred_boxes"])
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ({}, "got inputs"),
+        ({"image": np.zeros((1, 3, 128, 160), np.uint8)}, "got inputs"),
+        ({"input": np.zeros((1, 3, 128, 160), np.float32)}, "float32, expected a uint8"),
+        ({"input": [[0]]}, "list, expected a uint8"),
+        ({"input": np.zeros((1, 3, 160, 128), np.uint8)}, "expected any x 3 x 128 x 160"),
+        ({"input": np.zeros((3, 128, 160), np.uint8)}, "expected any x 3 x 128 x 160"),
+        ({"input": np.zeros((0, 3, 128, 160), np.uint8)}, "expected any x 3 x 128 x 160"),
+    ],
+    ids=["none", "name", "dtype", "list", "size", "rank", "empty"],
+)
+def test_wrong_input_is_one_sentence(runner, feeds, words):
+    with pytest.raises(RunnerError, match=words):
+        runner.run(feeds)
+
+
+def test_a_closed_runner_says_so(runner, pixels):
+    runner.close()
+    runner.close()
+    with pytest.raises(RunnerError, match="closed"):
+        runner.run({"input": pixels})
+
+
+def test_open_runner_picks_by_suffix(tiny_onnx, tmp_path):
+    with open_runner(tiny_onnx, providers=["cpu"], threads=1) as runner:
+        assert isinstance(runner, OnnxRunner)
+    for name in ("m.engine", "m.plan", "m.pth", "m"):
+        with pytest.raises(RunnerError, match=name):
+            open_runner(tmp_path / name)

@@ -1,0 +1,154 @@
+"""The commands, run as a user runs them."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from trt_pose.cli import main
+
+from .conftest import make_model
+
+
+def call(*arguments):
+    """Runs a command in this process; returns the exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code or 0
+
+
+def test_version_and_help(capsys):
+    import trt_pose
+
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == f"trt-pose {trt_pose.__version__}"
+    assert call("--help") == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("models", "export", "predict", "inspect"))
+
+
+def test_models(capsys):
+    assert call("models") == 0
+    assert "yolo_nas_pose_l" in capsys.readouterr().out
+    assert call("models", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in listed] == [f"yolo_nas_pose_{size}" for size in "nsml"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    import torch
+
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    torch.save({"ema_net": make_model("yolo_nas_pose_n").state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "n.onnx"
+    arguments = ["export", "yolo_nas_pose_n", "-o", path, "--weights", checkpoint, "--imgsz", "128", "160"]
+    assert call(*arguments, "--conf", "0.3", "--iou", "0.5", "--max-det", "4", "--pre-nms", "200") == 0
+    return path
+
+
+def test_export_writes_what_was_asked_for(exported):
+    metadata = {item.key: item.value for item in onnx.load(exported).metadata_props}
+    spec = json.loads(metadata["trt_pose"])
+    assert (spec["input"]["height"], spec["input"]["width"], spec["weights"]) == (128, 160, "best.pth")
+    assert spec["output"]["confidence_threshold"] == 0.3
+    assert spec["output"]["nms_threshold"] == 0.5
+    assert spec["output"]["max_predictions_per_image"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "batch", "output_format"),
+    [(["--format", "flat", "--batch", "2"], 2, "flat"), (["--batch", "dynamic", "--imgsz", "64"], None, "batch")],
+)
+def test_export_formats(checkpoint, tmp_path, capsys, options, batch, output_format):
+    path = tmp_path / "n.onnx"
+    assert (
+        call("export", "yolo_nas_pose_n", "-o", path, "--weights", checkpoint, "--imgsz", 96, "--json", *options) == 0
+    )
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["output"] == str(path)
+    assert printed["spec"]["input"]["batch"] == batch
+    assert printed["spec"]["output"]["format"] == output_format
+
+
+def test_predict_prints_a_table(exported, photo_path, capsys):
+    assert call("predict", exported, photo_path, "--provider", "cpu") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"astronaut.jpg: \d (people|person)", out)
+    assert "surest joints" in out
+
+
+def test_predict_saves_pictures_and_json(exported, photo_path, tmp_path, capsys):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(photo_path.read_bytes())
+    done = tmp_path / "done"
+    assert call("predict", exported, tmp_path, "--save", done, "--json", tmp_path / "poses.json") == 0
+    records = json.loads((tmp_path / "poses.json").read_text())
+    people = len(records[0]["poses"])
+    assert 1 <= people <= 4
+    assert [len(record["poses"]) for record in records] == [people, people]
+    assert {path.name for path in done.iterdir()} == {"a.jpg", "b.jpg"}
+
+
+def test_predict_json_alone_on_stdout(exported, photo_path, capsys):
+    assert call("predict", exported, photo_path, "--json", "-") == 0
+    captured = capsys.readouterr()
+    (record,) = json.loads(captured.out)
+    assert record["width"] == 512
+    assert set(record["poses"][0]["joints"]["nose"]) == {"x", "y", "confidence"}
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
+    from trt_pose.output import PictureFolder
+    from trt_pose.results import PoseResult, Poses
+    from trt_pose.skeleton import COCO
+
+    nobody = Poses(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 3), np.float32), COCO)
+    folder = PictureFolder(tmp_path / "new" / "folder")
+    sources = ["a/x.png", "b/x.png", "clip.mp4#7", "http://host/y.webp?size=1", "camera 0#3", "array 5", ""]
+    names = [folder.write(PoseResult(np.zeros((4, 4, 3), np.uint8), nobody, source)).name for source in sources]
+    assert names == [
+        "x.png", "x_2.png", "clip_000007.jpg", "y.webp", "camera_0_000003.jpg", "array_5.jpg", "image.jpg",
+    ]  # fmt: skip
+
+
+def test_inspect(exported, capsys):
+    assert call("inspect", exported) == 0
+    out = capsys.readouterr().out
+    assert all(
+        word in out for word in ("yolo_nas_pose_n", "NonMaxSuppression", "pred_joints", "1 x 4 x 17 x 3", "nose")
+    )
+    assert call("inspect", exported, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["operators"]["Conv"] > 100
+    assert found["inputs"]["input"] == {"dtype": "uint8", "shape": [1, 3, 128, 160]}
+
+
+def test_wrong_usage_exits_with_two(capsys):
+    assert call("export", "yolo_nas_pose_n") == 2
+    assert call("predict", "--nonsense") == 2
+    assert call("predict", "a.onnx", "b.jpg", "--batch", "x") == 2
+
+
+def test_errors_are_one_sentence_on_stderr_and_exit_one(tmp_path):
+    command = [sys.executable, "-m", "trt_pose.cli", "predict", str(tmp_path / "missing.onnx"), "x.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: opening ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    shell = f"{sys.executable} -m trt_pose.cli models --json | head -c 1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
