@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,8 +111,9 @@ def _read(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore", UserWarning)
             record = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).replace("\n", " ")
-        if re.search(r"\bGLOBAL\b|allowed global|Unsupported (global|class)", reason):
+        with path.open("rb") as file:
+            is_checkpoint = file.read(2)[:1] in (b"P", b"\x80")  # a zip archive or a pickle
+        if is_checkpoint:
             raise CheckpointError(
                 f"loading {path}: it holds Python objects, which can run code when read, so it is not opened. Where you"
                 " trust its author, reduce it to tensors: torch.save({'net': torch.load(PATH,"
