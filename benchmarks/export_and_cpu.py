@@ -2,8 +2,8 @@
 
     python benchmarks/export_and_cpu.py            # N and S, to benchmarks/results/export_and_cpu.{json,md}
 
-Each export runs in a process of its own; full graph and bare network take turns in one process, and the ratio is that of
-each pair of neighbouring runs. Weights are seeded: their values do not change the time of a convolution, and the
+Each export runs in a process of its own; full graph and bare network take turns in one process, and the ratio is that
+of each pair of neighbouring runs. Weights are seeded: their values do not change the time of a convolution, and the
 threshold is chosen so that NMS has hundreds of candidates to work on.
 """
 
@@ -123,12 +123,12 @@ def write(results: dict[str, Any]) -> None:
     lines = [
         "# Export and ONNX Runtime on the CPU",
         "",
-        f"Written by `benchmarks/export_and_cpu.py` on {where['cpu']}, {where['cores']} cores, Python {where['python']},"
-        f" {', '.join(f'{name} {version}' for name, version in where['packages'].items())}.",
+        f"Written by `benchmarks/export_and_cpu.py` on {where['cpu']}, {where['cores']} cores,"
+        f" Python {where['python']}, {', '.join(f'{name} {version}' for name, version in where['packages'].items())}.",
         "",
-        "Export: one process each, import of the exporter included, of torch not; median of three. Latency: 640x640, batch",
-        "1, default CPU provider, full graph and bare network (float image in, nine head maps out) in turns; the ratio is",
-        "the median over pairs, with its quartiles.",
+        "Export: one process each, import of the exporter included, of torch not; median of three. Latency: 640x640,",
+        "batch 1, default CPU provider, full graph and bare network (float image in, nine head maps out) in turns; the",
+        "ratio is the median over pairs, with its quartiles.",
         "",
         "| model | export s | peak MB | with verification s | MB | nodes | people | full ms | bare ms | full / bare |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -138,8 +138,8 @@ def write(results: dict[str, Any]) -> None:
         low, high = run["ratio_quartiles"]
         lines.append(
             f"| {name} | {plain['seconds']:.2f} | {plain['peak_mb']:.0f} | {checked['seconds']:.2f} |"
-            f" {checked['peak_mb']:.0f} | {run['nodes']} | {run['people']} | {run['full_ms']:.1f} | {run['bare_ms']:.1f} |"
-            f" {run['ratio']:.3f} ({low:.3f}-{high:.3f}) |"
+            f" {checked['peak_mb']:.0f} | {run['nodes']} | {run['people']} |"
+            f" {run['full_ms']:.1f} | {run['bare_ms']:.1f} | {run['ratio']:.3f} ({low:.3f}-{high:.3f}) |"
         )
     (RESULTS / "export_and_cpu.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
