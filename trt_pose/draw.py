@@ -66,7 +66,7 @@ def _box(canvas: Image, box: Floats, score: float, thickness: int) -> None:
         return
     corner = _point(box[:2])
     cv2.rectangle(canvas, corner, _point(box[2:]), _BOX_COLOR, max(1, thickness // 2), cv2.LINE_AA, _SHIFT)
-    label, scale = f"{score:.2f}", 0.25 * (thickness + 1)
+    label, scale = f"{score:.2f}", 0.15 * (thickness + 1)
     (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     # Inside the picture when the box begins above it.
     x, y = corner[0] >> _SHIFT, max(corner[1] >> _SHIFT, height + 4)

@@ -93,15 +93,17 @@ def test_nothing_found(tiny, tmp_path, output_format, batch):
         assert not any(array.any() for array in found.values())
 
 
-def test_a_threshold_of_zero_means_zero(tiny, tmp_path):
-    result = tiny.export(tmp_path / "m.onnx", 0.0, 0.0, input_image_shape=(128, 160))
-    assert (result.spec.output.confidence_threshold, result.spec.output.nms_threshold) == (0.0, 0.0)
+@pytest.mark.parametrize(("confidence", "iou"), [(0.0, 0.7), (0.0, 0.0), (0.2, 0.0)])
+def test_a_threshold_of_zero_means_zero(tiny, tmp_path, confidence, iou):
+    result = tiny.export(tmp_path / "m.onnx", confidence, iou, input_image_shape=(128, 160))
+    assert (result.spec.output.confidence_threshold, result.spec.output.nms_threshold) == (confidence, iou)
     pixels = pixels_for((128, 160), 1)
     found, spec = run(tmp_path / "m.onnx", pixels)
     with torch.inference_mode():
         boxes, scores, joints = (part.numpy()[0] for part in assemble(tiny, 128, 160)(torch.from_numpy(pixels)))
-    kept = reference.select(boxes, scores[:, 0], joints, 0.0, 0.0, 420, 420)
-    assert len(kept) == len(Poses.from_outputs(found, spec)) > 1
+    kept = reference.select(boxes, scores[:, 0], joints, confidence, iou, 420, 420)
+    defaults = reference.select(boxes, scores[:, 0], joints, confidence or 0.5, iou or 0.7, 420, 420)
+    assert len(Poses.from_outputs(found, spec)) == len(kept) != len(defaults)
 
 
 @pytest.mark.parametrize("batch", [1, "dynamic"])
