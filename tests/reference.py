@@ -67,3 +67,42 @@ def decode(logits, distances, offsets, height, width, strides):
                 joints.append([((u + x) * stride, (v + y) * stride, c) for (u, v), c in zip(xy, confidences[1:])])
                 anchor += 1
     return np.array(boxes), np.array(scores), np.array(joints)
+
+
+def pose_nms(boxes, scores, joints, score_threshold, iou_threshold, candidates, limit):
+    """PoseNMS_TRT as plugins/README.md states it: (B, A, 4), (B, A, 1), (B, A, J, 3) to the four outputs, float32."""
+    batch, joints_count = len(boxes), joints.shape[2]
+    count = np.zeros((batch, 1), np.int32)
+    out_boxes = np.zeros((batch, limit, 4), np.float32)
+    out_scores = np.zeros((batch, limit), np.float32)
+    out_joints = np.zeros((batch, limit, joints_count, 3), np.float32)
+    for image in range(batch):
+        score = scores[image, :, 0]
+        above = np.flatnonzero(score > np.float32(score_threshold))
+        order = above[np.argsort(-score[above], kind="stable")][:candidates]
+        with np.errstate(all="ignore"):
+            corners = boxes[image][order]
+            swap = ~(corners[:, :2] < corners[:, 2:])
+            low = np.where(swap, corners[:, 2:], corners[:, :2])
+            high = np.where(swap, corners[:, :2], corners[:, 2:])
+            area = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
+            alive = np.ones(len(order), bool)
+            kept = []
+            for place in range(len(order)):
+                if not alive[place]:
+                    continue
+                if len(kept) == limit:
+                    break
+                kept.append(order[place])
+                # The formulas with their comparisons, so that NaN and infinities go the way they state.
+                left = np.where(low[place] > low, low[place], low)
+                right = np.where(high[place] < high, high[place], high)
+                width, height = (right - left).T
+                common = width * height
+                union = area[place] + area - common
+                alive &= ~((width > 0) & (height > 0) & (union > 0) & (common / union > np.float32(iou_threshold)))
+        rows = len(kept)
+        count[image] = rows
+        out_boxes[image, :rows], out_scores[image, :rows] = boxes[image][kept], score[kept]
+        out_joints[image, :rows] = joints[image][kept]
+    return count, out_boxes, out_scores, out_joints
