@@ -135,12 +135,18 @@ class SelectPoses(nn.Module):
         anchors = anchors.gather(1, rows)
         joints = self.decode.joints(_take(offsets, anchors), _take(logits, anchors)[:, 1:], table[anchors])
         joints = _zero_unless(valid[:, :, None, None], joints)  # (B, N, J, 3)
-        if not chosen.flat:
-            return valid.sum(dim=1, keepdim=True), boxes, scores, joints
-        people = torch.cat([boxes, scores.unsqueeze(2), joints.flatten(2)], dim=2).flatten(0, 1)  # (B * N, 5 + 3J)
-        found = valid.nonzero()  # (M, 2): image, row; image by image
-        image, row = found[:, :1], found[:, 1:]
-        return (torch.cat([image.to(people.dtype), people[(image * chosen.limit + row)[:, 0]]], dim=1),)
+        if chosen.flat:
+            return (flatten_poses(boxes, scores, joints),)
+        return valid.sum(dim=1, keepdim=True), boxes, scores, joints
+
+
+def flatten_poses(boxes: Tensor, scores: Tensor, joints: Tensor) -> Tensor:
+    """Batch format, (B, N, 4), (B, N) and (B, N, J, 3), zero past the counts, to flat rows (M, 6 + 3J)."""
+    rows = torch.cat([boxes, scores.unsqueeze(2), joints.flatten(2)], dim=2)  # (B, N, 5 + 3J)
+    found = (scores > 0).nonzero()  # (M, 2): image, row; image by image
+    image, row = found[:, :1], found[:, 1:]
+    people = rows.flatten(0, 1)[(image * rows.shape[1] + row)[:, 0]]  # (M, 5 + 3J)
+    return torch.cat([image.to(rows.dtype), people], dim=1)
 
 
 def _take(maps: Tensor, anchors: Tensor) -> Tensor:

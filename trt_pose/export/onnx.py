@@ -19,7 +19,8 @@ from ..progress import step
 from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
 from .graph import PoseGraph, assemble
-from .options import DEFAULT_CANDIDATES, ExportPlan, check_target, plan_exporter, plan_input, plan_selection
+from .options import DEFAULT_CANDIDATES, ExportPlan, check_quantization, plan_exporter, plan_input, plan_selection
+from .plugin_node import OPERATOR, PluginSelect, check_limits
 from .result import ModelExportResult
 from .spec import describe
 from .verify import verify
@@ -62,7 +63,8 @@ def export_model(
         output: where to write; the file appears whole or not at all.
         confidence_threshold: keep scores above it; None takes the model's. 0.0 means 0.0.
         nms_threshold: suppress boxes whose IoU with a better one is above it; None takes the model's.
-        engine: ``"onnxruntime"`` (the default).
+        engine: ``"onnxruntime"`` (the default), or ``"tensorrt"``: one ``PoseNMS_TRT`` plugin node in place of the
+            ONNX operators that give TensorRT data-dependent shapes.
         quantization_mode, selective_quantizer, calibration_loader, calibration_method, calibration_batches,
             calibration_percentile: not in this version; refused when given.
         preprocessing: True puts cast, channel order and scaling into the graph; False takes the network's own float
@@ -93,7 +95,8 @@ def export_model(
         "calibration_batches": calibration_batches,
         "calibration_percentile": calibration_percentile,
     }
-    check_target(engine, quantization_mode, calibration)
+    check_quantization(quantization_mode, calibration)
+    target = ExportTargetBackend.parse(engine or ExportTargetBackend.ONNXRUNTIME)
     choices: dict[str, Any] = {
         "confidence_threshold": confidence_threshold,
         "nms_threshold": nms_threshold,
@@ -117,10 +120,13 @@ def export_model(
         preprocess=preprocessing,
         postprocess=postprocessing if isinstance(postprocessing, nn.Module) else None,
         device=torch.device(device) if device is not None else next(model.parameters()).device,
+        target=target,
         simplify=onnx_simplify,
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
     )
+    if plan.selection is not None and _uses_plugin(plan):
+        check_limits(plan.selection, anchors, model.num_joints)
     check_writable(plan.output, ExportError)  # before the work, not after
     return run_plan(model, plan)
 
@@ -130,23 +136,8 @@ def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
     with step(f"building the graph of {model.name}"):
         if next(model.parameters()).device != plan.device:
             model = copy.deepcopy(model).to(plan.device)
-        graph = assemble(
-            model,
-            plan.input.height,
-            plan.input.width,
-            preprocess=plan.preprocess,
-            postprocess=plan.postprocess,
-            selection=plan.selection,
-        )
-        names = _output_names(graph, plan)
-        spec = describe(
-            model,
-            plan.selection,
-            names,
-            inputs=plan.input,
-            output_format="custom" if plan.postprocess is not None else None,
-            digest=True,
-        )
+        graph = _build(model, plan)
+        spec = _describe(model, graph, plan)
     with step("tracing"):
         proto = trace(graph, spec, plan)
     if plan.simplify:
@@ -159,7 +150,37 @@ def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
         with step("comparing ONNX Runtime with torch"):
             verify(graph, proto, spec)
     write_atomically(plan.output, lambda target: onnx.save(proto, target), ExportError)
-    return ModelExportResult.of(plan.output, spec)
+    return ModelExportResult.of(plan.output, spec, plan.target)
+
+
+def _uses_plugin(plan: ExportPlan) -> bool:
+    return plan.selection is not None and plan.target is ExportTargetBackend.TENSORRT
+
+
+def _build(model: PoseModel, plan: ExportPlan) -> PoseGraph:
+    finish = plan.postprocess
+    if plan.selection is not None and _uses_plugin(plan):
+        finish = PluginSelect(plan.selection, plan.input.batch, model.num_joints)
+    return assemble(
+        model,
+        plan.input.height,
+        plan.input.width,
+        preprocess=plan.preprocess,
+        postprocess=finish,
+        selection=plan.selection,
+    )
+
+
+def _describe(model: PoseModel, graph: PoseGraph, plan: ExportPlan) -> ModelSpec:
+    return describe(
+        model,
+        plan.selection,
+        _output_names(graph, plan),
+        inputs=plan.input,
+        output_format="custom" if plan.postprocess is not None else None,
+        plugins=(OPERATOR,) if _uses_plugin(plan) else (),
+        digest=True,
+    )
 
 
 def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:

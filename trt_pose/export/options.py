@@ -38,6 +38,7 @@ class ExportPlan:
     preprocess: bool | nn.Module
     postprocess: nn.Module | None
     device: torch.device
+    target: ExportTargetBackend = ExportTargetBackend.ONNXRUNTIME
     simplify: bool = True
     verify: bool = True
     exporter_options: Mapping[str, Any] = field(default_factory=dict)
@@ -55,16 +56,8 @@ def limits(name: str, value: float | None, default: float) -> float:
     return float(chosen)
 
 
-def check_target(
-    engine: str | ExportTargetBackend | None,
-    quantization: str | ExportQuantizationMode | None,
-    extras: Mapping[str, Any],
-) -> None:
+def check_quantization(quantization: str | ExportQuantizationMode | None, extras: Mapping[str, Any]) -> None:
     """Refuses what this version does not export yet."""
-    if engine is not None and ExportTargetBackend.parse(engine) is ExportTargetBackend.TENSORRT:
-        raise ExportError(
-            "exporting for TensorRT: this version writes ONNX Runtime graphs only. Use engine='onnxruntime'."
-        )
     if quantization is not None:
         mode = ExportQuantizationMode.parse(quantization)
         raise ExportError(f"exporting in {mode}: this version writes FP32 graphs only. Leave quantization_mode out.")

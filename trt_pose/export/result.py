@@ -31,7 +31,7 @@ class ModelExportResult:
     usage_instructions: str
 
     @classmethod
-    def of(cls, output: Path, spec: ModelSpec) -> ModelExportResult:
+    def of(cls, output: Path, spec: ModelSpec, engine: ExportTargetBackend) -> ModelExportResult:
         formats = {mode.value: mode for mode in DetectionOutputFormatMode}
         return cls(
             output=str(output),
@@ -39,7 +39,7 @@ class ModelExportResult:
             input_image_shape=(spec.input.height, spec.input.width),
             input_image_channels=spec.input.channels,
             input_image_dtype=spec.input.dtype,
-            engine=ExportTargetBackend.ONNXRUNTIME,
+            engine=engine,
             quantization_mode=None,
             output_predictions_format=formats.get(spec.output.format),
             usage_instructions=usage_instructions(str(output), spec),

@@ -22,6 +22,7 @@ def describe(
     inputs: InputSpec | None = None,
     batch: int | None = 1,
     output_format: str | None = None,
+    plugins: tuple[str, ...] = (),
     digest: bool = False,
 ) -> ModelSpec:
     """The description of ``model`` with ``selection`` applied.
@@ -31,6 +32,7 @@ def describe(
         names: output tensor names in order.
         inputs: the input description; None takes the model's own with ``batch``.
         output_format: overrides ``batch``/``flat``/``raw``.
+        plugins: operators the file needs beyond ONNX.
         digest: compute the SHA-256 of the weights (0.2 s for the largest model).
     """
     chosen = selection
@@ -48,5 +50,6 @@ def describe(
         skeleton=model.processing.skeleton,
         weights=model.weights,
         weights_sha256=model.weights_sha256() if digest else "",
+        plugins_required=plugins,
         generator=f"trt_pose {__version__}",
     )

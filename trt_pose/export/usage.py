@@ -7,6 +7,8 @@ from ..types import ModelSpec
 
 def usage_instructions(path: str, spec: ModelSpec) -> str:
     """Markdown: what the file takes, what it gives, and code for both ways of running it."""
+    if spec.plugins_required:
+        return "\n".join([_facts(path, spec), *_tensorrt_section(path, spec)])
     return "\n".join([_facts(path, spec), *_trt_pose_section(path, spec), *_onnxruntime_section(path, spec)])
 
 
@@ -32,6 +34,31 @@ def _facts(path: str, spec: ModelSpec) -> str:
             f" at most {spec.output.max_predictions_per_image} people per image"
         )
     return "\n".join(lines)
+
+
+def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
+    """The file is for TensorRT alone: ONNX Runtime has no such operator."""
+    stem = path.removesuffix(".onnx")
+    size = f"{spec.input.channels}x{spec.input.height}x{spec.input.width}"
+    shapes = (
+        ""
+        if spec.input.batch
+        else "".join(
+            f" --{which}Shapes={spec.input.name}:{batch}x{size}"
+            for which, batch in (("min", 1), ("opt", 1), ("max", 8))
+        )
+    )
+    return [
+        "",
+        f"It holds the plugin node {', '.join(spec.plugins_required)}. With trtexec, on the GPU that will run it:",
+        "",
+        "```shell",
+        f"trtexec --onnx={path} --saveEngine={stem}.engine{shapes} --dynamicPlugins=libtrt_pose_plugins.so",
+        "```",
+        "",
+        "plugins/README.md tells how to build and load libtrt_pose_plugins.so.",
+        "",
+    ]
 
 
 def _trt_pose_section(path: str, spec: ModelSpec) -> list[str]:

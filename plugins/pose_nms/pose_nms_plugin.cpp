@@ -1,0 +1,257 @@
+// PoseNMS_TRT as a TensorRT plugin: the shell around pose_nms_kernel.cuh. Compiled as CUDA.
+//
+// One binary serves TensorRT 10.3 to 11.x and TensorRT-RTX: it uses the V3 interfaces alone, links no TensorRT library
+// (libraries find it through getCreators), no logger and no registration macro, and carries its CUDA runtime inside.
+#include <NvInferRuntime.h>
+#include <NvInferRuntimePlugin.h>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "pose_nms_kernel.cuh"
+
+namespace trt_pose {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::PluginField;
+using nvinfer1::PluginFieldCollection;
+using nvinfer1::PluginFieldType;
+
+constexpr char kName[] = "PoseNMS_TRT";
+constexpr char kVersion[] = "1";
+constexpr char kNamespace[] = "";
+constexpr int kMaxOutputs = 4096;
+constexpr int kMaxJoints = 256;
+constexpr int kInputs = 3, kOutputs = 4;
+
+// The attributes of the operator; serialized whole into the engine.
+struct Attributes {
+    float scoreThreshold = 0, iouThreshold = 0;
+    int maxOutputBoxes = 0, numPreNmsPredictions = 0;
+};
+
+[[noreturn]] void refuse(const std::string& reason) { throw std::invalid_argument(reason); }
+
+// Runs `action`; an exception becomes a line on standard error (a plugin has no logger of its own) and `failed`.
+template <class Result, class Action>
+Result guarded(const char* where, Result failed, Action action) noexcept {
+    try {
+        return action();
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s: %s\n", kName, where, error.what());
+    } catch (...) {
+        std::fprintf(stderr, "%s: %s: unknown error\n", kName, where);
+    }
+    return failed;
+}
+
+template <class T>
+T scalar(const PluginField& field, PluginFieldType type) {
+    if (field.type != type || field.length != 1 || field.data == nullptr)
+        refuse(std::string(field.name) + " must be one " + (type == PluginFieldType::kFLOAT32 ? "float" : "int32"));
+    T value;
+    std::memcpy(&value, field.data, sizeof value);
+    return value;
+}
+
+Attributes readAttributes(const PluginFieldCollection& fields) {
+    Attributes read;
+    std::array<bool, 4> seen{};
+    for (int i = 0; i < fields.nbFields; ++i) {
+        const PluginField& field = fields.fields[i];
+        const std::string name = field.name;
+        if (name == "score_threshold") {
+            read.scoreThreshold = scalar<float>(field, PluginFieldType::kFLOAT32);
+            seen[0] = true;
+        } else if (name == "iou_threshold") {
+            read.iouThreshold = scalar<float>(field, PluginFieldType::kFLOAT32);
+            seen[1] = true;
+        } else if (name == "max_output_boxes") {
+            read.maxOutputBoxes = scalar<int>(field, PluginFieldType::kINT32);
+            seen[2] = true;
+        } else if (name == "num_pre_nms_predictions") {
+            read.numPreNmsPredictions = scalar<int>(field, PluginFieldType::kINT32);
+            seen[3] = true;
+        }
+    }
+    for (bool one : seen)
+        if (!one) refuse("needs score_threshold, iou_threshold, max_output_boxes and num_pre_nms_predictions");
+    for (float threshold : {read.scoreThreshold, read.iouThreshold})
+        if (!(std::isfinite(threshold) && threshold >= 0 && threshold <= 1)) refuse("thresholds must be in 0..1");
+    if (read.maxOutputBoxes < 1 || read.maxOutputBoxes > kMaxOutputs) refuse("max_output_boxes must be in 1..4096");
+    if (read.numPreNmsPredictions < 1 || read.numPreNmsPredictions > kMaxCandidates)
+        refuse("num_pre_nms_predictions must be in 1..4096");
+    return read;
+}
+
+// -1 stands for a dimension that is not known yet; the batch may be anything.
+void checkShapes(const nvinfer1::Dims& boxes, const nvinfer1::Dims& scores, const nvinfer1::Dims& joints) {
+    const bool shaped = boxes.nbDims == 3 && scores.nbDims == 3 && joints.nbDims == 4 && boxes.d[2] == 4 &&
+                        scores.d[2] == 1 && joints.d[3] == 3 && boxes.d[1] == scores.d[1] && boxes.d[1] == joints.d[1];
+    if (!shaped) refuse("inputs must be boxes (B, A, 4), scores (B, A, 1) and joints (B, A, J, 3)");
+    if (boxes.d[1] > kMaxAnchors || joints.d[2] > kMaxJoints) refuse("at most 65536 anchors and 256 joints");
+}
+
+class PoseNmsPlugin final : public nvinfer1::IPluginV3,
+                            public nvinfer1::IPluginV3OneCore,
+                            public nvinfer1::IPluginV3OneBuild,
+                            public nvinfer1::IPluginV3OneRuntime {
+public:
+    explicit PoseNmsPlugin(const Attributes& attributes) : attributes_(attributes) {}
+    PoseNmsPlugin(const PoseNmsPlugin& other) : PoseNmsPlugin(other.attributes_) {}
+
+    nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override {
+        switch (type) {
+            case nvinfer1::PluginCapabilityType::kCORE: return static_cast<nvinfer1::IPluginV3OneCore*>(this);
+            case nvinfer1::PluginCapabilityType::kBUILD: return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
+            case nvinfer1::PluginCapabilityType::kRUNTIME: return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
+        }
+        return nullptr;
+    }
+
+    nvinfer1::IPluginV3* clone() noexcept override {
+        return guarded<nvinfer1::IPluginV3*>("clone", nullptr, [&] { return new PoseNmsPlugin(*this); });
+    }
+
+    const char* getPluginName() const noexcept override { return kName; }
+    const char* getPluginVersion() const noexcept override { return kVersion; }
+    const char* getPluginNamespace() const noexcept override { return kNamespace; }
+
+    int32_t getNbOutputs() const noexcept override { return kOutputs; }
+
+    int32_t getOutputDataTypes(DataType* outputs, int32_t count, const DataType*, int32_t inputs) const noexcept override {
+        if (count != kOutputs || inputs != kInputs) return 1;
+        outputs[0] = DataType::kINT32;
+        outputs[1] = outputs[2] = outputs[3] = DataType::kFLOAT;
+        return 0;
+    }
+
+    int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t count, const nvinfer1::DimsExprs*, int32_t,
+                            nvinfer1::DimsExprs* outputs, int32_t outputCount,
+                            nvinfer1::IExprBuilder& builder) noexcept override {
+        return guarded("getOutputShapes", 1, [&] {
+            if (count != kInputs || outputCount != kOutputs) refuse("takes 3 inputs and gives 4 outputs");
+            if (inputs[0].nbDims != 3 || inputs[2].nbDims != 4) refuse("boxes must have 3 dimensions, joints 4");
+            const auto* batch = inputs[0].d[0];
+            const auto* jointCount = inputs[2].d[2];
+            const auto* limit = builder.constant(attributes_.maxOutputBoxes);
+            const auto set = [](nvinfer1::DimsExprs& shape, std::initializer_list<const nvinfer1::IDimensionExpr*> dims) {
+                shape.nbDims = 0;
+                for (const auto* dim : dims) shape.d[shape.nbDims++] = dim;
+            };
+            set(outputs[0], {batch, builder.constant(1)});
+            set(outputs[1], {batch, limit, builder.constant(4)});
+            set(outputs[2], {batch, limit});
+            set(outputs[3], {batch, limit, jointCount, builder.constant(3)});
+            return 0;
+        });
+    }
+
+    bool supportsFormatCombination(int32_t place, const nvinfer1::DynamicPluginTensorDesc* tensors, int32_t inputs,
+                                   int32_t outputs) noexcept override {
+        if (inputs != kInputs || outputs != kOutputs || place < 0 || place >= kInputs + kOutputs) return false;
+        const auto& tensor = tensors[place].desc;
+        return tensor.format == nvinfer1::PluginFormat::kLINEAR &&
+               tensor.type == (place == kInputs ? DataType::kINT32 : DataType::kFLOAT);
+    }
+
+    int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t count,
+                            const nvinfer1::DynamicPluginTensorDesc*, int32_t) noexcept override {
+        return guarded("configurePlugin", 1, [&] {
+            if (count != kInputs) refuse("takes 3 inputs");
+            checkShapes(inputs[0].desc.dims, inputs[1].desc.dims, inputs[2].desc.dims);
+            return 0;
+        });
+    }
+
+    int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t count, const nvinfer1::PluginTensorDesc*,
+                          int32_t) noexcept override {
+        return guarded("onShapeChange", 1, [&] {
+            if (count != kInputs) refuse("takes 3 inputs");
+            checkShapes(inputs[0].dims, inputs[1].dims, inputs[2].dims);
+            return 0;
+        });
+    }
+
+    int32_t enqueue(const nvinfer1::PluginTensorDesc* inputs, const nvinfer1::PluginTensorDesc*,
+                    const void* const* data, void* const* out, void*, cudaStream_t stream) noexcept override {
+        return guarded("enqueue", 1, [&] {
+            const auto& joints = inputs[2].dims;
+            const int anchors = static_cast<int>(joints.d[1]);
+            const PoseNmsParams params{
+                static_cast<const float*>(data[0]), static_cast<const float*>(data[1]),
+                static_cast<const float*>(data[2]), static_cast<int*>(out[0]), static_cast<float*>(out[1]),
+                static_cast<float*>(out[2]), static_cast<float*>(out[3]), anchors, static_cast<int>(joints.d[2]),
+                attributes_.numPreNmsPredictions < anchors ? attributes_.numPreNmsPredictions : anchors,
+                attributes_.maxOutputBoxes, attributes_.scoreThreshold, attributes_.iouThreshold};
+            poseNms<kBlockThreads><<<static_cast<unsigned>(joints.d[0]), kBlockThreads, 0, stream>>>(params);
+            const cudaError_t error = cudaPeekAtLastError();
+            if (error != cudaSuccess) refuse(cudaGetErrorString(error));
+            return 0;
+        });
+    }
+
+    int32_t setTactic(int32_t) noexcept override { return 0; }
+
+    nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override { return clone(); }
+
+    const PluginFieldCollection* getFieldsToSerialize() noexcept override {
+        fields_ = {PluginField{"score_threshold", &attributes_.scoreThreshold, PluginFieldType::kFLOAT32, 1},
+                   PluginField{"iou_threshold", &attributes_.iouThreshold, PluginFieldType::kFLOAT32, 1},
+                   PluginField{"max_output_boxes", &attributes_.maxOutputBoxes, PluginFieldType::kINT32, 1},
+                   PluginField{"num_pre_nms_predictions", &attributes_.numPreNmsPredictions, PluginFieldType::kINT32, 1}};
+        collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
+        return &collection_;
+    }
+
+private:
+    Attributes attributes_;
+    std::array<PluginField, 4> fields_;
+    PluginFieldCollection collection_{};
+};
+
+class PoseNmsCreator final : public nvinfer1::IPluginCreatorV3One {
+public:
+    nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,
+                                      nvinfer1::TensorRTPhase) noexcept override {
+        return guarded<nvinfer1::IPluginV3*>("createPlugin", nullptr, [&]() -> nvinfer1::IPluginV3* {
+            if (fields == nullptr) refuse("got no attributes");
+            return new PoseNmsPlugin(readAttributes(*fields));
+        });
+    }
+
+    const PluginFieldCollection* getFieldNames() noexcept override { return &collection_; }
+    const char* getPluginName() const noexcept override { return kName; }
+    const char* getPluginVersion() const noexcept override { return kVersion; }
+    const char* getPluginNamespace() const noexcept override { return kNamespace; }
+
+private:
+    std::array<PluginField, 4> fields_{
+        PluginField{"score_threshold", nullptr, PluginFieldType::kFLOAT32, 1},
+        PluginField{"iou_threshold", nullptr, PluginFieldType::kFLOAT32, 1},
+        PluginField{"max_output_boxes", nullptr, PluginFieldType::kINT32, 1},
+        PluginField{"num_pre_nms_predictions", nullptr, PluginFieldType::kINT32, 1}};
+    PluginFieldCollection collection_{static_cast<int32_t>(fields_.size()), fields_.data()};
+};
+
+}  // namespace
+}  // namespace trt_pose
+
+#define TRT_POSE_EXPORT extern "C" __attribute__((visibility("default")))
+
+// What IPluginRegistry::loadLibrary and trtexec's --dynamicPlugins look for.
+TRT_POSE_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
+    static trt_pose::PoseNmsCreator creator;
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&creator};
+    count = 1;
+    return creators;
+}
+
+// Required beside getCreators; this library logs nothing.
+TRT_POSE_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder*) {}

@@ -1,0 +1,1 @@
+../../plugins/pose_nms/pose_nms_kernel.cuh

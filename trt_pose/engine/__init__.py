@@ -1,0 +1,1 @@
+"""TensorRT engines: which TensorRT this is, its plugins."""

@@ -1,0 +1,97 @@
+"""The pose NMS plugin in an exported graph: one node, ``PoseNMS_TRT``, that TensorRT replaces with the plugin.
+
+In torch the node computes what plugins/README.md specifies, so that a graph with the plugin has its reference too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .graph import Selection, flatten_poses
+from .operators import KeepScores, TopK
+
+OPERATOR, VERSION = "PoseNMS_TRT", "1"
+# TensorRT's parser matches the operator by name whatever its domain; a domain of its own keeps the ONNX checker from
+# taking it for an operator of the standard.
+DOMAIN = "TRT"
+# Of the operator: see plugins/README.md.
+MAX_ANCHORS, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 256
+
+
+class PoseNms(torch.autograd.Function):
+    """Boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3) to the outputs of the batch format, count as int32."""
+
+    @staticmethod
+    def forward(
+        _ctx: Any,
+        boxes: Tensor,
+        scores: Tensor,
+        joints: Tensor,
+        selection: Selection,
+        _batch: int | None,
+        _joint_count: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ranked, anchors = TopK.forward(None, scores[:, :, 0].nan_to_num(nan=-1.0), selection.candidates)  # (B, P)
+        candidates = _rows(boxes, anchors)  # (B, P, 4)
+        kept = KeepScores.forward(None, candidates, ranked, selection.limit, selection.iou, selection.confidence)
+        best, places = TopK.forward(None, kept, selection.limit)  # (B, N)
+        valid = best > 0
+        out_boxes = torch.where(valid.unsqueeze(2), _rows(candidates, places), 0.0)
+        out_joints = torch.where(valid[:, :, None, None], _rows(joints, anchors.gather(1, places)), 0.0)
+        return valid.sum(dim=1, keepdim=True, dtype=torch.int32), out_boxes, best, out_joints
+
+    @staticmethod
+    def symbolic(
+        g: Any, boxes: Any, scores: Any, joints: Any, selection: Selection, batch: int | None, joint_count: int
+    ) -> Any:
+        outputs = g.op(
+            f"{DOMAIN}::{OPERATOR}",
+            boxes,
+            scores,
+            joints,
+            plugin_version_s=VERSION,
+            plugin_namespace_s="",
+            score_threshold_f=selection.confidence,
+            iou_threshold_f=selection.iou,
+            max_output_boxes_i=selection.limit,
+            num_pre_nms_predictions_i=selection.candidates,
+            outputs=4,
+        )
+        shapes = ((1,), (selection.limit, 4), (selection.limit,), (selection.limit, joint_count, 3))
+        for output, shape in zip(outputs, shapes, strict=True):
+            output.setType(scores.type().with_sizes([batch, *shape]))
+        outputs[0].setType(outputs[0].type().with_dtype(torch.int32))
+        return outputs
+
+
+class PluginSelect(nn.Module):
+    """Decoded heads to final predictions through the plugin node."""
+
+    def __init__(self, selection: Selection, batch: int | None, num_joints: int) -> None:
+        super().__init__()
+        self.selection, self.batch, self.num_joints = selection, batch, num_joints
+
+    def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        outputs = PoseNms.apply(*decoded, self.selection, self.batch, self.num_joints)
+        return (flatten_poses(*outputs[1:]),) if self.selection.flat else outputs
+
+
+def check_limits(selection: Selection, anchors: int, joints: int) -> None:
+    """Raises UsageError when the plugin cannot take such a graph."""
+    for name, value, most in (
+        ("num_pre_nms_predictions", selection.candidates, MAX_CANDIDATES),
+        ("max_predictions_per_image", selection.limit, MAX_OUTPUTS),
+        ("the number of joints", joints, MAX_JOINTS),
+        ("the number of anchors", anchors, MAX_ANCHORS),
+    ):
+        if value > most:
+            raise UsageError(f"exporting for TensorRT: {name} is {value}, {OPERATOR} takes {most} at most. Lower it.")
+
+
+def _rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Rows (B, M) of values (B, A, ...): (B, M, ...)."""
+    return values[torch.arange(values.shape[0], device=values.device)[:, None], rows]

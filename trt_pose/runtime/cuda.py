@@ -1,0 +1,136 @@
+"""The only raw CUDA calls of the package, through cuda-bindings; imported when a GPU is first needed."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..errors import EngineError, MissingDependencyError
+
+_loading = threading.Lock()
+
+
+def compile_kernel(source: Path, architecture: str) -> bytes:
+    """Compiles CUDA C++ with NVRTC; the result is kept under ``$XDG_CACHE_HOME/trt_pose/kernels``.
+
+    Args:
+        source: a ``.cuh`` without includes.
+        architecture: ``sm_90`` and so on. NVRTC needs no GPU.
+
+    Returns:
+        The cubin.
+
+    Raises:
+        MissingDependencyError: cuda-bindings is not installed.
+        EngineError: NVRTC is too old for the architecture, or refuses the source; its log is in the message.
+    """
+    nvrtc = _bindings("nvrtc")
+    text = source.read_bytes()
+    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--fmad=true"]
+    _, major, minor = nvrtc.nvrtcVersion()
+    digest = hashlib.sha256(b"\0".join([text, *options, f"{major}.{minor}".encode()])).hexdigest()
+    path = _cache_folder() / f"{source.stem}-{architecture}-{digest[:16]}.cubin"
+    if path.exists():
+        return path.read_bytes()
+    cubin: bytes = _compile(nvrtc, text, source.name, options)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(cubin)
+        temporary.replace(path)
+    except OSError:  # a home that cannot be written only costs the next process the compilation
+        return cubin
+    return cubin
+
+
+def _compile(nvrtc: Any, text: bytes, name: str, options: list[bytes]) -> bytes:
+    result, program = nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], [])
+    _check(result, "creating an NVRTC program")
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    if int(result) != 0:
+        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        log = b" " * size
+        nvrtc.nvrtcGetProgramLog(program, log)
+        reason = " ".join(log.decode(errors="replace").strip("\0 ").split())[:400]
+        raise EngineError(f"compiling {name} with {options[0].decode()}: {reason or result}. Update cuda-bindings.")
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    cubin = bytes(size)
+    _check(nvrtc.nvrtcGetCUBIN(program, cubin)[0], "reading the cubin")
+    nvrtc.nvrtcDestroyProgram(program)
+    return cubin
+
+
+class Kernel:
+    """A kernel of one source file, compiled for the current device at its first launch; any thread may launch it."""
+
+    def __init__(self, source: Path, name: str) -> None:
+        self._source, self._name = source, name
+        self._functions: dict[str, Any] = {}
+
+    def launch(self, blocks: int, threads: int, params: ctypes.Structure, stream: int) -> None:
+        """Enqueues the kernel, whose one argument is ``params`` by value, on ``stream`` of the current context.
+
+        Raises:
+            EngineError: no current context, or the driver's complaint.
+        """
+        driver = _bindings("driver")
+        function = self._load(driver)
+        argument = ctypes.c_void_p(ctypes.addressof(params))
+        arguments = ctypes.addressof(argument)
+        (result,) = driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, 0)
+        _check(result, f"launching {self._name}")
+
+    def _load(self, driver: Any) -> Any:
+        architecture = current_architecture()
+        with _loading:
+            if architecture not in self._functions:
+                cubin = compile_kernel(self._source, architecture)
+                # A library is loaded into every context that uses it: no context bookkeeping here.
+                result, library = driver.cuLibraryLoadData(cubin, [], [], 0, [], [], 0)
+                _check(result, f"loading {self._name}")
+                result, kernel = driver.cuLibraryGetKernel(library, self._name.encode())
+                _check(result, f"finding {self._name}")
+                self._functions[architecture] = driver.CUfunction(int(kernel))
+            return self._functions[architecture]
+
+
+def current_architecture() -> str:
+    """``sm_90`` and so on, of the device of the current context. Raises EngineError without one."""
+    driver = _bindings("driver")
+    result, device = driver.cuCtxGetDevice()
+    _check(result, "asking for the current GPU")
+    kinds = driver.CUdevice_attribute
+    numbers = []
+    for kind in (
+        kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+        kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    ):
+        result, number = driver.cuDeviceGetAttribute(kind, device)
+        _check(result, "asking for the compute capability")
+        numbers.append(str(number))
+    return "sm_" + "".join(numbers)
+
+
+def _bindings(part: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(f"cuda.bindings.{part}")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "using CUDA: cuda-bindings is not installed. Run: pip install 'trt-pose[tensorrt]' or 'trt-pose[rtx]'"
+        ) from error
+
+
+def _check(result: Any, action: str) -> None:
+    if int(result) != 0:
+        raise EngineError(f"{action}: CUDA answered {getattr(result, 'name', result)}. Check the driver and the GPU.")
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "trt_pose" / "kernels"
