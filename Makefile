@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 DEMO := build/demo
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup demo test test-slow test-gpu lab plugin lint format clean
 
 setup: $(VENV)/ready
 
@@ -27,6 +27,21 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest
+
+# On a GPU host: what is skipped elsewhere fails here if it cannot run.
+test-gpu: setup
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[rtx]'
+	TRT_POSE_REQUIRE_GPU=1 $(BIN)/python -m pytest -m "gpu or tensorrt"
+
+# The plugin library; TENSORRT_INCLUDE_DIR names TensorRT's headers where CMake does not find them.
+plugin: setup
+	$(BIN)/trt-pose plugin build $(if $(TENSORRT_INCLUDE_DIR),--include $(TENSORRT_INCLUDE_DIR))
+
+# The kernel laboratory, on a GPU host: checks and times the variants of the pose NMS kernel.
+lab:
+	mkdir -p build
+	nvcc -std=c++17 -O3 -arch=native -o build/pose_nms_lab plugins/pose_nms/pose_nms_lab.cu
+	build/pose_nms_lab benchmarks/results/pose_nms_lab.md
 
 lint: setup
 	$(BIN)/ruff check .

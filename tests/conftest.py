@@ -10,6 +10,7 @@ from trt_pose import image, models
 from trt_pose.models.yolo_nas import CSP, Body
 from trt_pose.models.yolo_nas_pose import Variant, YoloNASPose
 
+from . import kernel_on_cpu as kernel
 from .keyed_weights import apply_keyed_weights
 
 DATA = Path(__file__).parent / "data"
@@ -88,6 +89,12 @@ def tiny_dynamic_onnx(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "tiny_dynamic.onnx"
     tiny.export(path, batch_size="dynamic", **SMALL)
     return path
+
+
+@pytest.fixture(scope="session")
+def kernel_on_cpu(tmp_path_factory):
+    """The CUDA kernel of the plugin as a function of arrays."""
+    return kernel.build(tmp_path_factory.mktemp("kernel"))
 
 
 @pytest.fixture

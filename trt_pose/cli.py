@@ -81,7 +81,7 @@ def export(
     pre_nms: Annotated[int, typer.Option(help="Candidates that enter NMS.")] = 1000,
     joints: Annotated[int | None, typer.Option(help="Number of joints, without a checkpoint that says it.")] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.")] = None,
-    backend: Annotated[str, typer.Option(help="onnxruntime.")] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="onnxruntime, or tensorrt for the plugin node.")] = "onnxruntime",
     simplify: Annotated[bool, typer.Option(help="Remove redundant nodes.")] = True,
     verify: Annotated[bool, typer.Option(help="Compare the file with torch on a real image.")] = True,
     json: Json = False,
@@ -115,6 +115,54 @@ def export(
         print(jsonlib.dumps({"output": result.output, "spec": jsonlib.loads(result.spec.to_json())}, indent=2))
     else:
         print(result)
+
+
+@app.command()
+def attach(
+    file: Annotated[Path, typer.Argument(help="An .onnx file of another toolkit's pose model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    head: Annotated[str, typer.Option(help="yolov8-pose, yolo-nas-pose or decoded.")] = "yolov8-pose",
+    tensors: Annotated[str | None, typer.Option(help="Names of the head's tensors, separated by commas.")] = None,
+    backend: Annotated[str, typer.Option(help="onnxruntime, or tensorrt for the plugin node.")] = "onnxruntime",
+    output_format: Annotated[str, typer.Option("--format", help="batch or flat.")] = "batch",
+    conf: Annotated[float, typer.Option(help="Keep scores above it.")] = 0.25,
+    iou: Annotated[float, typer.Option(help="Suppress boxes that overlap more.")] = 0.7,
+    max_det: Annotated[int, typer.Option(min=1, help="People per image at most.")] = 300,
+    pre_nms: Annotated[int, typer.Option(min=1, help="Candidates that enter NMS.")] = 1000,
+    uint8: Annotated[bool, typer.Option(help="Let the file take uint8 images where it took floats.")] = True,
+    json: Json = False,
+) -> None:
+    """Put NMS and the photometric step into another toolkit's ONNX file."""
+    from .export.attach import AttachOptions, attach as attach_selection
+    from .export.graph import Selection
+    from .export.options import limits
+    from .types import DetectionOutputFormatMode, ExportTargetBackend
+
+    flat = DetectionOutputFormatMode.parse(output_format) is DetectionOutputFormatMode.FLAT_FORMAT
+    options = AttachOptions(
+        head=head,
+        tensors=tensors.split(",") if tensors else None,
+        selection=Selection(limits("conf", conf, conf), limits("iou", iou, iou), pre_nms, max_det, flat),
+        target=ExportTargetBackend.parse(backend),
+        uint8_input=uint8,
+    )
+    spec = attach_selection(file, output, options)
+    print(spec.to_json(indent=2) if json else f"{output}: {', '.join(spec.output.names)}")
+
+
+plugin_app = typer.Typer(no_args_is_help=True, help="The TensorRT plugin.")
+app.add_typer(plugin_app, name="plugin")
+
+
+@plugin_app.command("build")
+def plugin_build(
+    include: Annotated[Path | None, typer.Option(metavar="DIR", help="TensorRT's headers.")] = None,
+    architectures: Annotated[str | None, typer.Option(help="GPUs, as CMake names them: 75-real;90.")] = None,
+) -> None:
+    """Compile libtrt_pose_plugins.so; needs CMake, nvcc and TensorRT's headers."""
+    from .engine.plugin_build import build_plugin
+
+    print(build_plugin(include, architectures))
 
 
 @app.command()

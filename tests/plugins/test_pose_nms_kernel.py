@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
+from ..kernel_on_cpu import KERNEL, compile_cpp
 from ..reference import pose_nms
-from .conftest import KERNEL, compile_cpp
 
 NAMES = ("num_predictions", "pred_boxes", "pred_scores", "pred_joints")
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import EngineError, UsageError
 from ..runtime.cuda import Kernel
+from ..types import ModelSpec
 from .flavor import Flavor
 
 NAME, VERSION, NAMESPACE = "PoseNMS_TRT", "1", ""
@@ -72,6 +73,22 @@ class PoseNmsFields:
         )
 
 
+def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
+    """Raises EngineError when ``flavor`` cannot build a file of this description."""
+    if not flavor.is_rtx:
+        return
+    if spec.output.format == "flat":
+        raise EngineError(
+            f"building {spec.model} with {flavor}: the flat format has a data-dependent number of rows (NonZero), which"
+            " TensorRT-RTX cannot build. Export it in batch format."
+        )
+    if spec.output.format == "batch" and NAME not in spec.plugins_required:
+        raise EngineError(
+            f"building {spec.model} with {flavor}: it was exported for ONNX Runtime, and TensorRT-RTX cannot build its"
+            " NonMaxSuppression. Export it with --backend tensorrt."
+        )
+
+
 class KernelParams(ctypes.Structure):
     """PoseNmsParams of pose_nms_kernel.cuh, field by field."""
 
@@ -96,7 +113,7 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
     """Registers the operator with TensorRT, once per process.
 
     Looked for in this order: ``library``, ``$TRT_POSE_PLUGINS``, the package, ``plugins/build`` of a checkout, the
-    loader's path; where there is none, the Python plugin serves.
+    loader's path; where there is none, or ``python`` is asked for by name, the Python plugin serves.
 
     Raises:
         EngineError: a named library is missing, does not load, or lacks the operator.
@@ -106,11 +123,12 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
     if key in _loaded and library is None:
         return _loaded[key]
     named = library or os.environ.get(LIBRARY_VARIABLE)
-    if named is not None:
+    found: LoadedPlugin | None = None
+    if named and str(named) != "python":
         found = _load_library(registry, Path(named))
         if found is None:
             raise EngineError(f"loading plugins: there is no {named}. Build it with make plugin, or correct the path.")
-    else:
+    elif not named:
         found = next((loaded for path in _places() if (loaded := _load_library(registry, path))), None)
     if found is None:
         found = _register_python(registry, flavor.module)

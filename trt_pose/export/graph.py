@@ -8,6 +8,7 @@ from the centre of a cell, joints from its corner (super-gradients, YOLO-NAS-Pos
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -138,6 +139,43 @@ class SelectPoses(nn.Module):
         if chosen.flat:
             return (flatten_poses(boxes, scores, joints),)
         return valid.sum(dim=1, keepdim=True), boxes, scores, joints
+
+
+class SelectDecoded(nn.Module):
+    """Decoded candidates to the final predictions, in the formats of :class:`SelectPoses`."""
+
+    def __init__(self, selection: Selection) -> None:
+        super().__init__()
+        self.selection = selection
+
+    def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        count, *rows = select_decoded(*decoded, self.selection, TopK.apply, KeepScores.apply)
+        return (flatten_poses(*rows),) if self.selection.flat else (count, *rows)
+
+
+def select_decoded(
+    boxes: Tensor,
+    scores: Tensor,
+    joints: Tensor,
+    chosen: Selection,
+    top_k: Callable[..., tuple[Tensor, Tensor]],
+    keep_scores: Callable[..., Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3) to the batch format; the operators are the caller's."""
+    ranked, anchors = top_k(scores[:, :, 0], chosen.candidates)  # (B, P)
+    candidates = boxes.gather(1, anchors.unsqueeze(2).expand(-1, -1, 4))  # (B, P, 4)
+    kept = keep_scores(candidates, ranked, chosen.limit, chosen.iou, chosen.confidence)
+    best, places = top_k(kept, chosen.limit)  # (B, N)
+    valid = best > 0
+    boxes = candidates.gather(1, places.unsqueeze(2).expand(-1, -1, 4))  # (B, N, 4)
+    rows = anchors.gather(1, places)[:, :, None, None]
+    joints = joints.gather(1, rows.expand(-1, -1, joints.shape[2], 3))  # (B, N, J, 3)
+    return (
+        valid.sum(dim=1, keepdim=True),
+        _zero_unless(valid.unsqueeze(2), boxes),
+        best,
+        _zero_unless(valid[:, :, None, None], joints),
+    )
 
 
 def flatten_poses(boxes: Tensor, scores: Tensor, joints: Tensor) -> Tensor:

@@ -241,6 +241,10 @@ def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) ->
 
 def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Writes the description into the file and checks the graph. Raises ExportError when the checker complains."""
+    # A plugin's outputs that nothing reads are left without a type by the simplifier, which the checker refuses.
+    typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(typed)
     del proto.metadata_props[:]
     proto.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
     proto.producer_name = "trt_pose"

@@ -5,13 +5,14 @@ In torch the node computes what plugins/README.md specifies, so that a graph wit
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .graph import Selection, flatten_poses
+from .graph import Selection, flatten_poses, select_decoded
 from .operators import KeepScores, TopK
 
 OPERATOR, VERSION = "PoseNMS_TRT", "1"
@@ -35,14 +36,16 @@ class PoseNms(torch.autograd.Function):
         _batch: int | None,
         _joint_count: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ranked, anchors = TopK.forward(None, scores[:, :, 0].nan_to_num(nan=-1.0), selection.candidates)  # (B, P)
-        candidates = _rows(boxes, anchors)  # (B, P, 4)
-        kept = KeepScores.forward(None, candidates, ranked, selection.limit, selection.iou, selection.confidence)
-        best, places = TopK.forward(None, kept, selection.limit)  # (B, N)
-        valid = best > 0
-        out_boxes = torch.where(valid.unsqueeze(2), _rows(candidates, places), 0.0)
-        out_joints = torch.where(valid[:, :, None, None], _rows(joints, anchors.gather(1, places)), 0.0)
-        return valid.sum(dim=1, keepdim=True, dtype=torch.int32), out_boxes, best, out_joints
+        # The operators' own functions, not their autograd nodes: a trace cannot nest those.
+        count, out_boxes, out_scores, out_joints = select_decoded(
+            boxes,
+            scores.nan_to_num(nan=-1.0),  # NaN is never kept, nor in anyone's way
+            joints,
+            selection,
+            partial(TopK.forward, None),
+            partial(KeepScores.forward, None),
+        )
+        return count.to(torch.int32), out_boxes, out_scores, out_joints
 
     @staticmethod
     def symbolic(
@@ -90,8 +93,3 @@ def check_limits(selection: Selection, anchors: int, joints: int) -> None:
     ):
         if value > most:
             raise UsageError(f"exporting for TensorRT: {name} is {value}, {OPERATOR} takes {most} at most. Lower it.")
-
-
-def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    """Rows (B, M) of values (B, A, ...): (B, M, ...)."""
-    return values[torch.arange(values.shape[0], device=values.device)[:, None], rows]

@@ -1,3 +1,5 @@
+"""The pose NMS kernel, compiled for the CPU by g++, as a function of arrays."""
+
 import ctypes
 import shutil
 import subprocess
@@ -6,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PLUGINS = Path(__file__).parent.parent.parent / "plugins"
+PLUGINS = Path(__file__).parent.parent / "plugins"
 KERNEL = PLUGINS / "pose_nms"
 GXX = ("g++", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off")
 
@@ -31,10 +33,9 @@ class Params(ctypes.Structure):
     )
 
 
-@pytest.fixture(scope="session")
-def kernel_on_cpu(tmp_path_factory):
-    """The kernel as a function of arrays, compiled by g++."""
-    path = tmp_path_factory.mktemp("kernel") / "pose_nms_cpu.so"
+def build(folder):
+    """Compiles the kernel into ``folder``; returns the function."""
+    path = folder / "pose_nms_cpu.so"
     compile_cpp("-O2", "-fPIC", "-shared", "-o", path, KERNEL / "cpu" / "pose_nms_cpu.cpp")
     library = ctypes.CDLL(str(path))
 

@@ -1,0 +1,171 @@
+"""Post-processing attached to other toolkits' files."""
+
+import json
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from trt_pose import ExportError, PosePredictor, Poses, UsageError, open_runner
+from trt_pose.cli import main
+from trt_pose.export.attach import AttachOptions, attach
+from trt_pose.export.graph import Selection
+from trt_pose.types import ExportTargetBackend
+
+from .. import reference
+
+SIZE, ANCHORS = 160, 100
+
+
+class Ultralytics(torch.nn.Module):
+    """A network with the output of a YOLOv8 pose export: (B, 5 + 3J, A), centre and size."""
+
+    def __init__(self, joints=17):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv = torch.nn.Conv2d(3, 5 + 3 * joints, 16, 16)
+        cell = torch.arange(ANCHORS)
+        self.register_buffer("centers", torch.stack([cell % 10, cell // 10]) * 16.0 + 8.0)
+
+    def forward(self, images):
+        y = self.conv(images).flatten(2)
+        box = [y[:, :2] * 20 + self.centers, 20 + y[:, 2:4].abs() * 60]
+        scores = ((y[:, 4:5] - y[:, 4:5].mean(dim=2, keepdim=True)) * 20).sigmoid()
+        return torch.cat([*box, scores, y[:, 5:] * 50], dim=1)
+
+
+class Decoded(torch.nn.Module):
+    """The same candidates as separate tensors, as YOLO-NAS-Pose exports without NMS give them."""
+
+    def __init__(self, apart):
+        super().__init__()
+        self.network, self.apart = Ultralytics(), apart
+
+    def forward(self, images):
+        rows = self.network(images).transpose(1, 2)
+        half = rows[..., 2:4] * 0.5
+        joints = rows[..., 5:].reshape(rows.shape[0], ANCHORS, 17, 3)
+        boxes = torch.cat([rows[..., :2] - half, rows[..., :2] + half], dim=2)
+        if self.apart:
+            return boxes, rows[..., 4:5], joints[..., :2], joints[..., 2]
+        return boxes, rows[..., 4:5], joints
+
+
+OUTPUTS = {"yolov8-pose": ["output0"], "decoded": ["b", "s", "j"], "yolo-nas-pose": ["b", "s", "xy", "c"]}
+
+
+def write(path, head, dynamic=False, opset=17, size=SIZE):
+    model = Ultralytics() if head == "yolov8-pose" else Decoded(apart=head == "yolo-nas-pose")
+    names = ["images", *OUTPUTS[head]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.eval(), (torch.zeros(2 if dynamic else 1, 3, size, size),), path, dynamo=False, opset_version=opset,
+            input_names=names[:1], output_names=names[1:],
+            dynamic_axes={name: {0: "n"} for name in names} if dynamic else None,
+        )  # fmt: skip
+    return path
+
+
+def candidates(pixels):
+    """Boxes, scores, joints of every anchor, by the network alone: pixels (B, 3, H, W) uint8."""
+    with torch.inference_mode():
+        boxes, scores, joints = Decoded(apart=False)(torch.from_numpy(pixels).float() / 255)
+    return boxes.numpy(), scores.numpy(), joints.numpy()
+
+
+@pytest.mark.parametrize("head", OUTPUTS)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["b1", "dynamic"])
+@pytest.mark.parametrize("flat", [False, True], ids=["batch", "flat"])
+def test_any_head_in_onnx_runtime(tmp_path, head, dynamic, flat, rng):
+    source = write(tmp_path / "their.onnx", head, dynamic)
+    spec = attach(source, tmp_path / "ours.onnx", AttachOptions(head=head, selection=Selection(0.4, 0.5, 80, 20, flat)))
+    pixels = rng.integers(0, 256, (3 if dynamic else 1, 3, SIZE, SIZE), dtype=np.uint8)
+    with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
+        found = runner.run({"input": pixels})
+    want = reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20)
+    for image in range(len(pixels)):
+        got = Poses.from_outputs(found, spec, image)
+        count = int(want[0][image, 0])
+        assert len(got) == count > 2
+        np.testing.assert_allclose(got.boxes, want[1][image, :count], atol=1e-3)
+        np.testing.assert_allclose(got.scores, want[2][image, :count], atol=1e-5)
+        np.testing.assert_allclose(got.joints, want[3][image, :count], atol=1e-3)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["b1", "dynamic"])
+def test_the_plugin_node_and_the_kernel(tmp_path, dynamic, rng, kernel_on_cpu):
+    source = write(tmp_path / "their.onnx", "yolov8-pose", dynamic)
+    options = AttachOptions(selection=Selection(0.4, 0.5, 80, 20), target=ExportTargetBackend.TENSORRT)
+    spec = attach(source, tmp_path / "ours.onnx", options)
+    assert spec.plugins_required == ("PoseNMS_TRT",)
+    model = onnx.load(tmp_path / "ours.onnx")
+    (node,) = [node for node in model.graph.node if node.op_type == "PoseNMS_TRT"]
+    heads = onnx.utils.Extractor(model).extract_model(["input"], list(node.input))
+    pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(heads.SerializeToString(), providers=["CPUExecutionProvider"])
+    got = kernel_on_cpu(*session.run(list(node.input), {"input": pixels}), 0.4, 0.5, 80, 20)
+    for expected, found in zip(reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20), got, strict=True):
+        np.testing.assert_allclose(expected, found, atol=1e-3)
+
+
+def test_the_file_predicts_with_its_own_letterbox(tmp_path, photograph):
+    write(tmp_path / "their.onnx", "yolov8-pose")
+    attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(selection=Selection(0.4, 0.5, 100, 20)))
+    with PosePredictor(tmp_path / "ours.onnx", providers=["cpu"]) as predictor:
+        assert (predictor.spec.input.padding, predictor.spec.input.pad_value) == ("center", 114)
+        assert predictor.spec.skeleton.names[0] == "nose"
+        wide = np.full((100, 200, 3), 90, np.uint8)
+        assert len(predictor.predict(photograph).poses) > 0
+        assert len(predictor.predict(wide).poses.joints[0]) == 17
+
+
+def test_a_float_input_may_stay(tmp_path):
+    write(tmp_path / "their.onnx", "yolov8-pose")
+    spec = attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(uint8_input=False))
+    assert (spec.input.dtype, spec.input.normalized_in_graph) == ("float32", False)
+
+
+def test_tensors_by_name(tmp_path):
+    write(tmp_path / "their.onnx", "decoded")
+    options = AttachOptions(head="decoded", tensors=["b", "s", "j"])
+    assert attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", options).output.names[0] == "num_predictions"
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    write(tmp_path / "their.onnx", "yolov8-pose")
+    with pytest.raises(SystemExit) as stopped:
+        main(["attach", str(tmp_path / "their.onnx"), "-o", str(tmp_path / "ours.onnx"), "--conf", "0.3", "--json"])
+    assert not stopped.value.code
+    assert json.loads(capsys.readouterr().out)["output"]["confidence_threshold"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "words"),
+    [
+        ("decoded", {}, "takes 1 tensors, got b, s, j"),
+        ("yolov8-pose", {"head": "decoded"}, "takes 3 tensors"),
+        ("yolo-nas-pose", {"head": "decoded", "tensors": ["b", "s", "xy"]}, "is not what head decoded gives"),
+        ("decoded", {"head": "decoded", "tensors": ["b", "s", "nothing"]}, "takes 3 tensors, got b, s, nothing"),
+    ],
+)
+def test_heads_that_do_not_fit(tmp_path, head, options, words):
+    write(tmp_path / "their.onnx", head)
+    with pytest.raises(ExportError, match=words):
+        attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(**options))
+    assert not (tmp_path / "ours.onnx").exists()
+
+
+def test_files_that_cannot_be_attached_to(tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    write(tmp_path / "old.onnx", "yolov8-pose", opset=12)
+    for name, words in (("missing.onnx", "no such file"), ("text.onnx", "not a readable"), ("old.onnx", "opset 12")):
+        with pytest.raises(ExportError, match=words):
+            attach(tmp_path / name, tmp_path / "ours.onnx", AttachOptions())
+    with pytest.raises(UsageError, match="yolov8-pose"):
+        attach(tmp_path / "old.onnx", tmp_path / "ours.onnx", AttachOptions(head="openpose"))
+    assert not (tmp_path / "ours.onnx").exists()

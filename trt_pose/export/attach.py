@@ -1,0 +1,290 @@
+"""Post-processing for any pose detector's ONNX file: the same selection, as ONNX operators or as the plugin node.
+
+The parts put before and behind the file are modules of graph.py, traced and merged; nothing of it is written twice.
+Output layout of the Ultralytics pose models: https://docs.ultralytics.com/tasks/pose (boxes as centre and size).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..errors import ExportError, UsageError
+from ..files import check_writable, write_atomically
+from ..progress import step
+from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS
+from ..skeleton import Skeleton
+from ..types import ExportTargetBackend, InputSpec, ModelSpec, Normalization, OutputSpec
+from .graph import Normalize, SelectDecoded, Selection
+from .onnx import finish, simplify
+from .plugin_node import OPERATOR, PluginSelect, check_limits
+
+HEADS = ("yolov8-pose", "yolo-nas-pose", "decoded")
+_PREFIX = "trt_pose/"
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    """What to attach.
+
+    Attributes:
+        head: layout of the outputs. ``yolov8-pose``: one (B, 4 + 1 + 3J, A), boxes as centre and size. ``decoded``:
+            boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores, joints
+            (B, A, J, 2), joint confidences (B, A, J).
+        tensors: names of those outputs in the file, in that order; None takes the file's outputs as they come.
+        selection: thresholds, limits, format.
+        target: who will run the file.
+        skeleton: the joints; None takes the published set with that many.
+        input: image policy; None is Ultralytics' (long side, centre, 114) for yolov8-pose, else YOLO-NAS-Pose's.
+        uint8_input: put cast and division by 255 in front of a float input, so that the file takes images.
+    """
+
+    head: str = "yolov8-pose"
+    tensors: Sequence[str] | None = None
+    selection: Selection = field(default_factory=lambda: Selection(0.25, 0.7, 1000, 300))
+    target: ExportTargetBackend = ExportTargetBackend.ONNXRUNTIME
+    skeleton: Skeleton | None = None
+    input: InputSpec | None = None
+    uint8_input: bool = True
+
+
+class _Yolov8Head(nn.Module):
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows = maps.transpose(1, 2)  # (B, A, 5 + 3J)
+        center, half = rows[..., :2], rows[..., 2:4] * 0.5
+        joints = rows[..., 5:].unflatten(2, (-1, 3))  # type: ignore[no-untyped-call]
+        return torch.cat([center - half, center + half], dim=2), rows[..., 4:5], joints
+
+
+class _DecodedHead(nn.Module):
+    def forward(self, boxes: Tensor, scores: Tensor, joints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return boxes, scores, joints
+
+
+class _YoloNasHead(nn.Module):
+    def forward(
+        self, boxes: Tensor, scores: Tensor, joints: Tensor, confidences: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return boxes, scores, torch.cat([joints, confidences.unsqueeze(3)], dim=3)
+
+
+class _Tail(nn.Module):
+    def __init__(self, head: nn.Module, select: nn.Module) -> None:
+        super().__init__()
+        self.head, self.select = head, select
+
+    def forward(self, *outputs: Tensor) -> tuple[Tensor, ...]:
+        return self.select(self.head(*outputs))  # type: ignore[no-any-return]
+
+
+_HEAD_MODULES: dict[str, type[nn.Module]] = dict(zip(HEADS, (_Yolov8Head, _YoloNasHead, _DecodedHead), strict=True))
+_ULTRALYTICS_INPUT = InputSpec(padding="center", pad_value=114, normalization=Normalization("RGB"))
+
+
+def attach(source: str | Path, output: str | Path, options: AttachOptions) -> ModelSpec:
+    """Writes ``source`` with selection behind it (and the photometric step in front).
+
+    Returns:
+        The description stored in the new file.
+
+    Raises:
+        ExportError: ``source`` is no ONNX file with such outputs, or the result does not check.
+        UsageError: an unknown head, or limits the plugin does not take.
+    """
+    if options.head not in HEADS:
+        raise UsageError(f"attaching: got head {options.head!r}, expected one of {', '.join(HEADS)}. Correct it.")
+    check_writable(output, ExportError)
+    proto = _load(source)
+    batch, height, width, element = _input_of(proto, source)
+    names = list(options.tensors or [item.name for item in proto.graph.output])
+    shapes = _output_shapes(proto, names, source, options.head, batch)
+    anchors, joints = _sizes(options.head, shapes, names, source)
+    chosen = options.selection
+    chosen = replace(chosen, candidates=min(chosen.candidates, anchors))
+    chosen = replace(chosen, limit=min(chosen.limit, chosen.candidates))
+    if options.target is ExportTargetBackend.TENSORRT:
+        check_limits(chosen, anchors, joints)
+    spec = _describe(Path(source), options, chosen, (batch, height, width, element), joints)
+    with step("attaching"):
+        merged = _merge_tail(proto, names, shapes, spec, options, chosen)
+        if options.uint8_input and element == "float32":
+            merged = _merge_front(merged, spec)
+        merged = simplify(merged)
+        finish(merged, spec)
+    write_atomically(output, lambda target: onnx.save(merged, target), ExportError)
+    return spec
+
+
+def _load(source: str | Path) -> onnx.ModelProto:
+    path = Path(source)
+    if not path.is_file():
+        raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
+    try:
+        proto = onnx.load(path)
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception as error:  # protobuf's, onnx's and the file system's have no common base
+        raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
+
+
+def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
+    weights = {item.name for item in proto.graph.initializer}
+    inputs = [item for item in proto.graph.input if item.name not in weights]
+    shape = _shape(inputs[0]) if len(inputs) == 1 else []
+    kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
+    element = kinds.get(inputs[0].type.tensor_type.elem_type) if inputs else None
+    if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None or element is None:
+        raise ExportError(
+            f"attaching to {source}: got {len(inputs)} inputs, the first of shape {shape}, expected one image"
+            " (B, 3, H, W) of fixed size, float32 or uint8. Export it with a fixed image size."
+        )
+    return shape[0], shape[2], shape[3], element
+
+
+def _shape(item: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value or None for dim in item.type.tensor_type.shape.dim]
+
+
+def _output_shapes(
+    proto: onnx.ModelProto, names: list[str], source: str | Path, head: str, batch: int | None
+) -> list[list[int]]:
+    known = {item.name: _shape(item) for item in (*proto.graph.output, *proto.graph.value_info)}
+    missing = [name for name in names if name not in known]
+    wanted = {"yolov8-pose": 1, "yolo-nas-pose": 4, "decoded": 3}[head]
+    if missing or len(names) != wanted:
+        have = ", ".join(item.name for item in proto.graph.output)
+        raise ExportError(
+            f"attaching to {source}: head {head} takes {wanted} tensors, got {', '.join(names)}; the file's outputs are"
+            f" {have}. Name the tensors."
+        )
+    shapes = []
+    for name in names:
+        shape = [batch or 2, *known[name][1:]]
+        if any(size is None for size in shape):
+            raise ExportError(f"attaching to {source}: the shape of {name} is not fixed. Export it with a fixed size.")
+        shapes.append([int(size) for size in shape if size is not None])
+    return shapes
+
+
+def _sizes(head: str, shapes: list[list[int]], names: list[str], source: str | Path) -> tuple[int, int]:
+    """Anchors and joints, read off the shapes."""
+    if head == "yolov8-pose":
+        (shape,) = shapes
+        right = len(shape) == 3 and shape[1] > 5 and (shape[1] - 5) % 3 == 0
+        anchors, joints = (shape[2], (shape[1] - 5) // 3) if right else (0, 0)
+    else:
+        boxes, scores, points = shapes[:3]
+        anchors, last = boxes[1], 3 if head == "decoded" else 2
+        right = boxes[2:] == [4] and scores[1:] == [anchors, 1] and len(points) == 4
+        right = right and (points[1], points[3]) == (anchors, last)
+        joints = points[2] if right else 0
+        right = right and (head == "decoded" or shapes[3][1:] == [anchors, joints])
+    if not right:
+        listed = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+        raise ExportError(f"attaching to {source}: {listed} is not what head {head} gives. Choose another head.")
+    return anchors, joints
+
+
+def _describe(
+    source: Path, options: AttachOptions, chosen: Selection, size: tuple[int | None, int, int, str], joints: int
+) -> ModelSpec:
+    batch, height, width, element = size
+    policy = options.input or (_ULTRALYTICS_INPUT if options.head == "yolov8-pose" else InputSpec())
+    in_graph = element == "uint8" or options.uint8_input
+    names = FLAT_OUTPUTS if chosen.flat else BATCH_OUTPUTS
+    plugin = options.target is ExportTargetBackend.TENSORRT
+    return ModelSpec(
+        model=source.stem,
+        input=replace(
+            policy.with_size(height, width),
+            batch=batch,
+            dtype="uint8" if in_graph else element,
+            normalized_in_graph=in_graph,
+        ),
+        output=OutputSpec(
+            "flat" if chosen.flat else "batch", names, chosen.confidence, chosen.iou, chosen.limit, chosen.candidates
+        ),
+        skeleton=options.skeleton or Skeleton.for_joint_count(joints),
+        weights=source.name,
+        plugins_required=(OPERATOR,) if plugin else (),
+        generator=f"trt_pose {__version__}",
+    )
+
+
+def _merge_tail(
+    proto: onnx.ModelProto,
+    names: list[str],
+    shapes: list[list[int]],
+    spec: ModelSpec,
+    options: AttachOptions,
+    chosen: Selection,
+) -> onnx.ModelProto:
+    joints = spec.skeleton.num_joints
+    plugin = options.target is ExportTargetBackend.TENSORRT
+    select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
+    inputs = [f"{_PREFIX}in{index}" for index in range(len(names))]
+    tail = _trace(
+        _Tail(_HEAD_MODULES[options.head](), select),
+        [torch.rand(shape) for shape in shapes],
+        inputs,
+        list(spec.output.names),
+        proto,
+        spec,
+    )
+    # Every output the tail does not take is dropped: nothing dangles behind the predictions.
+    merged = onnx.compose.merge_models(
+        proto, tail, io_map=list(zip(names, inputs, strict=True)), outputs=list(spec.output.names)
+    )
+    return onnx.utils.Extractor(merged).extract_model(
+        [item.name for item in merged.graph.input], list(spec.output.names)
+    )
+
+
+def _merge_front(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """Puts the photometric step before the network: the file then takes uint8 RGB images."""
+    name = proto.graph.input[0].name
+    shape = (spec.input.batch or 2, 3, spec.input.height, spec.input.width)
+    front = _trace(
+        Normalize(spec.input.normalization), [torch.zeros(shape, dtype=torch.uint8)], [spec.input.name],
+        [f"{_PREFIX}pixels"], proto, spec,
+    )  # fmt: skip
+    if name == spec.input.name:  # two tensors of one name: the network's own is renamed
+        proto = onnx.compose.add_prefix(proto, _PREFIX, rename_outputs=False, rename_nodes=False)
+        name = _PREFIX + name
+    return onnx.compose.merge_models(front, proto, io_map=[(f"{_PREFIX}pixels", name)])
+
+
+def _trace(
+    module: nn.Module,
+    examples: list[Tensor],
+    inputs: list[str],
+    outputs: list[str],
+    like: onnx.ModelProto,
+    spec: ModelSpec,
+) -> onnx.ModelProto:
+    """Traces a part with the opset and IR version of the file it will join."""
+    opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
+    if not 16 <= opset <= 20:
+        raise ExportError(f"attaching: the file has opset {opset}, expected 16 to 20. Export it with --opset 17.")
+    axes = {} if spec.input.batch else {name: {0: "batch"} for name in inputs}
+    if spec.output.format == "batch" and not spec.input.batch:
+        axes |= {name: {0: "batch"} for name in outputs}
+    if spec.output.format == "flat" and outputs == list(FLAT_OUTPUTS):
+        axes |= {name: {0: "predictions"} for name in outputs}
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), tuple(examples), buffer, dynamo=False, opset_version=opset, input_names=inputs,  # type: ignore[arg-type]
+            output_names=outputs, dynamic_axes=axes,
+        )  # fmt: skip
+    traced = onnx.load_model_from_string(buffer.getvalue())
+    traced.ir_version = like.ir_version
+    return onnx.compose.add_prefix(traced, _PREFIX, rename_inputs=False, rename_outputs=False)
