@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     target = tmp_path / "m.onnx"
     target.write_text("the old file")
 
-    def full(proto, path):
+    def full(proto, path, **options):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -99,6 +99,45 @@ def test_predict_saves_pictures_and_json(exported, photo_path, tmp_path, capsys)
     assert {path.name for path in done.iterdir()} == {"a.jpg", "b.jpg"}
 
 
+def test_the_source_is_never_overwritten(exported, photo_path, tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(photo_path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for source in ("a.jpg", "."):
+        assert call("predict", exported, source, "--save", ".") == 0
+        assert (tmp_path / "a.jpg").read_bytes() == photo_path.read_bytes()
+    assert (tmp_path / "a_poses.jpg").exists()
+
+
+def test_no_folder_is_left_behind_by_a_model_that_does_not_open(photo_path, tmp_path):
+    assert call("predict", tmp_path / "missing.onnx", photo_path, "--save", tmp_path / "new") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_results_stay_on_stdout_beside_a_progress_bar(exported, photo_path, tmp_path):
+    """stderr is a terminal, stdout a file: as in `trt-pose predict ... > poses.txt`."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "trt_pose.cli", "predict", str(exported), str(photo_path)]
+    with (tmp_path / "out.txt").open("w") as out:
+        assert subprocess.run(command, stdout=out, stderr=theirs).returncode == 0
+    import os
+
+    os.close(theirs)
+    os.close(ours)
+    assert re.search(r"astronaut\.jpg: \d (people|person)", (tmp_path / "out.txt").read_text())
+
+
+def test_names_are_not_markup(capsys):
+    from trt_pose.cli import _table
+
+    _table(("joint",), [("[/x]",), ("best[v2].pth",), (":smile:",)])
+    out = capsys.readouterr().out
+    assert "[/x]" in out
+    assert "best[v2].pth" in out
+    assert ":smile:" in out
+
+
 def test_predict_json_alone_on_stdout(exported, photo_path, capsys):
     assert call("predict", exported, photo_path, "--json", "-") == 0
     captured = capsys.readouterr()

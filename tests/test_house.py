@@ -15,7 +15,7 @@ PACKAGE = ROOT / "trt_pose"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = (
-    {"_version", "errors", "types", "skeleton", "files", "progress"},
+    {"_version", "errors", "types", "skeleton", "files", "progress", "pose_nms"},
     {"image", "draw", "sources", "results", "matching", "output"},
     {"models", "export", "quantize", "engine", "runtime"},
     {"predictor", "inspect"},

@@ -70,6 +70,8 @@ def test_indexing_iterating_filtering():
     assert [len(pose) for pose in both] == [1, 1]
     assert len(both[:1]) == len(both[both.scores > 0.5]) == len(both.filter(0.4)) == 1
     assert len(both[np.array([1, 0])]) == 2
+    assert both[both.scores.argmax()].boxes.shape == (1, 4)
+    assert both == both
     with pytest.raises(IndexError):
         both[2]
 
@@ -124,6 +126,22 @@ def test_drawing_survives_numbers_far_outside_and_not_a_number():
         TWO,
     )
     assert wild.draw(np.zeros((10, 10, 3), np.uint8)).shape == (10, 10, 3)
+
+
+def test_links_are_followed_and_devices_spared(tmp_path):
+    import os
+
+    result = PoseResult(np.zeros((30, 30, 3), np.uint8), poses(), "x.jpg")
+    (tmp_path / "real.png").write_bytes(b"old")
+    (tmp_path / "link.png").symlink_to("real.png")
+    (tmp_path / "real.png").chmod(0o640)
+    result.save(tmp_path / "link.png")
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "real.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "real.png").stat().st_mode & 0o777 == 0o640
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(SourceError, match="device or a pipe"):
+        result.save(tmp_path / "pipe.png")
 
 
 def test_saving_is_whole_or_nothing(tmp_path, monkeypatch):

@@ -53,6 +53,35 @@ def test_arrays_bytes_pil_and_lists_of_them(folder):
     assert levels(open_source(value for value in (array, array + 2))) == [40, 42]
 
 
+def test_open_files_and_tensors(folder):
+    import torch
+
+    with (folder / "10.png").open("rb") as file:
+        assert levels(open_source(file)) == [10]
+    assert levels(open_source(torch.full((4, 4, 3), 40, dtype=torch.uint8))) == [40]
+
+
+def test_pil_images_are_read_as_their_files_are(tmp_path):
+    from PIL import Image
+
+    from trt_pose.image import read
+
+    deep = np.full((6, 9), 256 * 99 + 3, np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    turned = Image.fromarray(np.zeros((20, 40, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    for name in ("deep.png", "turned.jpg"):
+        (frame,) = open_source(Image.open(tmp_path / name))
+        np.testing.assert_array_equal(frame.image, read(tmp_path / name))
+
+
+def test_a_video_in_a_list_is_refused(video):
+    with pytest.raises(SourceError, match="Give it alone"):
+        list(open_source([video]))
+
+
 def test_names_of_nameless_images():
     array = np.zeros((4, 4, 3), np.uint8)
     assert [frame.source for frame in open_source([array, array])] == ["array 0", "array 1"]
@@ -119,6 +148,9 @@ def test_an_unreachable_host():
         (lambda path: 3.5, "float"),
         (lambda path: None, "NoneType"),
         (lambda path: True, "True"),
+        (lambda path: "x" * 300, "File name too long"),
+        (lambda path: "http://[::1/a.jpg", "not a URL"),
+        (lambda path: "http://host/a b.jpg", "fetching"),
         (lambda path: np.zeros((4, 4, 3), np.float32), "float32"),
         (lambda path: np.zeros((4, 4, 3), np.uint16), "uint16"),
         (lambda path: np.zeros((3, 4, 5), np.uint8), "channels last"),

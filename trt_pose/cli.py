@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0,
 
 from __future__ import annotations
 
+import io
 import json as jsonlib
 import re
 import sys
@@ -89,7 +90,7 @@ def export(
     """Export a model to one ONNX file, pre- and post-processing inside."""
     from . import models as catalog
 
-    catalog.info(model)
+    catalog.look_up(model)
     published = weights if weights in catalog.MODELS[model.lower()].weights else None
     network = catalog.get(
         model,
@@ -135,14 +136,16 @@ def attach(
     """Put NMS and the photometric step into another toolkit's ONNX file."""
     from .export.attach import AttachOptions, attach as attach_selection
     from .export.graph import Selection
-    from .export.options import limits
+    from .export.options import check_threshold
     from .types import DetectionOutputFormatMode, ExportTargetBackend
 
     flat = DetectionOutputFormatMode.parse(output_format) is DetectionOutputFormatMode.FLAT_FORMAT
     options = AttachOptions(
         head=head,
         tensors=tensors.split(",") if tensors else None,
-        selection=Selection(limits("conf", conf, conf), limits("iou", iou, iou), pre_nms, max_det, flat),
+        selection=Selection(
+            check_threshold("conf", conf, conf), check_threshold("iou", iou, iou), pre_nms, max_det, flat
+        ),
         target=ExportTargetBackend.parse(backend),
         uint8_input=uint8,
     )
@@ -185,13 +188,14 @@ def predict(
     from .predictor import PosePredictor
     from .results import write_json
 
-    pictures = PictureFolder(save) if save else None
     records: list[dict[str, Any]] = []
     if json and json != Path("-"):
         check_writable(json, SourceError)  # before minutes of work, not after
     providers = [provider] if provider else None
     with PosePredictor(model, confidence=conf, threads=threads, providers=providers, precision=precision) as predictor:
-        for result in predictor.stream(int(source) if source.isdigit() else source, batch_size=batch, progress=True):
+        pictures = PictureFolder(save) if save else None
+        camera = source.isascii() and source.isdigit()
+        for result in predictor.stream(int(source) if camera else source, batch_size=batch, progress=True):
             if pictures:
                 pictures.write(result)
             if show:
@@ -258,16 +262,17 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*header, box=SIMPLE)
     for row in rows:
-        table.add_row(*row)
-    # Rich folds to 80 columns where there is no terminal: a file or pipe gets whole lines instead.
+        table.add_row(*map(Text, row))  # names of files and joints are not markup
+    # Rich folds to 80 columns where there is no terminal: a file or pipe gets room.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _batch(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -291,6 +296,9 @@ def _join_imgsz(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``trt-pose`` command."""
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal's encoding does not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
@@ -300,9 +308,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away: `trt-pose predict ... | head`
-        sys.stderr.close()
-        sys.exit(0)
 
 
 if __name__ == "__main__":

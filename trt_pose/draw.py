@@ -23,7 +23,7 @@ _BOX_COLOR = (235, 235, 235)
 _SHIFT, _LIMIT_PX = 4, 1e6
 
 
-def poses(
+def draw_poses(
     image: Image,
     boxes: Floats,
     scores: Floats,

@@ -14,7 +14,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
     """Lets ``write`` make a temporary file beside ``path`` and renames it onto ``path``.
 
     The temporary name keeps the suffix of ``path``, by which writers choose a format. Whatever goes wrong, ``path`` is
-    left as it was and the temporary file is gone.
+    left as it was and the temporary file is gone. A link is followed; a device or pipe is refused, not replaced.
 
     Raises:
         error: with one sentence, when the folder does not exist, is not writable, or the disk is full.
@@ -22,10 +22,13 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
     path = Path(path)
     temporary: Path | None = None
     try:
-        temporary = _temporary(path)
+        target = path.resolve()
+        temporary = _temporary(target)
         write(temporary)
-        temporary.chmod(0o644)  # mkstemp makes files only their owner can read
-        temporary.replace(path)
+        # mkstemp makes files only their owner can read: the new one is as open as the old, or as its folder.
+        like = target.stat().st_mode if target.exists() else target.parent.stat().st_mode & 0o666
+        temporary.chmod(like & 0o777)
+        temporary.replace(target)
     except OSError as problem:
         raise _sentence(path, problem, error) from problem
     finally:
@@ -38,7 +41,7 @@ def check_writable(path: str | Path, error: type[PoseError]) -> None:
     """Raises what :func:`write_atomically` would raise for ``path``, before the work that makes its content."""
     path = Path(path)
     try:
-        _temporary(path).unlink()
+        _temporary(path.resolve()).unlink()
     except OSError as problem:
         raise _sentence(path, problem, error) from problem
 
@@ -46,6 +49,8 @@ def check_writable(path: str | Path, error: type[PoseError]) -> None:
 def _temporary(path: Path) -> Path:
     if path.is_dir():
         raise IsADirectoryError(21, "it is a folder, not a file")
+    if path.exists() and not path.is_file():
+        raise OSError(22, "it is a device or a pipe, not a file")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(descriptor)
     return Path(name)

@@ -33,7 +33,7 @@ def decode(data: bytes, origin: str = "image") -> Image:
     if not data:
         raise SourceError(f"decoding {origin}: the file is empty. Give a JPEG, PNG, WebP, BMP or TIFF image.")
     if (data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < 0) or (
-        data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]
+        data.startswith(b"\x89PNG") and b"IEND" not in data
     ):
         # libjpeg and libpng fill what is missing with grey: a pose on half an image would be wrong without a word.
         raise SourceError(f"decoding {origin}: the file is truncated. Fetch it again.")

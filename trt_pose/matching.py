@@ -56,7 +56,7 @@ def box_iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
     return overlap
 
 
-def pair(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDArray[np.intp]:
+def pair_boxes(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDArray[np.intp]:
     """Pairs boxes by IoU, the closest first, each box once.
 
     Args:
@@ -76,9 +76,9 @@ def pair(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDArray[n
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
-def difference(first: Poses, second: Poses) -> Difference:
+def compare_poses(first: Poses, second: Poses) -> Difference:
     """Pairs the people of two results of one image and measures the largest differences."""
-    pairs = pair(first.boxes, second.boxes)
+    pairs = pair_boxes(first.boxes, second.boxes)
     a, b = first[pairs[:, 0]], second[pairs[:, 1]]
     px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
     score = max(_largest(a.scores - b.scores), _largest(a.joints[..., 2] - b.joints[..., 2]))

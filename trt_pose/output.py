@@ -1,4 +1,4 @@
-"""A folder of drawn results: one picture per image, one video per video."""
+"""A folder of drawn results, one picture per image or frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sources import IMAGE_SUFFIXES
 
 
 class PictureFolder:
-    """Writes each drawn result into a folder, under a name made of its source.
+    """Writes each drawn result into a folder, under a name made of its source; never onto the source itself.
 
     Raises:
         SourceError: the folder cannot be made or written.
@@ -27,11 +27,14 @@ class PictureFolder:
 
     def write(self, result: PoseResult) -> Path:
         """Draws and writes one result; returns the path."""
-        return save(result.draw(), self.folder / self._name(result.source))
+        path = self.folder / self._name(result.source)
+        if path.exists() and Path(result.source).exists() and path.samefile(result.source):
+            path = self.folder / self._name(str(path.with_name(f"{path.stem}_poses{path.suffix}")))
+        return save(result.draw(), path)
 
     def _name(self, source: str) -> str:
         """``a/b.png`` to ``b.png``, ``clip.mp4#12`` to ``clip_000012.jpg``; numbered when taken."""
-        base, _, frame = source.rpartition("#") if source.rpartition("#")[2].isdigit() else (source, "", "")
+        base, _, frame = source.rpartition("#") if _is_number(source.rpartition("#")[2]) else (source, "", "")
         path = Path(base.partition("?")[0])
         suffix = path.suffix.lower() if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
         stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in path.stem) or "image"
@@ -41,3 +44,7 @@ class PictureFolder:
             name, number = f"{stem}_{number}{suffix}", number + 1
         self._taken.add(name)
         return name
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -34,7 +34,9 @@ class PosePredictor:
     """
 
     def __init__(self, model: str | Path | Runner, *, confidence: float | None = None, **options: Any) -> None:
-        self._runner = open_runner(model, **options) if isinstance(model, (str, Path)) else model
+        if isinstance(model, Runner) and options:
+            raise UsageError(f"opening a predictor: {', '.join(options)} belong to opening a file. Leave them out.")
+        self._runner = model if isinstance(model, Runner) else open_runner(model, **options)
         try:
             self.spec: ModelSpec = self._runner.spec
             self._confidence = _check(self.spec, confidence)

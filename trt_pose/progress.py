@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track as rich_track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 
@@ -16,16 +16,25 @@ T = TypeVar("T")
 @contextmanager
 def step(text: str) -> Iterator[None]:
     """A status line with a spinner while the block runs."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    with Console(stderr=True).status(text):
+    with _progress(SpinnerColumn()) as progress:
+        progress.add_task(text, total=None)
         yield
 
 
 def track(items: Iterable[T], text: str, total: int | None) -> Iterator[T]:
     """Passes ``items`` through under a progress bar."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    yield from rich_track(items, text, total=total, console=Console(stderr=True), transient=True)
+    with _progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        yield from progress.track(items, total=total, description=text)
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    # Without the two flags rich sends what the program prints to its own console: results would land on stderr.
+    return Progress(
+        "{task.description}",
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not sys.stderr.isatty(),
+    )

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import supervision
 
 Floats = npt.NDArray[np.float32]
-Index = int | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
+Index = int | np.integer[Any] | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poses:
     """The people found in one image, best first.
 
@@ -102,9 +102,11 @@ class Poses:
 
     def __getitem__(self, index: Index) -> Poses:
         """One person (int) or several (slice, mask, indices), as Poses."""
-        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
-        if isinstance(index, int) and not -len(self) <= index < len(self):
-            raise IndexError(f"pose {index} of {len(self)}")
+        rows: Any = index
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"pose {index} of {len(self)}")
+            rows = [int(index)]
         return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton)
 
     def __iter__(self) -> Iterator[Poses]:
@@ -161,7 +163,7 @@ class Poses:
 
     def draw(self, image: Image, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
         """A copy of ``image`` (H, W, 3) uint8 RGB with the poses on it; joints below ``joint_confidence`` left out."""
-        return draw.poses(
+        return draw.draw_poses(
             image,
             self.boxes,
             self.scores,
@@ -172,7 +174,7 @@ class Poses:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseResult:
     """One image and the people in it: what ``predict`` returns.
 

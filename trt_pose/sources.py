@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import http.client
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -73,8 +75,12 @@ def open_source(source: Any) -> Frames:
         if source.ndim == 4:
             return open_source(list(source))
         return Frames(_one(lambda: images.as_rgb(source), "array"), 1, single=True)
+    if hasattr(source, "read"):  # an open file
+        return open_source(source.read())
     if hasattr(source, "convert") and hasattr(source, "getbands"):  # a PIL image, without importing PIL
         return Frames(_one(lambda: images.as_rgb(_from_pil(source), "PIL image"), "PIL image"), 1, single=True)
+    if hasattr(source, "__array__"):  # a tensor
+        return open_source(np.asarray(source))
     if isinstance(source, Iterable):
         return _open_many(source)
     raise SourceError(
@@ -88,12 +94,18 @@ def _open_text(text: str) -> Frames:
         return Frames(_video(text, text), None, video=True)
     if text.startswith(_URL_SCHEMES):
         return Frames(_one(lambda: images.decode(_fetch(text), text), text), 1, single=True)
-    path = Path(text)
+    try:
+        return _open_path(Path(text), text)
+    except OSError as error:  # a name too long, a folder not to be read
+        raise SourceError(f"opening {text!r}: {error.strerror or error}. Check the path.") from error
+
+
+def _open_path(path: Path, text: str) -> Frames:
     if path.is_dir():
         return _open_files(sorted(item for item in path.iterdir() if item.suffix.lower() in IMAGE_SUFFIXES), text)
     if not path.exists() and glob.has_magic(text):
         matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes absolute patterns, Path.glob does not
-        return _open_files([Path(name) for name in matches], text)
+        return _open_files([Path(name) for name in matches if Path(name).suffix.lower() in IMAGE_SUFFIXES], text)
     if not path.exists():
         raise SourceError(f"opening {text!r}: there is no such file, folder or URL. Check the path.")
     if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -116,7 +128,10 @@ def _open_many(sources: Iterable[Any]) -> Frames:
 
     def frames() -> Iterator[Frame]:
         for index, item in enumerate(sources):
-            for frame in open_source(item):
+            opened = open_source(item)
+            if opened.video:
+                raise SourceError(f"opening a list: {item!r} is a video or camera. Give it alone, to stream().")
+            for frame in opened:
                 unnamed = frame.source in ("array", "bytes", "PIL image")
                 yield Frame(frame.image, f"{frame.source} {index}") if unnamed else frame
 
@@ -128,7 +143,16 @@ def _one(read: Any, name: str) -> Iterator[Frame]:
 
 
 def _from_pil(picture: Any) -> Any:
-    return np.asarray(picture.convert("RGB"))
+    """As :func:`trt_pose.image.decode` would read the file: upright, 16 bits scaled to 8."""
+    from PIL import ImageOps
+
+    try:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I;16"):
+            return (np.asarray(picture) >> 8).astype(np.uint8)
+        return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SourceError(f"reading a PIL image: {error}. Open it again.") from error
 
 
 def _fetch(url: str) -> bytes:
@@ -136,7 +160,7 @@ def _fetch(url: str) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
             data = response.read(_LARGEST_BYTES + 1)
-    except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
         reason = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         raise SourceError(f"fetching {url}: {reason}. Check the address and the network.") from error
     if len(data) > _LARGEST_BYTES:
@@ -145,6 +169,7 @@ def _fetch(url: str) -> bytes:
 
 
 def _video(source: int | str, name: str) -> Iterator[Frame]:
+    _quiet()
     capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
@@ -162,7 +187,14 @@ def _video(source: int | str, name: str) -> Iterator[Frame]:
         capture.release()
 
 
+def _quiet() -> None:
+    """Keeps OpenCV and FFmpeg from writing their own lines beside our one sentence."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(0)
+
+
 def _frame_count(path: str) -> int | None:
+    _quiet()
     capture = cv2.VideoCapture(path)
     try:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -172,4 +204,7 @@ def _frame_count(path: str) -> int | None:
 
 
 def _suffix(url: str) -> str:
-    return Path(urllib.parse.urlsplit(url).path).suffix.lower()
+    try:
+        return Path(urllib.parse.urlsplit(url).path).suffix.lower()
+    except ValueError as error:
+        raise SourceError(f"opening {url!r}: not a URL ({error}). Correct the address.") from error

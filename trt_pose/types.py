@@ -125,11 +125,18 @@ class InputSpec:
                 f"input policy: got resize={self.resize!r}, padding={self.padding!r}, expected longest_side or stretch,"
                 " bottom_right or center. Correct the policy."
             )
+        fits = all(0 < inner <= outer for inner, outer in zip(self.resize_to, (self.height, self.width), strict=True))
+        if not fits or not all(self.normalization.std) or not 0 <= self.pad_value <= 255:
+            raise UsageError(
+                f"input policy: got images resized to {self.resize_to} in an input of {self.height} x {self.width},"
+                f" padding {self.pad_value}, std {self.normalization.std}; expected them to fit, 0..255, no zero."
+                " Correct the policy."
+            )
 
     def with_size(self, height: int, width: int) -> InputSpec:
-        """The same policy for another input size; the margin between resize and padding is kept (YOLO-NAS: 4 px)."""
-        margin = (self.height - self.resize_to[0], self.width - self.resize_to[1])
-        return replace(self, height=height, width=width, resize_to=(height - margin[0], width - margin[1]))
+        """The same policy for another input size; the share of the input that images fill is kept."""
+        filled = (round(height * self.resize_to[0] / self.height), round(width * self.resize_to[1] / self.width))
+        return replace(self, height=height, width=width, resize_to=filled)
 
 
 @dataclass(frozen=True)

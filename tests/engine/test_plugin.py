@@ -17,8 +17,10 @@ import pytest
 from trt_pose import EngineError, MissingDependencyError, UsageError
 from trt_pose.engine import flavor as flavors
 from trt_pose.engine.flavor import Flavor, find_flavor
-from trt_pose.engine.plugin import KernelParams, PoseNmsFields, check_buildable, check_shapes, load_plugins
+from trt_pose.engine.plugin import check_buildable, load_plugins
 from trt_pose.engine.plugin_build import build_plugin
+from trt_pose.engine.python_plugin import KernelParams
+from trt_pose.pose_nms import PoseNmsFields, check_shapes
 from trt_pose.runtime.cuda import compile_kernel
 from trt_pose.types import ModelSpec, OutputSpec
 
@@ -157,11 +159,13 @@ def test_the_python_plugin_serializes_its_fields():
                  "num_pre_nms_predictions": np.int32}
         types = {np.float32: trt.PluginFieldType.FLOAT32, np.int32: trt.PluginFieldType.INT32}
         values = {"score_threshold": 0.25, "iou_threshold": 0.5, "max_output_boxes": 7, "num_pre_nms_predictions": 70}
-        fields = trt.PluginFieldCollection(
-            [trt.PluginField(n, np.array([values[n]], k), types[k]) for n, k in kinds.items()])
-        from trt_pose.engine.plugin import python_creator
-        plugin = python_creator(trt).create_plugin("nms", fields, trt.TensorRTPhase.BUILD)
-        saved = {f.name: float(np.asarray(f.data).reshape(-1)[0]) for f in plugin.get_fields_to_serialize()}
+        arrays = {n: np.array([values[n]], k) for n, k in kinds.items()}
+        fields = trt.PluginFieldCollection([trt.PluginField(n, arrays[n], types[k]) for n, k in kinds.items()])
+        from trt_pose.engine.python_plugin import make_creator
+        plugin = make_creator(trt).create_plugin("nms", fields, trt.TensorRTPhase.BUILD)
+        collection = plugin.get_fields_to_serialize()
+        junk = [np.full(1, i, np.int32) for i in range(1000)]  # whatever was freed is written over
+        saved = {f.name: float(np.asarray(f.data).reshape(-1)[0]) for f in collection}
         copy = plugin.clone()
         print(json.dumps({"same": first is again, "names": [f.name for f in creator.field_names], "saved": saved,
                           "copied": copy.fields == plugin.fields, "outputs": plugin.num_outputs}))
@@ -372,7 +376,7 @@ def test_the_kernel_on_a_gpu_equals_numpy():
     """The NVRTC build of the kernel, launched as the Python plugin launches it."""
     import pycuda.driver as cuda
 
-    from trt_pose.engine.plugin import _BLOCK_THREADS
+    from trt_pose.engine.python_plugin import _BLOCK_THREADS
     from trt_pose.runtime.cuda import Kernel
 
     from ..plugins.test_pose_nms_kernel import people

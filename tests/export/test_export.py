@@ -7,7 +7,7 @@ import torch
 
 from trt_pose import ExportError, Poses, UsageError, open_runner
 from trt_pose.export.graph import Selection, assemble
-from trt_pose.matching import difference
+from trt_pose.matching import compare_poses
 from trt_pose.types import METADATA_KEY, ModelSpec
 
 from .. import reference
@@ -26,7 +26,7 @@ def pixels_for(spec_size, batch, seed=3):
 
 
 def assert_close(first, second):
-    gap = difference(first, second)
+    gap = compare_poses(first, second)
     assert gap.unmatched == 0, gap
     assert gap.px < PX, gap
     assert gap.score < SCORE, gap
@@ -210,6 +210,64 @@ def test_modules_in_place_of_pre_and_postprocessing(tiny, tmp_path):
     np.testing.assert_allclose(found["output"], best, atol=PX)
 
 
+class Normalized(torch.nn.Module):
+    """A user's pre-processing with layers the exporter rewrites."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.bn(self.conv(x.float() / 255))
+
+
+class Weighted(torch.nn.Module):
+    """A user's post-processing with a layer the exporter transposes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 2)
+
+    def forward(self, decoded):
+        return self.linear(decoded[0]), decoded[1][..., 0] > 0.5
+
+
+def test_modules_with_weights_of_their_own(tiny, tmp_path):
+    torch.manual_seed(0)
+    before, after = Normalized(), Weighted()
+    before.train()
+    tiny.export(tmp_path / "m.onnx", preprocessing=before, postprocessing=after, input_image_shape=64)
+    assert before.training
+    pixels = pixels_for((64, 64), 1)
+    found, spec = run(tmp_path / "m.onnx", pixels)
+    with torch.inference_mode():
+        want = assemble(tiny, 64, 64, preprocess=before, postprocess=after)(torch.from_numpy(pixels))
+    assert spec.output.names == ("output_0", "output_1")
+    np.testing.assert_allclose(found["output_0"], want[0].numpy(), atol=1e-2)
+    np.testing.assert_array_equal(found["output_1"], want[1].numpy())
+
+
+def test_numpy_numbers_are_numbers(tiny, tmp_path):
+    result = tiny.export(
+        tmp_path / "m.onnx",
+        confidence_threshold=np.float32(0.5),
+        batch_size=np.int64(2),
+        input_image_shape=np.array([64, 96]),
+        verification=False,
+    )
+    assert (result.spec.input.batch, result.spec.input.width, result.spec.output.confidence_threshold) == (2, 96, 0.5)
+
+
+@pytest.mark.parametrize("name", ["m.json", "m", "m.engine"])
+def test_files_of_another_suffix(tiny, tmp_path, name):
+    with pytest.raises(UsageError, match=r"expected \.onnx"):
+        tiny.export(tmp_path / name)
+
+
+def test_half_precision_weights_have_a_digest(tiny):
+    assert make_tiny().bfloat16().weights_sha256() != tiny.weights_sha256()
+
+
 def test_float_input_in_grey_levels(tiny, tmp_path):
     path = tmp_path / "m.onnx"
     tiny.export(path, input_image_dtype=torch.float32, **SMALL)
@@ -276,7 +334,12 @@ def test_a_difference_from_torch_is_an_error_with_both_numbers(tmp_path, monkeyp
         ({"nms_threshold": -0.1}, "from 0 to 1"),
         ({"input_image_shape": (100, 640)}, "multiples of 32"),
         ({"input_image_shape": (0, 640)}, "multiples of 32"),
-        ({"input_image_shape": "big"}, "height, width"),
+        ({"input_image_shape": "64"}, "height, width"),
+        ({"input_image_shape": (64.9, 64)}, "whole numbers"),
+        ({"preprocessing": "yes"}, "True, False or a torch module"),
+        ({"postprocessing": 1}, "True, False or a torch module"),
+        ({"postprocessing": False, "confidence_threshold": 7}, "from 0 to 1"),
+        ({"device": "abacus"}, "torch cannot use"),
         ({"input_image_channels": 1}, "takes 3"),
         ({"input_image_dtype": "int8"}, "uint8 or float32"),
         ({"preprocessing": False, "input_image_dtype": "uint8"}, "needs preprocessing"),
@@ -299,7 +362,7 @@ def test_wrong_options_are_named(tiny, tmp_path, options, words):
 
 @pytest.mark.parametrize(
     "options",
-    [{"engine": "tensorrt"}, {"quantization_mode": "int8"}, {"calibration_loader": [1]}, {"calibration_method": "mse"}],
+    [{"quantization_mode": "int8"}, {"calibration_loader": [1]}, {"calibration_method": "mse"}],
     ids=lambda value: next(iter(value)),
 )
 def test_what_is_not_there_yet_is_refused(tiny, tmp_path, options):

@@ -9,7 +9,7 @@ from trt_pose import Poses, RunnerError, UsageError, open_runner
 from trt_pose.export.graph import Selection, assemble
 from trt_pose.export.plugin_node import PluginSelect
 from trt_pose.image import letterbox
-from trt_pose.matching import difference
+from trt_pose.matching import compare_poses
 
 from .. import reference
 from ..conftest import SMALL, make_model, make_tiny
@@ -80,7 +80,7 @@ def test_heads_then_kernel_equal_the_file_for_onnx_runtime(name, tmp_path, photo
     got = dict(zip(ort.output.names, out, strict=True))
     for image in range(2):
         first, second = (Poses.from_outputs(outputs, ort, image) for outputs in (want, got))
-        gap = difference(first, second)
+        gap = compare_poses(first, second)
         assert gap.first > 5
         assert gap.unmatched == 0, gap
         assert gap.px < 2e-3

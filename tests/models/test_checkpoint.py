@@ -123,6 +123,35 @@ def test_omegaconf_lists_in_processing_params(model, tmp_path):
     assert loaded.processing.skeleton.joint_colors[3] == (9, 8, 7)
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"conf": 5.0},
+        {"iou": float("nan")},
+        {"image_processor": [{"KeypointsLongestMaxSizeRescale": {"output_shape": [640, 640]}},
+                             {"KeypointsBottomRightPadding": {"output_shape": [512, 512], "pad_value": 127}}]},
+        {"image_processor": [{"NormalizeImage": {"mean": [0, 0, 0], "std": [1, 0, 1]}}]},
+    ],
+    ids=["conf", "iou", "does not fit", "zero"],
+)  # fmt: skip
+def test_impossible_processing_params_are_refused(model, tmp_path, params):
+    with pytest.raises(CheckpointError, match="processing_params"):
+        load_with(model, tmp_path, reference_params(**params))
+
+
+def test_a_legacy_file_cut_anywhere_is_one_sentence(tmp_path):
+    data = save_legacy(tmp_path / "old.pth")
+    for length in range(0, len(data), 97):
+        (tmp_path / "cut.pth").write_bytes(data[:length])
+        with pytest.raises(CheckpointError):
+            models.get(NAME, checkpoint_path=tmp_path / "cut.pth")
+
+
+def save_legacy(path):
+    torch.save({"net": {"a": torch.zeros(30)}}, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
 def test_an_unknown_image_step_is_refused(model, tmp_path):
     with pytest.raises(CheckpointError, match="'Sharpen'"):
         load_with(model, tmp_path, reference_params(image_processor=[{"Sharpen": {}}]))

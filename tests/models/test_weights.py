@@ -10,7 +10,7 @@ from trt_pose.models import MODELS, weights
 
 INFO = MODELS["yolo_nas_pose_n"]
 NAME = "yolo_nas_pose_n_coco_pose.pth"
-DATA = bytes(range(256)) * 5000
+DATA = b"\x80" + bytes(range(256)) * 5000  # begins as torch's older files do
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -18,6 +18,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     break_after = None
     ranges = True
+    page = None  # what a captive portal sends instead
+    tag = "v1"
     requests: list = []  # noqa: RUF012
 
     def do_GET(self):
@@ -32,8 +34,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if start >= len(DATA):
                 self.send_error(416)
                 return
+        if self.headers.get("If-Range") not in (None, self.tag):
+            asked, start = None, 0
         self.send_response(206 if asked and self.ranges else 200)
-        body = DATA[start:]
+        body = self.page or DATA[start:]
+        self.send_header("ETag", self.tag)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.break_after:
@@ -46,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    Handler.break_after, Handler.ranges, Handler.requests = None, True, []
+    Handler.break_after, Handler.ranges, Handler.page, Handler.tag, Handler.requests = None, True, None, "v1", []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -75,9 +80,39 @@ def test_an_interrupted_download_is_continued(server, ranges):
     assert Handler.requests[-1] == "bytes=300000-"
 
 
+def test_a_file_that_changed_meanwhile_is_begun_again(server):
+    Handler.break_after = 300_000
+    with pytest.raises(CheckpointError, match="broke"):
+        weights.fetch(INFO, "coco_pose")
+    part = (weights.cache_folder() / NAME).with_suffix(".part")
+    part.write_bytes(b"other" * 60_000)
+    Handler.tag = "v2"
+    assert weights.fetch(INFO, "coco_pose").read_bytes() == DATA
+
+
+def test_a_login_page_is_not_kept(server):
+    Handler.page = b"<html>log in</html>"
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        weights.fetch(INFO, "coco_pose")
+    Handler.page = None
+    assert weights.fetch(INFO, "coco_pose").read_bytes() == DATA
+
+
+def test_processes_wait_for_each_other(server):
+    threads = [threading.Thread(target=weights.fetch, args=(INFO, "coco_pose")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert weights.fetch(INFO, "coco_pose").read_bytes() == DATA
+    assert len(Handler.requests) == 1
+
+
 def test_a_part_longer_than_the_file_begins_again(server):
     weights.cache_folder().mkdir(parents=True)
-    (weights.cache_folder() / NAME).with_suffix(".part").write_bytes(DATA + b"more")
+    part = (weights.cache_folder() / NAME).with_suffix(".part")
+    part.write_bytes(DATA + b"more")
+    part.with_suffix(".part.tag").write_text("v1")
     assert weights.fetch(INFO, "coco_pose").read_bytes() == DATA
 
 

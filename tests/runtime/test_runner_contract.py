@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trt_pose import Poses, Runner, RunnerError, open_runner
-from trt_pose.matching import difference
+from trt_pose.matching import compare_poses
 from trt_pose.models.torch_runner import TorchRunner
 from trt_pose.runtime.ort import OnnxRunner, openvino_devices
 
@@ -60,7 +60,7 @@ def test_all_runners_agree(runner, pixels, tiny_dynamic_onnx):
         want = first.run({"input": pixels})
     got = runner.run({"input": pixels})
     for image in range(3):
-        gap = difference(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
+        gap = compare_poses(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
         assert gap.unmatched == 0
         assert gap.px < 0.01
         assert gap.score < 1e-4
@@ -70,7 +70,7 @@ def test_a_batch_gives_what_its_images_give_alone(runner, pixels):
     together = runner.run({"input": pixels})
     for image in range(3):
         alone = runner.run({"input": pixels[image : image + 1]})
-        gap = difference(Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec))
+        gap = compare_poses(Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec))
         assert gap.unmatched == 0
         assert gap.px < 0.01
 

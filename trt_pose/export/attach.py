@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from .. import pose_nms
 from .._version import __version__
 from ..errors import ExportError, UsageError
 from ..files import check_writable, write_atomically
@@ -25,7 +26,7 @@ from ..skeleton import Skeleton
 from ..types import ExportTargetBackend, InputSpec, ModelSpec, Normalization, OutputSpec
 from .graph import Normalize, SelectDecoded, Selection
 from .onnx import finish, simplify
-from .plugin_node import OPERATOR, PluginSelect, check_limits
+from .plugin_node import PluginSelect, check_limits
 
 HEADS = ("yolov8-pose", "yolo-nas-pose", "decoded")
 _PREFIX = "trt_pose/"
@@ -119,7 +120,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
             merged = _merge_front(merged, spec)
         merged = simplify(merged)
         finish(merged, spec)
-    write_atomically(output, lambda target: onnx.save(merged, target), ExportError)
+    write_atomically(output, lambda target: onnx.save(merged, target, format="protobuf"), ExportError)
     return spec
 
 
@@ -213,7 +214,7 @@ def _describe(
         ),
         skeleton=options.skeleton or Skeleton.for_joint_count(joints),
         weights=source.name,
-        plugins_required=(OPERATOR,) if plugin else (),
+        plugins_required=(pose_nms.NAME,) if plugin else (),
         generator=f"trt_pose {__version__}",
     )
 

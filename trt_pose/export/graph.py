@@ -234,7 +234,7 @@ def assemble(
     network = copy.deepcopy(model, tensors).eval()
     normalize: nn.Module
     if isinstance(preprocess, nn.Module):
-        normalize = preprocess
+        normalize = copy.deepcopy(preprocess)
     else:
         normalize = Normalize(model.processing.input.normalization) if preprocess else nn.Identity()
     if fuse:
@@ -243,7 +243,7 @@ def assemble(
             normalize = normalize.to(device).folded_into(network.first_conv())
     decode = DecodePoses(model.num_joints, model.strides, height, width)
     if postprocess is not None:
-        finish: nn.Module = nn.Sequential(decode, postprocess)
+        finish: nn.Module = nn.Sequential(decode, copy.deepcopy(postprocess))
     else:
         finish = SelectPoses(decode, selection) if selection else decode
     normalize.to(device)

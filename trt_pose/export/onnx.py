@@ -13,14 +13,24 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from .. import pose_nms
 from ..errors import ExportError, MissingDependencyError
 from ..files import check_writable, write_atomically
 from ..progress import step
 from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
 from .graph import PoseGraph, assemble
-from .options import DEFAULT_CANDIDATES, ExportPlan, check_quantization, plan_exporter, plan_input, plan_selection
-from .plugin_node import OPERATOR, PluginSelect, check_limits
+from .options import (
+    DEFAULT_CANDIDATES,
+    ExportPlan,
+    check_destination,
+    check_quantization,
+    plan_device,
+    plan_exporter,
+    plan_input,
+    plan_selection,
+)
+from .plugin_node import PluginSelect, check_limits
 from .result import ModelExportResult
 from .spec import describe
 from .verify import verify
@@ -111,15 +121,17 @@ def export_model(
             f" {', '.join(choices)}. Correct it."
         )
     choices.update(postprocessing_kwargs or {})
+    check_destination(output, preprocessing, postprocessing)
     inputs = plan_input(model, input_image_shape, input_image_channels, input_image_dtype, batch_size, preprocessing)
     anchors = sum((inputs.height // stride) * (inputs.width // stride) for stride in model.strides)
+    selection = plan_selection(model, anchors, choices)
     plan = ExportPlan(
         output=Path(output),
         input=inputs,
-        selection=plan_selection(model, anchors, choices) if postprocessing is True else None,
+        selection=selection if postprocessing is True else None,
         preprocess=preprocessing,
         postprocess=postprocessing if isinstance(postprocessing, nn.Module) else None,
-        device=torch.device(device) if device is not None else next(model.parameters()).device,
+        device=plan_device(device) or next(model.parameters()).device,
         target=target,
         simplify=onnx_simplify,
         verify=verification,
@@ -149,7 +161,7 @@ def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
     if plan.verify:
         with step("comparing ONNX Runtime with torch"):
             verify(graph, proto, spec)
-    write_atomically(plan.output, lambda target: onnx.save(proto, target), ExportError)
+    write_atomically(plan.output, lambda target: onnx.save(proto, target, format="protobuf"), ExportError)
     return ModelExportResult.of(plan.output, spec, plan.target)
 
 
@@ -178,7 +190,7 @@ def _describe(model: PoseModel, graph: PoseGraph, plan: ExportPlan) -> ModelSpec
         _output_names(graph, plan),
         inputs=plan.input,
         output_format="custom" if plan.postprocess is not None else None,
-        plugins=(OPERATOR,) if _uses_plugin(plan) else (),
+        plugins=(pose_nms.NAME,) if _uses_plugin(plan) else (),
         digest=True,
     )
 
@@ -203,15 +215,26 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
                 input_names=[spec.input.name],
                 output_names=list(spec.output.names),
                 dynamic_axes=_dynamic_axes(spec),
-                export_params=False,
+                **_weightless(plan),
                 **plan.exporter_options,
             )
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a caller's module raises while it is traced
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(
             f"tracing {spec.model}: torch.onnx.export failed: {first}. Check the modules given."
         ) from error
     return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _weightless(plan: ExportPlan) -> dict[str, Any]:
+    """Leaves the weights out of the trace, unless a module of the caller's holds some.
+
+    The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm); our own
+    networks are fused and hold none of these.
+    """
+    theirs = [module for module in (plan.preprocess, plan.postprocess) if isinstance(module, nn.Module)]
+    holds_weights = any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
+    return {"export_params": holds_weights}
 
 
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -231,7 +254,7 @@ def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) ->
     values = graph.state_dict()
     kept = [item for item in proto.graph.input if item.name == spec.input.name]
     weights = [item.name for item in proto.graph.input if item.name != spec.input.name]
-    used = {name for node in proto.graph.node for name in node.input}
+    used = {name for node in proto.graph.node for name in node.input}  # none are left where trace() kept the weights in
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
     for name in weights:
@@ -241,6 +264,9 @@ def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) ->
 
 def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Writes the description into the file and checks the graph. Raises ExportError when the checker complains."""
+    if spec.output.format == "flat":  # the tracer loses the width where the batch is symbolic
+        width = proto.graph.output[0].type.tensor_type.shape.dim[1]
+        width.dim_value = 6 + 3 * spec.skeleton.num_joints
     # A plugin's outputs that nothing reads are left without a type by the simplifier, which the checker refuses.
     typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
     del proto.graph.value_info[:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ DYNAMIC = "dynamic"
 # TensorRT 10.3 to 11.x parse it, and ONNX Runtime's CUDA provider has no kernels for some operators from 19 on.
 DEFAULT_OPSET = 17
 DEFAULT_CANDIDATES = 1000
-_DTYPES = {"uint8": torch.uint8, "float32": torch.float32, "float16": torch.float16}
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class ExportPlan:
         return _DTYPES[self.input.dtype]
 
 
-def limits(name: str, value: float | None, default: float) -> float:
+def check_threshold(name: str, value: float | None, default: float) -> float:
     """``value`` or the default; 0.0 means 0.0. Raises UsageError outside 0..1."""
     chosen = default if value is None else value
-    if isinstance(chosen, bool) or not isinstance(chosen, (int, float)) or not 0.0 <= chosen <= 1.0:
+    if isinstance(chosen, bool) or not isinstance(chosen, Real) or not 0.0 <= chosen <= 1.0:
         raise UsageError(f"{name}: got {chosen!r}, expected a number from 0 to 1. Correct it.")
     return float(chosen)
 
@@ -68,11 +69,33 @@ def check_quantization(quantization: str | ExportQuantizationMode | None, extras
         )
 
 
+def check_destination(output: Any, preprocessing: Any, postprocessing: Any) -> None:
+    """Raises UsageError unless the file is an ``.onnx`` and the two steps are True, False or modules."""
+    if Path(output).suffix.lower() != ".onnx" and not Path(output).is_dir():
+        raise UsageError(f"exporting to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
+    for name, value in (("preprocessing", preprocessing), ("postprocessing", postprocessing)):
+        if not isinstance(value, (bool, nn.Module)):
+            raise UsageError(f"{name}: got {value!r}, expected True, False or a torch module. Correct it.")
+
+
+def plan_device(device: torch.device | str | None) -> torch.device | None:
+    """The device asked for. Raises UsageError when torch does not know it or does not have it."""
+    if device is None:
+        return None
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = (str(error).splitlines() or ["unknown"])[0]
+        raise UsageError(f"device: got {device!r}, which torch cannot use here: {first}. Use 'cpu'.") from error
+    return chosen
+
+
 def plan_selection(model: PoseModel, anchors: int, options: Mapping[str, Any]) -> Selection:
     """Thresholds and limits of the file; limits above the number of anchors are lowered (said if asked for)."""
-    candidates = _count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
+    candidates = count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
     limit = options["max_predictions_per_image"]
-    limit = candidates if limit is None else _count("max_predictions_per_image", limit)
+    limit = candidates if limit is None else count("max_predictions_per_image", limit)
     if candidates > anchors:
         if candidates != DEFAULT_CANDIDATES:
             warnings.warn(
@@ -89,8 +112,10 @@ def plan_selection(model: PoseModel, anchors: int, options: Mapping[str, Any]) -
     formats = DetectionOutputFormatMode
     chosen = options["output_predictions_format"]
     return Selection(
-        confidence=limits("confidence_threshold", options["confidence_threshold"], model.processing.confidence),
-        iou=limits("nms_threshold", options["nms_threshold"], model.processing.iou),
+        confidence=check_threshold(
+            "confidence_threshold", options["confidence_threshold"], model.processing.confidence
+        ),
+        iou=check_threshold("nms_threshold", options["nms_threshold"], model.processing.iou),
         candidates=candidates,
         limit=limit,
         flat=formats.parse(chosen or formats.BATCH_FORMAT) is formats.FLAT_FORMAT,
@@ -109,7 +134,7 @@ def plan_input(
     policy = model.processing.input
     stride = max(model.strides)
     if shape is not None:
-        height, width = (shape, shape) if isinstance(shape, int) else _pair(shape)
+        height, width = (int(shape), int(shape)) if isinstance(shape, Integral) else _pair(shape)
         if min(height, width) < stride or height % stride or width % stride:
             raise UsageError(
                 f"input_image_shape: got {height} x {width}, expected positive multiples of {stride}."
@@ -125,7 +150,7 @@ def plan_input(
         )
     return replace(
         policy,
-        batch=None if batch_size == DYNAMIC else _count("batch_size", batch_size, hint=" or 'dynamic'"),
+        batch=None if batch_size == DYNAMIC else count("batch_size", batch_size, hint=" or 'dynamic'"),
         dtype=element,
         normalized_in_graph=bool(preprocessing),
     )
@@ -146,18 +171,19 @@ def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return given
 
 
-def _count(name: str, value: Any, hint: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def count(name: str, value: Any, hint: str = "") -> int:
+    """``value`` as a number of things. Raises UsageError unless it is a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UsageError(f"{name}: got {value!r}, expected a whole number from 1{hint}. Correct it.")
-    return value
+    return int(value)
 
 
 def _pair(shape: Any) -> tuple[int, int]:
-    try:
-        height, width = (int(size) for size in shape)
-    except (TypeError, ValueError):
-        raise UsageError(f"input_image_shape: got {shape!r}, expected (height, width). Correct it.") from None
-    return height, width
+    if isinstance(shape, str) or not hasattr(shape, "__len__") or len(shape) != 2:
+        raise UsageError(f"input_image_shape: got {shape!r}, expected (height, width). Correct it.")
+    if not all(isinstance(size, Integral) for size in shape):
+        raise UsageError(f"input_image_shape: got {shape!r}, expected whole numbers. Correct it.")
+    return int(shape[0]), int(shape[1])
 
 
 def _near(size: int, stride: int) -> int:
@@ -168,7 +194,7 @@ def _element(dtype: Any, default: str) -> str:
     if dtype is None:
         return default
     name = str(getattr(dtype, "name", dtype)).removeprefix("torch.")
-    name = {"float": "float32", "half": "float16"}.get(name, name)
+    name = "float32" if name == "float" else name
     if isinstance(dtype, type):
         name = dtype.__name__
     if name not in ("uint8", "float32"):

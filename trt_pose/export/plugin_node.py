@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..pose_nms import MAX_ANCHORS, MAX_CANDIDATES, MAX_JOINTS, MAX_OUTPUTS, NAME, NAMESPACE, VERSION
 from .graph import Selection, flatten_poses, select_decoded
 from .operators import KeepScores, TopK
 
-OPERATOR, VERSION = "PoseNMS_TRT", "1"
 # TensorRT's parser matches the operator by name whatever its domain; a domain of its own keeps the ONNX checker from
 # taking it for an operator of the standard.
 DOMAIN = "TRT"
-# Of the operator: see plugins/README.md.
-MAX_ANCHORS, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 256
 
 
 class PoseNms(torch.autograd.Function):
@@ -52,12 +50,12 @@ class PoseNms(torch.autograd.Function):
         g: Any, boxes: Any, scores: Any, joints: Any, selection: Selection, batch: int | None, joint_count: int
     ) -> Any:
         outputs = g.op(
-            f"{DOMAIN}::{OPERATOR}",
+            f"{DOMAIN}::{NAME}",
             boxes,
             scores,
             joints,
             plugin_version_s=VERSION,
-            plugin_namespace_s="",
+            plugin_namespace_s=NAMESPACE,
             score_threshold_f=selection.confidence,
             iou_threshold_f=selection.iou,
             max_output_boxes_i=selection.limit,
@@ -92,4 +90,4 @@ def check_limits(selection: Selection, anchors: int, joints: int) -> None:
         ("the number of anchors", anchors, MAX_ANCHORS),
     ):
         if value > most:
-            raise UsageError(f"exporting for TensorRT: {name} is {value}, {OPERATOR} takes {most} at most. Lower it.")
+            raise UsageError(f"exporting for TensorRT: {name} is {value}, {NAME} takes {most} at most. Lower it.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..types import ModelSpec
+from ..types import InputSpec, ModelSpec
 
 
 def usage_instructions(path: str, spec: ModelSpec) -> str:
@@ -15,16 +15,10 @@ def usage_instructions(path: str, spec: ModelSpec) -> str:
 def _facts(path: str, spec: ModelSpec) -> str:
     batch = spec.input.batch or "any"
     shape = f"({batch}, {spec.input.channels}, {spec.input.height}, {spec.input.width})"
-    pixels = (
-        f"RGB in 0..255, long side resized to {max(spec.input.resize_to)}, padded with {spec.input.pad_value}"
-        if spec.input.normalized_in_graph
-        else f"{spec.input.normalization.channels}, minus {spec.input.normalization.mean}, over"
-        f" {spec.input.normalization.std}"
-    )
     lines = [
         f"{spec.model} is exported to {path}",
         "",
-        f"Input:  {spec.input.name} {shape} {spec.input.dtype}, {pixels}",
+        f"Input:  {spec.input.name} {shape} {spec.input.dtype}, {_pixels(spec.input)}",
         f"Output: {', '.join(spec.output.names)} ({spec.output.format} format)",
     ]
     if spec.output.confidence_threshold is not None:
@@ -34,6 +28,17 @@ def _facts(path: str, spec: ModelSpec) -> str:
             f" at most {spec.output.max_predictions_per_image} people per image"
         )
     return "\n".join(lines)
+
+
+def _pixels(size: InputSpec) -> str:
+    """What the input's pixels are, in words."""
+    if not size.normalized_in_graph:
+        return f"{size.normalization.channels}, minus {size.normalization.mean}, over {size.normalization.std}"
+    inner = f"{size.resize_to[0]} x {size.resize_to[1]}"
+    how = f"stretched to {inner}" if size.resize == "stretch" else f"scaled to fit {inner}"
+    where = "around it" if size.padding == "center" else "below and to the right"
+    padded = size.resize == "longest_side" or size.resize_to != (size.height, size.width)
+    return f"RGB in 0..255, {how}" + (f", {where} {size.pad_value}" if padded else "")
 
 
 def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
@@ -101,38 +106,64 @@ def _feed(path: str, spec: ModelSpec) -> list[str]:
         "import onnxruntime",
         "",
         'image = cv2.cvtColor(cv2.imread("image.jpg"), cv2.COLOR_BGR2RGB)',
-        f"scale = min({size.resize_to[0]} / image.shape[0], {size.resize_to[1]} / image.shape[1])",
-        "height, width = round(image.shape[0] * scale), round(image.shape[1] * scale)",
+        *_placement(size),
         f"padded = np.full(({size.height}, {size.width}, 3), {size.pad_value}, np.uint8)",
-        "padded[:height, :width] = cv2.resize(image, (width, height))",
+        "padded[top : top + height, left : left + width] = cv2.resize(image, (width, height))",
         f"x = np.stack([padded.transpose(2, 0, 1)] * {batch}).astype(np.{size.dtype})",
         "",
         f"session = onnxruntime.InferenceSession({path!r})",
         f"outputs = session.run(None, {{{size.name!r}: x}})",
+        "offset, scale = np.array([left, top]), np.array([scale_x, scale_y])",
     ]
 
 
-def _read(spec: ModelSpec) -> list[str]:
-    joints = spec.skeleton.num_joints
-    if spec.output.format == "batch":
-        return [
-            "num_predictions, boxes, scores, joints = outputs",
-            "for image_index in range(len(num_predictions)):",
-            "    for row in range(num_predictions[image_index, 0]):",
-            "        print(image_index, scores[image_index, row], boxes[image_index, row] / scale)",
-            "        for x, y, confidence in joints[image_index, row]:",
-            "            print(x / scale, y / scale, confidence)",
+def _placement(size: InputSpec) -> list[str]:
+    """Code for scale_x, scale_y, width, height, left and top: image.letterbox, spelled out for one policy."""
+    target_h, target_w = size.resize_to
+    if size.resize == "stretch":
+        lines = [
+            f"height, width = {target_h}, {target_w}",
+            "scale_x, scale_y = width / image.shape[1], height / image.shape[0]",
         ]
+    else:
+        lines = [
+            f"scale_x = scale_y = min({target_h} / image.shape[0], {target_w} / image.shape[1])",
+            "height, width = max(round(image.shape[0] * scale_y), 1), max(round(image.shape[1] * scale_x), 1)",
+        ]
+    if size.padding == "center":
+        return [*lines, f"left, top = ({size.width} - width) // 2, ({size.height} - height) // 2"]
+    return [*lines, "left, top = 0, 0"]
+
+
+def _read(spec: ModelSpec) -> list[str]:
+    if spec.output.format in ("batch", "flat") and not spec.input.normalized_in_graph:
+        return [*_rows(spec), "    print(image_index, score, box, joints)"]
+    if spec.output.format in ("batch", "flat"):
+        return [
+            *_rows(spec),
+            "    box = (box.reshape(2, 2) - offset) / scale  # px of the image: upper left, lower right",
+            "    print(image_index, score, box.tolist())",
+            "    for x, y, confidence in joints:",
+            "        print((x - left) / scale_x, (y - top) / scale_y, confidence)",
+        ]
+    return [
+        f"for name, value in zip({list(spec.output.names)!r}, outputs):",
+        "    print(name, value.shape, value.dtype)",
+    ]
+
+
+def _rows(spec: ModelSpec) -> list[str]:
+    """Code that loops over the people of all images."""
     if spec.output.format == "flat":
         return [
             "(predictions,) = outputs",
             "for row in predictions:",
             "    image_index, box, score = int(row[0]), row[1:5], row[5]",
-            "    print(image_index, score, box / scale)",
-            f"    for x, y, confidence in row[6:].reshape({joints}, 3):",
-            "        print(x / scale, y / scale, confidence)",
+            f"    joints = row[6:].reshape({spec.skeleton.num_joints}, 3)",
         ]
     return [
-        f"for name, value in zip({list(spec.output.names)!r}, outputs):",
-        "    print(name, value.shape, value.dtype)",
+        "num_predictions, *rows = outputs",
+        "people = [(i, row) for i, count in enumerate(num_predictions[:, 0]) for row in range(count)]",
+        "for image_index, row in people:",
+        "    box, score, joints = (values[image_index, row] for values in rows)",
     ]

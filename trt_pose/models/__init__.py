@@ -45,7 +45,7 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 
-def info(name: str | Models) -> ModelInfo:
+def look_up(name: str | Models) -> ModelInfo:
     """The entry of ``name``. Raises UsageError that names the nearest model."""
     import difflib
 
@@ -80,7 +80,7 @@ def get(
         CheckpointError: the weights cannot be fetched, read, or do not fit.
         MissingDependencyError: torch is not installed.
     """
-    chosen = info(model_name)
+    chosen = look_up(model_name)
     if pretrained_weights is not None and checkpoint_path is not None:
         raise UsageError("making a model: got pretrained_weights and checkpoint_path. Give one of them.")
     if num_classes is not None and not 1 <= num_classes <= 1024:
@@ -101,7 +101,7 @@ def get(
         return checkpoint.load(chosen.name, path, num_classes, origin=pretrained_weights)
     if checkpoint_path is not None:
         return checkpoint.load(chosen.name, Path(checkpoint_path), num_classes)
-    return checkpoint.seeded(chosen.name, num_classes or 17, seed)
+    return checkpoint.initialize(chosen.name, num_classes or 17, seed)
 
 
-__all__ = ["MODELS", "ModelInfo", "get", "info"]
+__all__ = ["MODELS", "ModelInfo", "get", "look_up"]

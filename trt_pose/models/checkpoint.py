@@ -51,7 +51,7 @@ def _safe_globals() -> list[Any]:
     return [*inert, *scalars, *builtin, np.dtype, *dtypes, collections.defaultdict, typing.Any]
 
 
-def seeded(name: str, num_joints: int, seed: int) -> PoseModel:
+def initialize(name: str, num_joints: int, seed: int) -> PoseModel:
     """A model without weights, initialised from ``seed``; warns that its poses mean nothing."""
     warnings.warn(
         f"{name} has no weights (initialised from seed {seed}): its poses are meaningless."
@@ -116,11 +116,12 @@ def _read(path: Path) -> dict[str, Any]:
         if is_checkpoint:
             raise CheckpointError(
                 f"loading {path}: it holds Python objects, which can run code when read, so it is not opened. Where you"
-                " trust its author, reduce it to tensors: torch.save({'net': torch.load(PATH,"
-                " weights_only=False)['net']}, NEW_PATH) in the environment that wrote it."
+                " trust its author, keep its tensors alone, in the environment that wrote it:"
+                " c = torch.load(PATH, weights_only=False); torch.save({k: c[k] for k in ('ema_net', 'net',"
+                " 'processing_params') if k in c}, NEW_PATH)."
             ) from error
         raise CheckpointError(f"loading {path}: not a weights file, or a damaged one. Fetch it again.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # torch's legacy reader fails on damaged files in every way there is
         raise CheckpointError(
             f"loading {path}: not a weights file, or a damaged one ({type(error).__name__}). Fetch it again."
         ) from error
@@ -151,7 +152,7 @@ def _state_dict(record: Mapping[str, Any], path: Path) -> StateDict:
     """``ema_net`` over ``net`` over ``state_dict`` over the record itself, without ``module.`` prefixes."""
     inner: Any = record
     for key in ("ema_net", "net", "state_dict"):
-        if isinstance(record.get(key), Mapping):
+        if isinstance(record.get(key), Mapping) and record[key]:
             inner = record[key]
             break
     state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
@@ -176,7 +177,7 @@ def _count_joints(state: StateDict) -> int | None:
 
 def _check_keys(model: PoseModel, state: StateDict, name: str, path: Path) -> None:
     own = model.state_dict()
-    missing = [key for key in own if key not in state and ".rbr_reparam." not in key]
+    missing = [key for key in own if key not in state and not _may_miss(key)]
     unexpected = [key for key in state if key not in own]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -193,6 +194,11 @@ def _check_keys(model: PoseModel, state: StateDict, name: str, path: Path) -> No
         if keys
     ]
     raise CheckpointError(f"loading {path} as {name}: tensors {', '.join(parts)}. {hint}")
+
+
+def _may_miss(key: str) -> bool:
+    """Placeholders, and counters that only training reads."""
+    return ".rbr_reparam." in key or key.endswith(".num_batches_tracked")
 
 
 def _likely_model(state: StateDict) -> str | None:

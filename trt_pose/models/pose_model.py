@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 from torch import Tensor, nn
 
 from . import layers
@@ -48,9 +48,9 @@ class PoseModel(nn.Module):
         """Digest of the state dict: names, shapes and values, in order."""
         digest = hashlib.sha256()
         for key, tensor in self.state_dict().items():
-            array: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
-            digest.update(f"{key}{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            flat = tensor.detach().cpu().contiguous()
+            digest.update(f"{key}{str(flat.dtype).removeprefix('torch.')}{tuple(flat.shape)}".encode())
+            digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def export(self, output: str | Path, *options: Any, **named: Any) -> ModelExportResult:

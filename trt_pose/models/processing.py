@@ -61,8 +61,8 @@ def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) ->
             base,
             input=_read_steps(params.get("image_processor"), base.input, origin),
             skeleton=_read_skeleton(params, base.skeleton),
-            confidence=_number(params.get("conf"), base.confidence),
-            iou=_number(params.get("iou"), base.iou),
+            confidence=_share(params.get("conf"), base.confidence),
+            iou=_share(params.get("iou"), base.iou),
             max_candidates=int(_number(params.get("pre_nms_max_predictions"), base.max_candidates)),
             max_predictions=int(_number(params.get("post_nms_max_predictions"), base.max_predictions)),
         )
@@ -77,6 +77,13 @@ def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) ->
 
 def _number(value: Any, default: float) -> float:
     return default if value is None else float(value)  # 0.0 means 0.0
+
+
+def _share(value: Any, default: float) -> float:
+    share = _number(value, default)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"a threshold of {share}")
+    return share
 
 
 def _read_skeleton(params: Mapping[str, Any], base: Skeleton) -> Skeleton:

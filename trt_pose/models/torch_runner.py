@@ -11,7 +11,7 @@ import torch
 
 from ..errors import RunnerError
 from ..export.graph import PoseGraph, Selection, assemble
-from ..export.options import limits
+from ..export.options import check_threshold, count
 from ..export.spec import describe
 from ..runtime.base import BATCH_OUTPUTS, TensorInfo, check_feeds
 from ..types import ModelSpec
@@ -43,10 +43,10 @@ class TorchRunner:
         """A runner for ``model`` at its own input size; None takes the model's defaults."""
         defaults, size = model.processing, model.processing.input
         selection = Selection(
-            confidence=limits("conf", confidence, defaults.confidence),
-            iou=limits("iou", iou, defaults.iou),
-            candidates=candidates or defaults.max_candidates,
-            limit=limit or defaults.max_predictions,
+            confidence=check_threshold("conf", confidence, defaults.confidence),
+            iou=check_threshold("iou", iou, defaults.iou),
+            candidates=defaults.max_candidates if candidates is None else count("pre_nms_max_predictions", candidates),
+            limit=defaults.max_predictions if limit is None else count("post_nms_max_predictions", limit),
         )
         graph = assemble(model, size.height, size.width, selection=selection, fuse=fuse)
         return cls(graph, describe(model, selection, BATCH_OUTPUTS, batch=None))

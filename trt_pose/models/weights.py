@@ -7,12 +7,17 @@ later use is checked against it.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
@@ -20,7 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from ..errors import CheckpointError, UsageError
 from . import ModelInfo
 
-# The first host stopped answering in 2024; the second is where its content went
+# sghub.deci.ai stopped answering in 2024; its content went to the first
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
@@ -65,45 +70,76 @@ def _download(name: str, path: Path, model: ModelInfo) -> None:
         if urllib.parse.urlsplit(url).scheme not in ("http", "https", "file"):
             raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an http, https or file URL. Correct it.")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _download_from(url, path)
-        except (OSError, EOFError) as error:
+            with _one_at_a_time(path):
+                if not path.exists():
+                    _download_from(url, path)
+        except (OSError, EOFError, ValueError, http.client.HTTPException) as error:
             failures.append(f"{urllib.parse.urlsplit(url).netloc or mirror}: {getattr(error, 'reason', error)}")
             continue
         print(f"{name}: {model.weights_licence}.", file=sys.stderr)
         return
     raise CheckpointError(
-        f"fetching {name}: no mirror answered ({'; '.join(failures)}). Fetch {mirrors[0].rstrip('/')}/{name} where"
+        f"fetching {name}: no mirror served it ({'; '.join(failures)}). Fetch {mirrors[0].rstrip('/')}/{name} where"
         f" there is a network and put it at {path}, or set {URL_VARIABLE}, or give the file as checkpoint_path."
     )
 
 
 def _download_from(url: str, path: Path) -> None:
-    """Downloads to ``path.part`` and renames; a ``.part`` left by an interrupted run is continued."""
-    part = path.with_suffix(".part")
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "trt-pose", "Range": f"bytes={done}-"})
+    """Downloads to ``path.part`` and renames; what an interrupted run left is continued if the server still has it.
+
+    Raises:
+        OSError, http.client.HTTPException, ValueError: the request failed.
+        EOFError: the connection broke, or what came is no checkpoint (a login page, say).
+    """
+    part, tag = path.with_suffix(".part"), path.with_suffix(".part.tag")
+    headers = {"User-Agent": "trt-pose"}
+    done = part.stat().st_size if part.exists() and tag.exists() else 0
+    if done:  # the server sends the rest only while the file is the one begun with
+        headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text()}
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # what was kept is already as long as the file, or longer: begin again
-            part.unlink()
-            return _download_from(url, path)
-        raise
+        if error.code != 416 or not done:
+            raise
+        tag.unlink()  # what was kept is as long as the file, or longer: begin again
+        return _download_from(url, path)
     with response:
         if getattr(response, "status", None) != 206:
-            done = 0  # the server sends the file from its beginning
-        length = response.headers.get("Content-Length")
-        total = int(length) + done if length else None
-        with part.open("ab" if done else "wb") as file, _progress() as progress:
-            task = progress.add_task(path.name, total=total, completed=done)
-            while chunk := response.read(_CHUNK_BYTES):
-                file.write(chunk)
-                progress.advance(task, len(chunk))
-        if total is not None and part.stat().st_size != total:
-            raise EOFError(f"the connection broke at {part.stat().st_size} of {total} bytes")
+            done = 0
+        _receive(response, part, tag, done)
+    if not (zipfile.is_zipfile(part) or part.read_bytes()[:1] == b"\x80"):  # torch's formats, new and old
+        part.unlink()
+        raise EOFError("what it sent is not a checkpoint")
+    tag.unlink(missing_ok=True)
     part.replace(path)
     return None
+
+
+def _receive(response: Any, part: Path, tag: Path, done: int) -> None:
+    length = response.headers.get("Content-Length")
+    total = int(length) + done if length else None
+    validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+    tag.unlink(missing_ok=True)
+    if validator:
+        tag.write_text(validator)
+    with part.open("ab" if done else "wb") as file, _progress() as progress:
+        task = progress.add_task(part.stem, total=total, completed=done)
+        while chunk := response.read(_CHUNK_BYTES):
+            file.write(chunk)
+            progress.advance(task, len(chunk))
+    if total is not None and part.stat().st_size != total:
+        raise EOFError(f"the connection broke at {part.stat().st_size} of {total} bytes")
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Lets one process download a file; the others wait, and find it there."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _progress() -> Progress:
@@ -115,7 +151,8 @@ def _check_digest(path: Path) -> None:
     record = path.with_name(path.name + ".sha256")
     digest = _sha256(path)
     if not record.exists():
-        record.write_text(f"{digest}  {path.name}\n")
+        with suppress(OSError):  # a cache that somebody else filled and that is read-only serves all the same
+            record.write_text(f"{digest}  {path.name}\n")
     elif (known := record.read_text().split()[:1]) != [digest]:
         raise CheckpointError(
             f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."

@@ -11,26 +11,26 @@ from .base import Runner
 _ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
-def open_runner(path: str | Path, **options: Any) -> Runner:
+def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
     """Opens a model file with the runner its suffix calls for.
 
     Args:
-        path: ``.onnx``.
+        path: ``.onnx``, or the bytes of one.
         options: of the runner, see :class:`trt_pose.runtime.ort.OnnxRunner`.
 
     Raises:
         RunnerError: unknown suffix, missing or damaged file.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".onnx":
+    suffix = None if isinstance(path, bytes) else Path(path).suffix.lower()
+    if suffix in (None, ".onnx"):
         from .ort import OnnxRunner
 
         return OnnxRunner(path, **options)
     if suffix in _ENGINE_SUFFIXES:
         raise RunnerError(
-            f"opening {path}: this version runs .onnx files only. Use the ONNX file the engine was built of."
+            f"opening {path!s}: this version runs .onnx files only. Use the ONNX file the engine was built of."
         )
-    raise RunnerError(f"opening {path}: got the suffix {suffix or 'none'!r}, expected .onnx. Export the model first.")
+    raise RunnerError(f"opening {path!s}: got the suffix {suffix or 'none'!r}, expected .onnx. Export the model first.")
 
 
 __all__ = ["Runner", "open_runner"]

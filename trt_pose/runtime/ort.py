@@ -46,12 +46,12 @@ class OnnxRunner:
         self,
         model: str | Path | bytes,
         *,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[str] | str | None = None,
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
         self._name = "model" if isinstance(model, bytes) else str(model)
-        names = _choose(providers, precision)
+        names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: they come back as exceptions
         if threads is not None:
@@ -140,6 +140,8 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
             "opening a model with OpenVINO: it is not installed, or finds no CPU of its own here (it takes Intel's)."
             " Run: pip install 'trt-pose[openvino]', or use providers=['cpu'] and fp32."
         )
+    if _OPENVINO in names and len(names) > 1:
+        raise UsageError("opening a model: OpenVINO runs alone here. Use providers=['openvino'], or leave it out.")
     if precision == "bf16" and _OPENVINO not in names:
         raise UsageError("opening a model: precision bf16 needs OpenVINO. Use providers=['openvino'].")
     available = [_OPENVINO, *ort.get_available_providers()]

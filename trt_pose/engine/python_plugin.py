@@ -1,0 +1,160 @@
+"""The pose NMS operator as a Python plugin: the class TensorRT calls, around the kernel that NVRTC compiles.
+
+Works in TensorRT 10.3 to 11.x and TensorRT-RTX; the specification is plugins/README.md. The method names are TensorRT's
+(IPluginV3, IPluginCreatorV3One). Its base classes come from the TensorRT in use, so the two classes are put together in
+:func:`make_creator`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..pose_nms import NAME, NAMESPACE, VERSION, PoseNmsFields, check_shapes
+from ..runtime.cuda import Kernel
+
+_BLOCK_THREADS = 1024  # kBlockThreads of the kernel
+
+
+class KernelParams(ctypes.Structure):
+    """PoseNmsParams of pose_nms_kernel.cuh, field by field."""
+
+    _fields_ = (
+        ("boxes", ctypes.c_void_p),
+        ("scores", ctypes.c_void_p),
+        ("joints", ctypes.c_void_p),
+        ("num_predictions", ctypes.c_void_p),
+        ("pred_boxes", ctypes.c_void_p),
+        ("pred_scores", ctypes.c_void_p),
+        ("pred_joints", ctypes.c_void_p),
+        ("anchors", ctypes.c_int),
+        ("joint_count", ctypes.c_int),
+        ("candidates", ctypes.c_int),
+        ("limit", ctypes.c_int),
+        ("score_threshold", ctypes.c_float),
+        ("iou_threshold", ctypes.c_float),
+    )
+
+
+# Attribute names, their TensorRT field types and NumPy types.
+_ATTRIBUTES = {
+    "score_threshold": ("FLOAT32", np.float32),
+    "iou_threshold": ("FLOAT32", np.float32),
+    "max_output_boxes": ("INT32", np.int32),
+    "num_pre_nms_predictions": ("INT32", np.int32),
+}
+
+
+class PluginMethods:
+    """What TensorRT calls on a plugin.
+
+    Attributes:
+        trt: the TensorRT module. kernel: the kernel. fields: the attributes.
+    """
+
+    trt: Any
+    kernel: Kernel
+    fields: PoseNmsFields
+
+    def get_capability_interface(self, _type: Any) -> Any:
+        return self
+
+    def clone(self) -> Any:
+        return type(self)(self.fields)  # type: ignore[call-arg]
+
+    def attach_to_context(self, _context: Any) -> Any:
+        return self.clone()
+
+    def get_output_data_types(self, _input_types: Any) -> list[Any]:
+        kinds = self.trt.DataType
+        return [kinds.INT32, kinds.FLOAT, kinds.FLOAT, kinds.FLOAT]
+
+    def get_output_shapes(self, inputs: Any, _shape_inputs: Any, builder: Any) -> list[Any]:
+        batch, joint_count = inputs[0][0], inputs[2][2]
+        limit = builder.constant(self.fields.max_output_boxes)
+        one, four, three = (builder.constant(value) for value in (1, 4, 3))
+        shapes = ([batch, one], [batch, limit, four], [batch, limit], [batch, limit, joint_count, three])
+        return [self.trt.DimsExprs(shape) for shape in shapes]
+
+    def supports_format_combination(self, place: int, tensors: Any, _inputs: int) -> bool:
+        wanted = self.trt.DataType.INT32 if place == 3 else self.trt.DataType.FLOAT
+        description = tensors[place].desc
+        return bool(description.format == self.trt.TensorFormat.LINEAR and description.type == wanted)
+
+    def configure_plugin(self, inputs: Any, _outputs: Any) -> None:
+        check_shapes([list(tensor.desc.dims) for tensor in inputs])
+
+    def on_shape_change(self, inputs: Any, _outputs: Any) -> None:
+        check_shapes([list(tensor.dims) for tensor in inputs])
+
+    def get_fields_to_serialize(self) -> Any:
+        # A PluginField points at its array and does not keep it: these live as long as the plugin.
+        self._saved = {name: np.array([getattr(self.fields, name)], dtype) for name, (_, dtype) in _ATTRIBUTES.items()}
+        return field_collection(self.trt, self._saved)
+
+    def get_valid_tactics(self) -> list[int]:
+        return [1]
+
+    def set_tactic(self, _tactic: int) -> None:
+        pass
+
+    def enqueue(
+        self, inputs: Any, _outputs: Any, addresses: Any, out_addresses: Any, _workspace: int, stream: int
+    ) -> None:
+        batch, anchors, joint_count = inputs[2].dims[0], inputs[2].dims[1], inputs[2].dims[2]
+        params = KernelParams(
+            *addresses, *out_addresses, anchors, joint_count,
+            min(self.fields.num_pre_nms_predictions, anchors), self.fields.max_output_boxes,
+            self.fields.score_threshold, self.fields.iou_threshold,
+        )  # fmt: skip
+        self.kernel.launch(batch, _BLOCK_THREADS, params, stream)
+
+
+def make_creator(trt: Any) -> Any:
+    """The creator of the plugin, made of the base classes of the TensorRT module ``trt``."""
+    source = Path(str(resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh")))
+    shared_kernel = Kernel(source, "pose_nms")
+    bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
+
+    class PoseNmsPlugin(PluginMethods, *bases):  # type: ignore[misc]
+        def __init__(self, fields: PoseNmsFields) -> None:
+            for base in bases:
+                base.__init__(self)
+            self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+            self.num_outputs = 4
+            self.trt, self.kernel, self.fields = trt, shared_kernel, fields
+
+    class PoseNmsCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IPluginCreatorV3One.__init__(self)
+            self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+            self.field_names = field_collection(
+                trt, {name: np.array([], kind) for name, (_, kind) in _ATTRIBUTES.items()}
+            )
+            self.error: Exception | None = None
+
+        def create_plugin(self, _name: str, fields: Any, _phase: Any) -> Any:
+            # TensorRT turns an exception in here into "creator failed": a builder finds the reason in `error`.
+            try:
+                return PoseNmsPlugin(PoseNmsFields.from_values(read_fields(fields)))
+            except Exception as error:
+                self.error = error
+                raise
+
+    return PoseNmsCreator()
+
+
+def field_collection(trt: Any, values: Mapping[str, Any]) -> Any:
+    """Attributes as TensorRT's PluginFieldCollection."""
+    kinds = {name: getattr(trt.PluginFieldType, kind) for name, (kind, _) in _ATTRIBUTES.items()}
+    return trt.PluginFieldCollection([trt.PluginField(name, values[name], kinds[name]) for name in _ATTRIBUTES])
+
+
+def read_fields(fields: Any) -> dict[str, float]:
+    """The operator's attributes out of a PluginFieldCollection; those of the ONNX node alone are passed over."""
+    return {field.name: np.asarray(field.data).reshape(-1)[0] for field in fields if field.name in _ATTRIBUTES}
