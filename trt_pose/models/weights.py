@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from ..errors import CheckpointError, UsageError
+from ..files import write_atomically
 from . import ModelInfo
 
 # sghub.deci.ai stopped answering in 2024; its content went to the first
@@ -151,8 +152,8 @@ def _check_digest(path: Path) -> None:
     record = path.with_name(path.name + ".sha256")
     digest = _sha256(path)
     if not record.exists():
-        with suppress(OSError):  # a cache that somebody else filled and that is read-only serves all the same
-            record.write_text(f"{digest}  {path.name}\n")
+        with suppress(CheckpointError):  # a cache that somebody else filled and that is read-only serves all the same
+            write_atomically(record, lambda file: file.write_text(f"{digest}  {path.name}\n"), CheckpointError)
     elif (known := record.read_text().split()[:1]) != [digest]:
         raise CheckpointError(
             f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."
