@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trt_pose import Poses, Runner, RunnerError, open_runner
+from trt_pose.export.torch_runner import TorchRunner
 from trt_pose.matching import compare_poses
-from trt_pose.models.torch_runner import TorchRunner
 from trt_pose.runtime.ort import OnnxRunner, openvino_devices
 
 from ..conftest import make_tiny

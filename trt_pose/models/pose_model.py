@@ -78,8 +78,8 @@ class PoseModel(nn.Module):
             batch_size: images per forward pass.
             fuse_model: fold batch norms first (faster; 1e-3 px apart).
         """
+        from ..export.torch_runner import TorchRunner
         from ..predictor import PosePredictor
-        from .torch_runner import TorchRunner
 
         runner = TorchRunner.of_model(
             self,

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 
 from ..errors import RunnerError
-from ..export.graph import PoseGraph, Selection, assemble
-from ..export.options import check_threshold, count
-from ..export.spec import describe
 from ..runtime.base import BATCH_OUTPUTS, TensorInfo, check_feeds
 from ..types import ModelSpec
+from .graph import PoseGraph, Selection, assemble
+from .options import check_threshold, count
+from .spec import describe
 
 if TYPE_CHECKING:
-    from .pose_model import PoseModel
+    from ..models.pose_model import PoseModel
 
 
 class TorchRunner:
