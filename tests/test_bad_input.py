@@ -143,7 +143,7 @@ CASES = {
 
 @pytest.mark.filterwarnings("default::UserWarning")  # "has no weights" is not what these cases are about
 @pytest.mark.parametrize("case", CASES)
-def test_one_sentence_exit_one_nothing_written(case, room, monkeypatch, capsys):
+def test_one_sentence_exit_one_nothing_written(case, room, monkeypatch, capfd):
     words, *arguments = CASES[case]
     monkeypatch.chdir(room)
     monkeypatch.setattr("sys.argv", ["trt-pose"])
@@ -151,7 +151,7 @@ def test_one_sentence_exit_one_nothing_written(case, room, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in room.rglob("*")}
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()  # what libraries write past Python included
     errors = [line for line in captured.err.splitlines() if not line.startswith("warning: ")]
     assert stopped.value.code == 1, captured.err
     assert len(errors) == 1, captured.err

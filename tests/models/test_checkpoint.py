@@ -216,6 +216,22 @@ def test_a_checkpoint_of_another_size_names_the_likely_model(tmp_path):
     assert "missing" in str(caught.value) or "another shape" in str(caught.value)
 
 
+def test_fused_weights_and_torchscript_are_named(model, tmp_path):
+    fused = save(make_model(NAME).fuse().state_dict(), tmp_path / "fused.pth")
+    with pytest.raises(CheckpointError, match=r"saved after fuse\(\)"):
+        models.get(NAME, checkpoint_path=fused)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        models.get(NAME, checkpoint_path=tmp_path / "script.pt")
+
+
+def test_counters_only_training_reads_may_be_missing(model, tmp_path):
+    state = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert models.get(NAME, checkpoint_path=save(state, tmp_path / "c.pth")).num_joints == 17
+
+
 def test_a_checkpoint_of_another_family(tmp_path):
     path = save({"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(2)}, tmp_path / "resnet.pth")
     with pytest.raises(CheckpointError, match=r"missing .*unexpected \(conv1\.weight, fc\.bias\)"):

@@ -26,6 +26,7 @@ from ..skeleton import Skeleton
 from ..types import ExportTargetBackend, InputSpec, ModelSpec, Normalization, OutputSpec
 from .graph import Normalize, SelectDecoded, Selection
 from .onnx import finish, simplify
+from .options import check_suffix
 from .plugin_node import PluginSelect, check_limits
 
 HEADS = ("yolov8-pose", "yolo-nas-pose", "decoded")
@@ -102,6 +103,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     """
     if options.head not in HEADS:
         raise UsageError(f"attaching: got head {options.head!r}, expected one of {', '.join(HEADS)}. Correct it.")
+    check_suffix(output)
     check_writable(output, ExportError)
     proto = _load(source)
     batch, height, width, element = _input_of(proto, source)

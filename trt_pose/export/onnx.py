@@ -23,8 +23,9 @@ from .graph import PoseGraph, assemble
 from .options import (
     DEFAULT_CANDIDATES,
     ExportPlan,
-    check_destination,
     check_quantization,
+    check_steps,
+    check_suffix,
     plan_device,
     plan_exporter,
     plan_input,
@@ -121,7 +122,8 @@ def export_model(
             f" {', '.join(choices)}. Correct it."
         )
     choices.update(postprocessing_kwargs or {})
-    check_destination(output, preprocessing, postprocessing)
+    check_suffix(output)
+    check_steps(preprocessing, postprocessing)
     inputs = plan_input(model, input_image_shape, input_image_channels, input_image_dtype, batch_size, preprocessing)
     anchors = sum((inputs.height // stride) * (inputs.width // stride) for stride in model.strides)
     selection = plan_selection(model, anchors, choices)

@@ -69,10 +69,14 @@ def check_quantization(quantization: str | ExportQuantizationMode | None, extras
         )
 
 
-def check_destination(output: Any, preprocessing: Any, postprocessing: Any) -> None:
-    """Raises UsageError unless the file is an ``.onnx`` and the two steps are True, False or modules."""
+def check_suffix(output: str | Path) -> None:
+    """Raises UsageError unless the file to write is an ``.onnx``."""
     if Path(output).suffix.lower() != ".onnx" and not Path(output).is_dir():
         raise UsageError(f"exporting to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
+
+
+def check_steps(preprocessing: Any, postprocessing: Any) -> None:
+    """Raises UsageError unless the two steps are True, False or modules."""
     for name, value in (("preprocessing", preprocessing), ("postprocessing", postprocessing)):
         if not isinstance(value, (bool, nn.Module)):
             raise UsageError(f"{name}: got {value!r}, expected True, False or a torch module. Correct it.")

@@ -121,7 +121,9 @@ def _read(path: Path) -> dict[str, Any]:
                 " 'processing_params') if k in c}, NEW_PATH)."
             ) from error
         raise CheckpointError(f"loading {path}: not a weights file, or a damaged one. Fetch it again.") from error
-    except Exception as error:  # torch's legacy reader fails on damaged files in every way there is
+    except Exception as error:  # torch's readers fail on damaged files in every way there is
+        if "TorchScript" in str(error):
+            raise CheckpointError(f"loading {path}: a TorchScript archive. Save model.state_dict() instead.") from error
         raise CheckpointError(
             f"loading {path}: not a weights file, or a damaged one ({type(error).__name__}). Fetch it again."
         ) from error
@@ -188,6 +190,8 @@ def _check_keys(model: PoseModel, state: StateDict, name: str, path: Path) -> No
         return
     likely = _likely_model(state)
     hint = f"It looks like {likely}." if likely and likely != name else "Check which model it was trained as."
+    if "backbone.stem.conv.rbr_reparam.weight" in state and "backbone.stem.conv.post_bn.weight" not in state:
+        hint = "It was saved after fuse(): save the state dict before fusing."
     parts = [
         f"{len(keys)} {what} ({_some(keys)})"
         for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
