@@ -30,7 +30,7 @@ test-slow: setup
 
 # On a GPU host: what is skipped elsewhere fails here if it cannot run.
 test-gpu: setup
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[rtx]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[rtx,keypoint-rcnn]'
 	TRT_POSE_REQUIRE_GPU=1 $(BIN)/python -m pytest -m "gpu or tensorrt"
 
 # The plugin library; TENSORRT_INCLUDE_DIR names TensorRT's headers where CMake does not find them.
@@ -38,10 +38,12 @@ plugin: setup
 	$(BIN)/trt-pose plugin build $(if $(TENSORRT_INCLUDE_DIR),--include $(TENSORRT_INCLUDE_DIR))
 
 # The kernel laboratory, on a GPU host: checks and times the variants of the pose NMS kernel.
-lab:
+lab: setup
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[keypoint-rcnn]'
 	mkdir -p build
 	nvcc -std=c++17 -O3 -arch=native -o build/pose_nms_lab plugins/pose_nms/pose_nms_lab.cu
 	build/pose_nms_lab benchmarks/results/pose_nms_lab.md
+	$(BIN)/python benchmarks/pose_nms.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import warnings
 from importlib import resources
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trt_pose import image, models
 from trt_pose.models.yolo_nas import CSP, Body
@@ -27,19 +29,13 @@ TINY = Variant(
 
 
 def pytest_collection_modifyitems(items):
-    required = os.environ.get("TRT_POSE_REQUIRE_GPU") == "1"
+    if os.environ.get("TRT_POSE_REQUIRE_GPU") == "1":
+        return
+    present = {"gpu": torch.cuda.is_available(), "tensorrt": importlib.util.find_spec("tensorrt") is not None}
     for item in items:
-        for marker, module in (("tensorrt", "tensorrt"), ("gpu", "pycuda.driver")):
-            if item.get_closest_marker(marker) and not required and not _importable(module):
+        for marker, here in present.items():
+            if item.get_closest_marker(marker) and not here:
                 item.add_marker(pytest.mark.skip(reason=f"needs {marker}"))
-
-
-def _importable(module):
-    try:
-        __import__(module)
-    except ImportError:
-        return False
-    return True
 
 
 def make_tiny(num_joints=17):

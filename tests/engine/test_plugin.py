@@ -26,6 +26,8 @@ from trt_pose.types import ModelSpec, OutputSpec
 
 from ..conftest import SMALL, make_model, make_tiny
 from ..kernel_on_cpu import KERNEL, PLUGINS
+from ..plugins.test_pose_nms_kernel import people
+from ..reference import pose_nms
 
 
 def installed(name):
@@ -372,35 +374,34 @@ def test_building_needs_its_programs(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_the_kernel_on_a_gpu_equals_numpy():
+@pytest.mark.parametrize("graph", [False, True], ids=["launched", "captured"])
+def test_the_kernel_on_a_gpu_equals_numpy(graph):
     """The NVRTC build of the kernel, launched as the Python plugin launches it."""
-    import pycuda.driver as cuda
+    import torch
 
-    from trt_pose.engine.python_plugin import _BLOCK_THREADS
+    from trt_pose.engine.python_plugin import BLOCK_THREADS
     from trt_pose.runtime.cuda import Kernel
 
-    from ..plugins.test_pose_nms_kernel import people
-    from ..reference import pose_nms
-
-    cuda.init()
-    context = cuda.Device(0).retain_primary_context()
-    context.push()
-    try:
-        kernel = Kernel(KERNEL / "pose_nms_kernel.cuh", "pose_nms")
-        for seed, (batch, anchors, candidates, limit) in enumerate(
-            [(1, 8400, 300, 100), (32, 8400, 1000, 300), (1, 65_536, 4096, 4096), (3, 100, 100, 200)]
-        ):
-            inputs = people(np.random.default_rng(seed), batch, anchors, 17, spread=640)
-            want = pose_nms(*inputs, 0.25, 0.7, candidates, limit)
-            devices = [cuda.to_device(array) for array in (*inputs, *(np.full_like(array, 7) for array in want))]
-            params = KernelParams(*map(int, devices), anchors, 17, min(candidates, anchors), limit, 0.25, 0.7)
-            kernel.launch(batch, _BLOCK_THREADS, params, 0)
-            for expected, device in zip(want, devices[3:], strict=True):
-                found = np.empty_like(expected)
-                cuda.memcpy_dtoh(found, device)
-                np.testing.assert_array_equal(expected, found)
-    finally:
-        context.pop()
+    kernel = Kernel(KERNEL / "pose_nms_kernel.cuh", "pose_nms")
+    cases = [(1, 8400, 300, 100), (32, 8400, 1000, 300), (1, 65_536, 4096, 4096), (3, 100, 100, 200)]
+    for seed, (batch, anchors, candidates, limit) in enumerate(cases):
+        inputs = people(np.random.default_rng(seed), batch, anchors, 17, spread=640)
+        want = pose_nms(*inputs, 0.25, 0.7, candidates, limit)
+        arrays = [torch.from_numpy(array).cuda() for array in (*inputs, *(np.full_like(array, 7) for array in want))]
+        params = KernelParams(
+            *(array.data_ptr() for array in arrays), anchors, 17, min(candidates, anchors), limit, 0.25, 0.7
+        )
+        kernel.launch(batch, BLOCK_THREADS, params, torch.cuda.current_stream().cuda_stream)
+        if graph:
+            captured = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(captured):
+                kernel.launch(batch, BLOCK_THREADS, params, torch.cuda.current_stream().cuda_stream)
+            for array in arrays[3:]:
+                array.fill_(9)
+            captured.replay()
+        torch.cuda.synchronize()
+        for expected, found in zip(want, arrays[3:], strict=True):
+            np.testing.assert_array_equal(expected, found.cpu().numpy())
 
 
 def test_plugins_readme_names_the_attributes():

@@ -18,7 +18,7 @@ import numpy as np
 from ..pose_nms import NAME, NAMESPACE, VERSION, PoseNmsFields, check_shapes
 from ..runtime.cuda import Kernel
 
-_BLOCK_THREADS = 1024  # kBlockThreads of the kernel
+BLOCK_THREADS = 1024  # kBlockThreads of the kernel
 
 
 class KernelParams(ctypes.Structure):
@@ -112,7 +112,7 @@ class PluginMethods:
             min(self.fields.num_pre_nms_predictions, anchors), self.fields.max_output_boxes,
             self.fields.score_threshold, self.fields.iou_threshold,
         )  # fmt: skip
-        self.kernel.launch(batch, _BLOCK_THREADS, params, stream)
+        self.kernel.launch(batch, BLOCK_THREADS, params, stream)
 
 
 def make_creator(trt: Any) -> Any:
