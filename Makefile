@@ -41,7 +41,7 @@ plugin: setup
 lab: setup
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[keypoint-rcnn]'
 	mkdir -p build
-	nvcc -std=c++17 -O3 -arch=native -o build/pose_nms_lab plugins/pose_nms/pose_nms_lab.cu
+	nvcc -std=c++17 -O3 -arch=native -Xcompiler=-ffp-contract=off -o build/pose_nms_lab plugins/pose_nms/pose_nms_lab.cu
 	build/pose_nms_lab benchmarks/results/pose_nms_lab.md
 	$(BIN)/python benchmarks/pose_nms.py
 

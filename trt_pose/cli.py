@@ -243,6 +243,25 @@ def inspect(file: Annotated[Path, typer.Argument(help="An exported .onnx file.")
         _table(("operator", "nodes"), [(name, str(count)) for name, count in found.operators.items()])
 
 
+@app.command()
+def doctor(
+    file: Annotated[Path | None, typer.Argument(help="An .onnx file to look at, too.")] = None, json: Json = False
+) -> None:
+    """Say what is installed, what works, and whether a file will; exit 1 when something is wrong."""
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    findings = examine(file)
+    if json:
+        print(jsonlib.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        marks = {True: "ok", False: "WRONG", None: "-"}
+        _table(("", "what", "found"), [(marks[item.fine], item.what, item.detail) for item in findings])
+    if any(item.fine is False for item in findings):
+        raise typer.Exit(1)
+
+
 def _print_poses(result: PoseResult) -> None:
     rows = []
     for number, pose in enumerate(result.poses):

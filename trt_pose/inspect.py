@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .errors import RunnerError
 from .runtime.base import TensorInfo
-from .types import ModelSpec
+from .types import METADATA_KEY, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,32 @@ class Inspection:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
+
+
+def describe_file(path: str | Path) -> ModelSpec:
+    """The description inside an ``.onnx`` file, whoever will run it.
+
+    Raises:
+        RunnerError: it is missing, damaged or foreign.
+    """
+    try:
+        return inspect(path).spec
+    except RunnerError as error:
+        return _read_metadata(Path(path), error)
+
+
+def _read_metadata(path: Path, refusal: RunnerError) -> ModelSpec:
+    """The description of a file ONNX Runtime does not open: one with a plugin node, if the onnx package can read it."""
+    try:
+        import onnx
+
+        model = onnx.load(path, load_external_data=False)
+    except Exception:
+        raise refusal from None
+    found = [item.value for item in model.metadata_props if item.key == METADATA_KEY]
+    if not found:
+        raise refusal
+    return ModelSpec.from_json(found[0], path)
 
 
 def inspect(path: str | Path) -> Inspection:

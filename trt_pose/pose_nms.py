@@ -47,8 +47,12 @@ class PoseNmsFields:
 def check_shapes(shapes: list[list[int]]) -> None:
     """Raises UsageError unless the inputs are boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3); -1 is unknown."""
     boxes, scores, joints = shapes
-    right = len(boxes) == len(scores) == 3 and len(joints) == 4 and boxes[2] == 4 and scores[2] == 1 and joints[3] == 3
-    if not right or boxes[1] != scores[1] or boxes[1] != joints[1]:
+    right = (len(boxes), len(scores), len(joints)) == (3, 3, 4)
+    right = right and _agree(boxes[2], 4) and _agree(scores[2], 1) and _agree(joints[3], 3)
+    for axis in (0, 1) if right else ():  # batch and anchors
+        sizes = {shape[axis] for shape in shapes} - {-1}
+        right = right and len(sizes) <= 1
+    if not right:
         raise UsageError(
             f"{NAME}: got boxes {boxes}, scores {scores}, joints {joints}, expected (B, A, 4), (B, A, 1), (B, A, J, 3)."
             " Export the model again."
@@ -58,3 +62,7 @@ def check_shapes(shapes: list[list[int]]) -> None:
             f"{NAME}: got {boxes[1]} anchors and {joints[2]} joints, it takes {MAX_ANCHORS} and {MAX_JOINTS} at most."
             " Use a smaller input."
         )
+
+
+def _agree(size: int, wanted: int) -> bool:
+    return size in (wanted, -1)

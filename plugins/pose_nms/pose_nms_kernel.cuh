@@ -1,5 +1,7 @@
 // PoseNMS_TRT, the kernel: greedy non-maximum suppression of one image per block, joints following their boxes.
 //
+// Its logic is proven on the CPU, bit for bit; no GPU has run it yet (plugins/README.md).
+//
 // What it computes is specified in plugins/README.md. The file is plain CUDA C++17 without any include, so that nvcc,
 // NVRTC and, through cpu/cuda_on_cpu.hpp, g++ compile the very same lines.
 //

@@ -1,6 +1,6 @@
 // The laboratory: reference -> kernel -> check -> timing, per variant of the block size, on the GPU at hand.
 //
-//   nvcc -std=c++17 -O3 -arch=native -o pose_nms_lab pose_nms_lab.cu && ./pose_nms_lab [RESULT.md]
+//   nvcc -std=c++17 -O3 -arch=native -Xcompiler=-ffp-contract=off -o pose_nms_lab pose_nms_lab.cu && ./pose_nms_lab [RESULT.md]
 //
 // Exit code 1 when a variant differs from the C++ reference in any bit; the table is written only when all agree.
 #include <algorithm>

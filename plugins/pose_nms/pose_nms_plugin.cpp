@@ -1,5 +1,7 @@
 // PoseNMS_TRT as a TensorRT plugin: the shell around pose_nms_kernel.cuh. Compiled as CUDA.
 //
+// Loads into the registries of TensorRT 10.16, 11.4 and RTX 1.7; no TensorRT runtime has called its enqueue yet.
+//
 // One binary serves TensorRT 10.3 to 11.x and TensorRT-RTX: it uses the V3 interfaces alone, links no TensorRT library
 // (libraries find it through getCreators), no logger and no registration macro, and carries its CUDA runtime inside.
 #include <NvInferRuntime.h>
@@ -90,10 +92,14 @@ Attributes readAttributes(const PluginFieldCollection& fields) {
     return read;
 }
 
-// -1 stands for a dimension that is not known yet; the batch may be anything.
+// -1 stands for a dimension that is not known yet, as while the engine is built.
 void checkShapes(const nvinfer1::Dims& boxes, const nvinfer1::Dims& scores, const nvinfer1::Dims& joints) {
-    const bool shaped = boxes.nbDims == 3 && scores.nbDims == 3 && joints.nbDims == 4 && boxes.d[2] == 4 &&
-                        scores.d[2] == 1 && joints.d[3] == 3 && boxes.d[1] == scores.d[1] && boxes.d[1] == joints.d[1];
+    const auto agree = [](int64_t a, int64_t b) { return a == b || a == -1 || b == -1; };
+    bool shaped = boxes.nbDims == 3 && scores.nbDims == 3 && joints.nbDims == 4 && agree(boxes.d[2], 4) &&
+                  agree(scores.d[2], 1) && agree(joints.d[3], 3);
+    for (int axis = 0; shaped && axis < 2; ++axis)  // batch and anchors
+        shaped = agree(boxes.d[axis], scores.d[axis]) && agree(boxes.d[axis], joints.d[axis]) &&
+                 agree(scores.d[axis], joints.d[axis]);
     if (!shaped) refuse("inputs must be boxes (B, A, 4), scores (B, A, 1) and joints (B, A, J, 3)");
     if (boxes.d[1] > kMaxAnchors || joints.d[2] > kMaxJoints) refuse("at most 65536 anchors and 256 joints");
 }
@@ -190,8 +196,9 @@ public:
                 static_cast<float*>(out[2]), static_cast<float*>(out[3]), anchors, static_cast<int>(joints.d[2]),
                 attributes_.numPreNmsPredictions < anchors ? attributes_.numPreNmsPredictions : anchors,
                 attributes_.maxOutputBoxes, attributes_.scoreThreshold, attributes_.iouThreshold};
+            if (joints.d[0] == 0) return 0;  // no images; CUDA refuses an empty grid
             poseNms<kBlockThreads><<<static_cast<unsigned>(joints.d[0]), kBlockThreads, 0, stream>>>(params);
-            const cudaError_t error = cudaPeekAtLastError();
+            const cudaError_t error = cudaGetLastError();  // and clears it: the next launch is not to blame for this one
             if (error != cudaSuccess) refuse(cudaGetErrorString(error));
             return 0;
         });

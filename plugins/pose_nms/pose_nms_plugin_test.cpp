@@ -160,6 +160,13 @@ void testShapes(IPluginV3OneBuild& build, IPluginV3OneRuntime& runtime) {
     CHECK(accepts(tensors(64, 65536, 256)));
     CHECK(!accepts(tensors(1, 65537)));
     CHECK(!accepts(tensors(1, 100, 257)));
+    auto unknown = tensors(-1);
+    unknown[0].desc.dims.d[1] = -1;
+    unknown[0].desc.dims.d[2] = -1;
+    CHECK(accepts(unknown));
+    auto batches = tensors();
+    batches[0].desc.dims.d[0] = 1;
+    CHECK(!accepts(batches));
     auto boxes = tensors();
     boxes[0].desc.dims.d[2] = 5;
     CHECK(!accepts(boxes));

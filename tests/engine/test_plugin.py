@@ -65,6 +65,9 @@ BUILD = textwrap.dedent(
         profile, rest = builder.create_optimization_profile(), list(network.get_input(0).shape)[1:]
         profile.set_shape(network.get_input(0).name, [1, *rest], [4, *rest], [8, *rest])
         config.add_optimization_profile(profile)
+    from trt_pose.engine.python_plugin import take_error
+
+    found["reason"] = str(take_error())
     engine = builder.build_serialized_network(network, config) if found["parsed"] else None
     found["bytes"] = engine.nbytes if engine is not None else 0
     print(json.dumps(found))
@@ -129,9 +132,10 @@ def test_a_bad_attribute_is_refused_by_the_creator(tiny, tmp_path):
             if attribute.name == "iou_threshold":
                 attribute.f = 7.0
     onnx.save(model, tmp_path / "bad.onnx")
-    found = run_child(BUILD, tmp_path / "bad.onnx")
+    found = run_child(BUILD, tmp_path / "bad.onnx", TRT_POSE_PLUGINS="python")
     assert not found["parsed"]
     assert found["errors"]
+    assert "iou_threshold is 7" in found["reason"]  # what TensorRT only calls a failed creator
 
 
 @needs_rtx
@@ -205,7 +209,7 @@ class Registry:
     """A registry without the operator, whatever is loaded."""
 
     def load_library(self, path):
-        return object()
+        return None if "foreign" in path else object()
 
     def get_creator(self, *_):
         return None
@@ -223,9 +227,10 @@ def test_libraries_that_do_not_serve(tmp_path, monkeypatch):
     monkeypatch.setenv("TRT_POSE_PLUGINS", str(tmp_path / "elsewhere.so"))
     with pytest.raises(EngineError, match=r"there is no .*elsewhere\.so"):
         load_plugins(flavor)
-    (tmp_path / "other.so").write_bytes(b"")
-    with pytest.raises(EngineError, match="has no PoseNMS_TRT version 1"):
-        load_plugins(flavor, tmp_path / "other.so")
+    for name in ("other.so", "foreign.so"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(EngineError, match="has no PoseNMS_TRT version 1"):
+            load_plugins(flavor, tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +256,14 @@ def test_attributes_out_of_range(change):
         [[1, 8, 5], [1, 8, 1], [1, 8, 2, 3]], [[1, 8, 4], [1, 9, 1], [1, 8, 2, 3]],
         [[1, 8, 4], [1, 8, 2], [1, 8, 2, 3]],
         [[1, 8, 4], [1, 8, 1], [1, 8, 2, 2]], [[1, 8, 4], [1, 8, 1], [1, 8, 6]], [[8, 4], [8, 1], [8, 2, 3]],
+        [[1, 8, 4], [4, 8, 1], [4, 8, 2, 3]],
         [[1, 70_000, 4], [1, 70_000, 1], [1, 70_000, 2, 3]], [[1, 8, 4], [1, 8, 1], [1, 8, 300, 3]],
     ],
     ids=str,
 )  # fmt: skip
 def test_shapes_the_operator_does_not_take(shapes):
     check_shapes([[-1, 8, 4], [-1, 8, 1], [-1, 8, 2, 3]])
+    check_shapes([[-1, -1, -1], [2, 8, 1], [2, -1, -1, 3]])
     with pytest.raises(UsageError):
         check_shapes(shapes)
 
@@ -290,6 +297,17 @@ def test_nvrtc_complaints_are_one_sentence(tmp_path, monkeypatch):
         assert "\n" not in str(caught.value)
 
 
+def test_a_missing_nvrtc_is_named(monkeypatch, tmp_path):
+    from trt_pose.runtime import cuda
+
+    def missing():
+        raise RuntimeError("libnvrtc.so not found")
+
+    monkeypatch.setattr(cuda, "_bindings", lambda part: type("nvrtc", (), {"nvrtcVersion": staticmethod(missing)}))
+    with pytest.raises(MissingDependencyError, match="NVRTC"):
+        compile_kernel(KERNEL / "pose_nms_kernel.cuh", "sm_90")
+
+
 def test_the_package_ships_the_kernel():
     from importlib import resources
 
@@ -306,6 +324,51 @@ def test_python_and_cuda_agree_on_the_parameters():
     assert [field.lower() for field in fields] == ours
 
 
+ORDERS = textwrap.dedent(
+    """
+    import json, sys
+    from trt_pose import EngineError
+    from trt_pose.engine.flavor import find_flavor
+    from trt_pose.engine.plugin import load_plugins
+
+    flavor, found = find_flavor("tensorrt_rtx"), []
+    for step in sys.argv[1:]:
+        try:
+            if step.startswith("registry:"):
+                flavor.module.get_plugin_registry().load_library(step.removeprefix("registry:"))
+            else:
+                found.append(load_plugins(flavor, step or None).kind)
+        except EngineError as error:
+            found.append(str(error))
+    print(json.dumps(found))
+    """
+)
+
+
+@needs_rtx
+def test_the_operator_is_registered_once():
+    first, again, other = run_child(ORDERS, "python", "", "/no/such.so", TRT_POSE_PLUGINS="")
+    assert (first, again) == ("python", "python")
+    assert "is registered in this process already" in other
+
+
+@needs_headers
+@needs_rtx
+def test_a_library_is_registered_once(library):
+    same = run_child(ORDERS, library, library, "", "python", TRT_POSE_PLUGINS="")
+    assert same[:3] == ["library", "library", "library"]
+    assert "registered in this process already" in same[3]
+    assert run_child(ORDERS, f"registry:{library}", "", TRT_POSE_PLUGINS="") == ["existing"]
+
+
+@needs_rtx
+def test_a_library_that_is_found_but_does_not_load_gives_way(tmp_path):
+    if (PLUGINS / "build" / "libtrt_pose_plugins.so").exists():
+        pytest.skip("the library built in this checkout is found first")
+    (tmp_path / "libtrt_pose_plugins.so").write_bytes(b"no library")
+    assert run_child(ORDERS, "", TRT_POSE_PLUGINS="", LD_LIBRARY_PATH=str(tmp_path)) == ["python"]
+
+
 LOAD = textwrap.dedent(
     """
     import importlib, json, sys
@@ -319,9 +382,9 @@ LOAD = textwrap.dedent(
 
 
 @pytest.fixture(scope="session")
-def library():
+def library(tmp_path_factory):
     """The plugin library, from the headers of TENSORRT_INCLUDE_DIR, for one architecture to be quick."""
-    return build_plugin(Path(os.environ["TENSORRT_INCLUDE_DIR"]), "90-real")
+    return build_plugin(Path(os.environ["TENSORRT_INCLUDE_DIR"]), "90-real", tmp_path_factory.mktemp("plugin"))
 
 
 @needs_headers

@@ -58,15 +58,16 @@ class Decoded(torch.nn.Module):
 OUTPUTS = {"yolov8-pose": ["output0"], "decoded": ["b", "s", "j"], "yolo-nas-pose": ["b", "s", "xy", "c"]}
 
 
-def write(path, head, dynamic=False, opset=17, size=SIZE):
+def write(path, head, dynamic=False, opset=17, size=SIZE, image="images", outputs=None, weights_as_inputs=False):
     model = Ultralytics() if head == "yolov8-pose" else Decoded(apart=head == "yolo-nas-pose")
-    names = ["images", *OUTPUTS[head]]
+    names = [image, *(outputs or OUTPUTS[head])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model.eval(), (torch.zeros(2 if dynamic else 1, 3, size, size),), path, dynamo=False, opset_version=opset,
             input_names=names[:1], output_names=names[1:],
             dynamic_axes={name: {0: "n"} for name in names} if dynamic else None,
+            keep_initializers_as_inputs=weights_as_inputs,
         )  # fmt: skip
     return path
 
@@ -124,10 +125,46 @@ def test_the_file_predicts_with_its_own_letterbox(tmp_path, photograph):
         assert len(predictor.predict(wide).poses.joints[0]) == 17
 
 
-def test_a_float_input_may_stay(tmp_path):
-    write(tmp_path / "their.onnx", "yolov8-pose")
-    spec = attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(uint8_input=False))
+@pytest.mark.parametrize("image", ["images", "input"])
+def test_a_float_input_may_stay(tmp_path, rng, image):
+    write(tmp_path / "their.onnx", "yolov8-pose", image=image)
+    options = AttachOptions(uint8_input=False, selection=Selection(0.4, 0.5, 80, 20))
+    spec = attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", options)
     assert (spec.input.dtype, spec.input.normalized_in_graph) == ("float32", False)
+    pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)
+    with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
+        found = runner.run({"input": pixels.astype(np.float32) / np.float32(255)})
+    assert found["num_predictions"][0, 0] == reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20)[0][0, 0] > 0
+
+
+@pytest.mark.parametrize("target", ExportTargetBackend)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image": "input"},
+        {"image": "input", "outputs": ["num_predictions"]},
+        {"image": "tail/in0", "outputs": ["pred_boxes"]},
+        {"weights_as_inputs": True},
+    ],
+    ids=["input", "our names", "inner names", "weights as inputs"],
+)
+def test_names_that_are_also_ours(tmp_path, target, options):
+    write(tmp_path / "their.onnx", "yolov8-pose", **options)
+    attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(target=target))
+    model = onnx.load(tmp_path / "ours.onnx")
+    assert [item.name for item in model.graph.input] == ["input"]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    if target is ExportTargetBackend.ONNXRUNTIME:
+        with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
+            runner.run({"input": np.zeros((1, 3, SIZE, SIZE), np.uint8)})
+
+
+def test_a_file_with_our_plugin_inside_already(tmp_path):
+    write(tmp_path / "their.onnx", "yolov8-pose")
+    model = onnx.load(tmp_path / "their.onnx")
+    model.opset_import.append(onnx.helper.make_opsetid("TRT", 2))
+    onnx.save(model, tmp_path / "their.onnx")
+    attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(target=ExportTargetBackend.TENSORRT))
 
 
 def test_tensors_by_name(tmp_path):

@@ -96,6 +96,7 @@ def test_torch_computes_the_operator(tiny, flat):
     boxes = np.concatenate([corner, corner + rng.uniform(1, 60, (2, 80, 2))], axis=2).astype(np.float32)
     scores = (np.round(rng.uniform(0, 1, (2, 80, 1)) * 10) / 10).astype(np.float32)
     scores[0, :7] = np.nan
+    scores[1, 5] = np.inf
     joints = rng.normal(size=(2, 80, 3, 3)).astype(np.float32)
     chosen = Selection(0.3, 0.4, 50, 30, flat)
     outputs = PluginSelect(chosen, 2, 3)(tuple(map(torch.from_numpy, (boxes, scores, joints))))

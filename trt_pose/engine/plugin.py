@@ -24,7 +24,12 @@ LIBRARY_VARIABLE = "TRT_POSE_PLUGINS"
 
 @dataclass(frozen=True)
 class LoadedPlugin:
-    """How the operator came into this process: ``library`` or ``python``, from where, operator version."""
+    """How the operator came into this process.
+
+    Attributes:
+        kind: ``library``, ``python``, or ``existing`` when somebody else registered it.
+        path: of the library or module. version: of the operator.
+    """
 
     kind: str
     path: str
@@ -60,20 +65,23 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
         EngineError: a named library is missing, does not load, or lacks the operator.
     """
     registry = flavor.module.get_plugin_registry()
-    key = id(registry)
-    if key in _loaded and library is None:
-        return _loaded[key]
-    named = library or os.environ.get(LIBRARY_VARIABLE)
-    found: LoadedPlugin | None = None
-    if named and str(named) != "python":
-        found = _load_library(registry, Path(named))
-        if found is None:
-            raise EngineError(f"loading plugins: there is no {named}. Build it with make plugin, or correct the path.")
-    elif not named:
-        found = next((loaded for path in _places() if (loaded := _load_library(registry, path))), None)
-    if found is None:
-        found = _register_python(registry, flavor.module)
-    _loaded[key] = found
+    wanted = str(library or os.environ.get(LIBRARY_VARIABLE) or "")
+    if registry.get_creator(NAME, VERSION, NAMESPACE) is not None:
+        found = _loaded.get(id(registry), LoadedPlugin("existing", "this process"))
+        if wanted and wanted != found.kind and Path(wanted).resolve() != Path(found.path).resolve():
+            raise EngineError(
+                f"loading plugins: {wanted} was asked for, but {found} is registered in this process already."
+                " Ask for it first, or in a new process."
+            )
+        return found
+    if wanted and wanted != "python":
+        found = _load_library(registry, Path(wanted))
+    else:
+        places = () if wanted else (path for path in _places() if path.exists())
+        found = next(filter(None, (_try_library(registry, path) for path in places)), None) or _register_python(
+            registry, flavor.module
+        )
+    _loaded[id(registry)] = found
     return found
 
 
@@ -89,15 +97,23 @@ def _places() -> Iterator[Path]:
         yield Path(folder) / LIBRARY
 
 
-def _load_library(registry: Any, path: Path) -> LoadedPlugin | None:
+def _load_library(registry: Any, path: Path) -> LoadedPlugin:
     if not path.exists():
-        return None
+        raise EngineError(f"loading plugins: there is no {path}. Build it with make plugin, or correct the path.")
     if registry.load_library(str(path)) is None or registry.get_creator(NAME, VERSION, NAMESPACE) is None:
         raise EngineError(
             f"loading plugins: {path} does not load into this TensorRT or has no {NAME} version {VERSION}."
             " Build it again with make plugin."
         )
     return LoadedPlugin("library", str(path))
+
+
+def _try_library(registry: Any, path: Path) -> LoadedPlugin | None:
+    """A library that was found, not asked for: where it does not serve, the Python plugin does."""
+    try:
+        return _load_library(registry, path)
+    except EngineError:
+        return None
 
 
 def _register_python(registry: Any, trt: Any) -> LoadedPlugin:

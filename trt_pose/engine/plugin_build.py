@@ -13,12 +13,14 @@ from .plugin import LIBRARY
 _SOURCES = Path(__file__).resolve().parent.parent.parent / "plugins"
 
 
-def build_plugin(include: Path | None = None, architectures: str | None = None) -> Path:
-    """Builds ``plugins/build/libtrt_pose_plugins.so``, where :func:`load_plugins` finds it.
+def build_plugin(
+    include: Path | None = None, architectures: str | None = None, folder: Path = _SOURCES / "build"
+) -> Path:
+    """Builds libtrt_pose_plugins.so in ``folder``; by default where :func:`load_plugins` finds it.
 
     Args:
         include: the folder of NvInferRuntimePlugin.h; None lets CMake search (``TENSORRT_INCLUDE_DIR``, the system).
-        architectures: CMake's list of GPUs; None builds for Turing to Blackwell.
+        architectures: CMake's list of GPUs; None builds for Turing and all that follow.
 
     Raises:
         MissingDependencyError: no CMake or no nvcc. EngineError: no sources, no headers, or the compiler's complaint.
@@ -31,8 +33,9 @@ def build_plugin(include: Path | None = None, architectures: str | None = None) 
     for program, what in (("cmake", "pip install cmake"), ("nvcc", "the CUDA toolkit (cuda-nvcc)")):
         if shutil.which(program) is None:
             raise MissingDependencyError(f"building the plugin: {program} is not on the path. Install {what}.")
-    folder = _SOURCES / "build"
-    configure = ["cmake", "-S", str(_SOURCES), "-B", str(folder)]
+    # Said in full each time: what an earlier build was asked for must not linger in CMake's cache.
+    gpus = f"-DTRT_POSE_ARCHITECTURES={architectures or ''}"
+    configure = ["cmake", "-S", str(_SOURCES), "-B", str(folder), gpus]
     if include is not None:
         configure.append(f"-DTensorRT_INCLUDE_DIR={include.resolve()}")
         if not (include / "NvInferRuntimePlugin.h").exists():
@@ -40,8 +43,6 @@ def build_plugin(include: Path | None = None, architectures: str | None = None) 
                 f"building the plugin: {include} has no NvInferRuntimePlugin.h. Name the include folder of"
                 " TensorRT 10.0 or newer."
             )
-    if architectures is not None:
-        configure.append(f"-DTRT_POSE_ARCHITECTURES={architectures}")
     with step("compiling the plugin"):
         _run(configure)
         _run(["cmake", "--build", str(folder)])

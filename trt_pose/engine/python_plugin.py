@@ -8,10 +8,11 @@ Works in TensorRT 10.3 to 11.x and TensorRT-RTX; the specification is plugins/RE
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -50,6 +51,30 @@ _ATTRIBUTES = {
 }
 
 
+# TensorRT turns an exception in a callback into a failure without a reason: whoever called TensorRT finds it here.
+_errors: list[Exception] = []
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def take_error() -> Exception | None:
+    """The first exception raised in a callback since the last call, if any."""
+    first = _errors[0] if _errors else None
+    _errors.clear()
+    return first
+
+
+def _recorded(method: _Method) -> _Method:
+    @functools.wraps(method)
+    def record(*arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except Exception as error:
+            _errors.append(error)
+            raise
+
+    return cast(_Method, record)
+
+
 class PluginMethods:
     """What TensorRT calls on a plugin.
 
@@ -74,6 +99,7 @@ class PluginMethods:
         kinds = self.trt.DataType
         return [kinds.INT32, kinds.FLOAT, kinds.FLOAT, kinds.FLOAT]
 
+    @_recorded
     def get_output_shapes(self, inputs: Any, _shape_inputs: Any, builder: Any) -> list[Any]:
         batch, joint_count = inputs[0][0], inputs[2][2]
         limit = builder.constant(self.fields.max_output_boxes)
@@ -86,9 +112,11 @@ class PluginMethods:
         description = tensors[place].desc
         return bool(description.format == self.trt.TensorFormat.LINEAR and description.type == wanted)
 
+    @_recorded
     def configure_plugin(self, inputs: Any, _outputs: Any) -> None:
         check_shapes([list(tensor.desc.dims) for tensor in inputs])
 
+    @_recorded
     def on_shape_change(self, inputs: Any, _outputs: Any) -> None:
         check_shapes([list(tensor.dims) for tensor in inputs])
 
@@ -103,6 +131,7 @@ class PluginMethods:
     def set_tactic(self, _tactic: int) -> None:
         pass
 
+    @_recorded
     def enqueue(
         self, inputs: Any, _outputs: Any, addresses: Any, out_addresses: Any, _workspace: int, stream: int
     ) -> None:
@@ -112,7 +141,8 @@ class PluginMethods:
             min(self.fields.num_pre_nms_predictions, anchors), self.fields.max_output_boxes,
             self.fields.score_threshold, self.fields.iou_threshold,
         )  # fmt: skip
-        self.kernel.launch(batch, BLOCK_THREADS, params, stream)
+        if batch:  # CUDA refuses an empty grid
+            self.kernel.launch(batch, BLOCK_THREADS, params, stream)
 
 
 def make_creator(trt: Any) -> Any:
@@ -136,15 +166,10 @@ def make_creator(trt: Any) -> Any:
             self.field_names = field_collection(
                 trt, {name: np.array([], kind) for name, (_, kind) in _ATTRIBUTES.items()}
             )
-            self.error: Exception | None = None
 
+        @_recorded
         def create_plugin(self, _name: str, fields: Any, _phase: Any) -> Any:
-            # TensorRT turns an exception in here into "creator failed": a builder finds the reason in `error`.
-            try:
-                return PoseNmsPlugin(PoseNmsFields.from_values(read_fields(fields)))
-            except Exception as error:
-                self.error = error
-                raise
+            return PoseNmsPlugin(PoseNmsFields.from_values(read_fields(fields)))
 
     return PoseNmsCreator()
 

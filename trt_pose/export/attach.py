@@ -27,10 +27,11 @@ from ..types import ExportTargetBackend, InputSpec, ModelSpec, Normalization, Ou
 from .graph import Normalize, SelectDecoded, Selection
 from .onnx import finish, simplify
 from .options import check_suffix
-from .plugin_node import PluginSelect, check_limits
+from .plugin_node import DOMAIN, PluginSelect, check_limits
 
 HEADS = ("yolov8-pose", "yolo-nas-pose", "decoded")
-_PREFIX = "trt_pose/"
+# Names of the file and of the two parts put around it, so that none can meet another.
+_THEIRS, _FRONT, _TAIL = "model/", "front/", "tail/"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     check_writable(output, ExportError)
     proto = _load(source)
     batch, height, width, element = _input_of(proto, source)
-    names = list(options.tensors or [item.name for item in proto.graph.output])
+    named = [_THEIRS + name for name in options.tensors or ()]
+    names = named or [item.name for item in proto.graph.output]
     shapes = _output_shapes(proto, names, source, options.head, batch)
     anchors, joints = _sizes(options.head, shapes, names, source)
     chosen = options.selection
@@ -117,9 +119,11 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         check_limits(chosen, anchors, joints)
     spec = _describe(Path(source), options, chosen, (batch, height, width, element), joints)
     with step("attaching"):
-        merged = _merge_tail(proto, names, shapes, spec, options, chosen)
-        if options.uint8_input and element == "float32":
-            merged = _merge_front(merged, spec)
+        try:
+            merged = _merge_tail(proto, names, shapes, spec, options, chosen)
+            merged = _merge_front(merged, spec, element)
+        except ValueError as error:  # of onnx.compose
+            raise ExportError(f"attaching to {source}: the parts do not join: {error}. Please report this.") from error
         merged = simplify(merged)
         finish(merged, spec)
     write_atomically(output, lambda target: onnx.save(merged, target, format="protobuf"), ExportError)
@@ -127,19 +131,27 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
 
 
 def _load(source: str | Path) -> onnx.ModelProto:
+    """The file with shapes, its names set apart by a prefix, and weights no longer listed among the inputs."""
     path = Path(source)
     if not path.is_file():
         raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
     try:
         proto = onnx.load(path)
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        weights = {item.name for item in proto.graph.initializer}
+        images = [item for item in proto.graph.input if item.name not in weights]
+        del proto.graph.input[:]
+        proto.graph.input.extend(images)
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        for entry in proto.opset_import:
+            if entry.domain == DOMAIN:  # of a plugin it may hold already; the versions say nothing to TensorRT
+                entry.version = 1
+        return onnx.compose.add_prefix(proto, _THEIRS)
     except Exception as error:  # protobuf's, onnx's and the file system's have no common base
         raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
 
 
 def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
-    weights = {item.name for item in proto.graph.initializer}
-    inputs = [item for item in proto.graph.input if item.name not in weights]
+    inputs = list(proto.graph.input)
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
     kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
     element = kinds.get(inputs[0].type.tensor_type.elem_type) if inputs else None
@@ -151,8 +163,13 @@ def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, i
     return shape[0], shape[2], shape[3], element
 
 
+def _own(name: str) -> str:
+    """The name as the file has it."""
+    return name.removeprefix(_THEIRS)
+
+
 def _shape(item: onnx.ValueInfoProto) -> list[int | None]:
-    return [dim.dim_value or None for dim in item.type.tensor_type.shape.dim]
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in item.type.tensor_type.shape.dim]
 
 
 def _output_shapes(
@@ -162,16 +179,23 @@ def _output_shapes(
     missing = [name for name in names if name not in known]
     wanted = {"yolov8-pose": 1, "yolo-nas-pose": 4, "decoded": 3}[head]
     if missing or len(names) != wanted:
-        have = ", ".join(item.name for item in proto.graph.output)
+        have = ", ".join(_own(item.name) for item in proto.graph.output)
         raise ExportError(
-            f"attaching to {source}: head {head} takes {wanted} tensors, got {', '.join(names)}; the file's outputs are"
-            f" {have}. Name the tensors."
+            f"attaching to {source}: head {head} takes {wanted} tensors, got {', '.join(map(_own, names))}; the file's"
+            f" outputs are {have}. Name the tensors."
         )
     shapes = []
     for name in names:
+        if known[name][:1] != [batch]:
+            raise ExportError(
+                f"attaching to {source}: {_own(name)} has batch {known[name][:1]}, the image input {batch}. Export the"
+                " file with one batch size throughout."
+            )
         shape = [batch or 2, *known[name][1:]]
         if any(size is None for size in shape):
-            raise ExportError(f"attaching to {source}: the shape of {name} is not fixed. Export it with a fixed size.")
+            raise ExportError(
+                f"attaching to {source}: the shape of {_own(name)} is not fixed. Export it with a fixed size."
+            )
         shapes.append([int(size) for size in shape if size is not None])
     return shapes
 
@@ -190,7 +214,7 @@ def _sizes(head: str, shapes: list[list[int]], names: list[str], source: str | P
         joints = points[2] if right else 0
         right = right and (head == "decoded" or shapes[3][1:] == [anchors, joints])
     if not right:
-        listed = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+        listed = ", ".join(f"{_own(name)} {shape}" for name, shape in zip(names, shapes, strict=True))
         raise ExportError(f"attaching to {source}: {listed} is not what head {head} gives. Choose another head.")
     return anchors, joints
 
@@ -232,7 +256,7 @@ def _merge_tail(
     joints = spec.skeleton.num_joints
     plugin = options.target is ExportTargetBackend.TENSORRT
     select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
-    inputs = [f"{_PREFIX}in{index}" for index in range(len(names))]
+    inputs = [f"{_TAIL}in{index}" for index in range(len(names))]
     tail = _trace(
         _Tail(_HEAD_MODULES[options.head](), select),
         [torch.rand(shape) for shape in shapes],
@@ -240,6 +264,7 @@ def _merge_tail(
         list(spec.output.names),
         proto,
         spec,
+        _TAIL,
     )
     # Every output the tail does not take is dropped: nothing dangles behind the predictions.
     merged = onnx.compose.merge_models(
@@ -250,18 +275,15 @@ def _merge_tail(
     )
 
 
-def _merge_front(proto: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """Puts the photometric step before the network: the file then takes uint8 RGB images."""
-    name = proto.graph.input[0].name
+def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.ModelProto:
+    """Names the input ``input``; where the file takes floats and images are wanted, adds the photometric step."""
+    converts = spec.input.dtype == "uint8" and element == "float32"
+    module: nn.Module = Normalize(spec.input.normalization) if converts else nn.Identity()
     shape = (spec.input.batch or 2, 3, spec.input.height, spec.input.width)
-    front = _trace(
-        Normalize(spec.input.normalization), [torch.zeros(shape, dtype=torch.uint8)], [spec.input.name],
-        [f"{_PREFIX}pixels"], proto, spec,
-    )  # fmt: skip
-    if name == spec.input.name:  # two tensors of one name: the network's own is renamed
-        proto = onnx.compose.add_prefix(proto, _PREFIX, rename_outputs=False, rename_nodes=False)
-        name = _PREFIX + name
-    return onnx.compose.merge_models(front, proto, io_map=[(f"{_PREFIX}pixels", name)])
+    example = torch.zeros(shape, dtype=torch.uint8 if spec.input.dtype == "uint8" else torch.float32)
+    pixels = f"{_FRONT}pixels"
+    front = _trace(module, [example], [spec.input.name], [pixels], proto, spec, _FRONT)
+    return onnx.compose.merge_models(front, proto, io_map=[(pixels, proto.graph.input[0].name)])
 
 
 def _trace(
@@ -271,6 +293,7 @@ def _trace(
     outputs: list[str],
     like: onnx.ModelProto,
     spec: ModelSpec,
+    prefix: str,
 ) -> onnx.ModelProto:
     """Traces a part with the opset and IR version of the file it will join."""
     opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
@@ -290,4 +313,4 @@ def _trace(
         )  # fmt: skip
     traced = onnx.load_model_from_string(buffer.getvalue())
     traced.ir_version = like.ir_version
-    return onnx.compose.add_prefix(traced, _PREFIX, rename_inputs=False, rename_outputs=False)
+    return onnx.compose.add_prefix(traced, prefix, rename_inputs=False, rename_outputs=False)

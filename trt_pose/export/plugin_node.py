@@ -37,7 +37,7 @@ class PoseNms(torch.autograd.Function):
         # The operators' own functions, not their autograd nodes: a trace cannot nest those.
         count, out_boxes, out_scores, out_joints = select_decoded(
             boxes,
-            scores.nan_to_num(nan=-1.0),  # NaN is never kept, nor in anyone's way
+            torch.where(scores.isnan(), -1.0, scores),  # NaN is never kept, nor in anyone's way
             joints,
             selection,
             partial(TopK.forward, None),

@@ -31,7 +31,13 @@ def compile_kernel(source: Path, architecture: str) -> bytes:
     nvrtc = _bindings("nvrtc")
     text = source.read_bytes()
     options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--fmad=true"]
-    _, major, minor = nvrtc.nvrtcVersion()
+    try:
+        _, major, minor = nvrtc.nvrtcVersion()
+    except RuntimeError as error:  # cuda-bindings finds its libraries at the first call
+        raise MissingDependencyError(
+            "compiling a kernel: NVRTC is not installed. Run: pip install 'cuda-bindings[all]', or install the CUDA"
+            " toolkit."
+        ) from error
     digest = hashlib.sha256(b"\0".join([text, *options, f"{major}.{minor}".encode()])).hexdigest()
     path = _cache_folder() / f"{source.stem}-{architecture}-{digest[:16]}.cubin"
     if path.exists():

@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from trt_pose import RunnerError
+from trt_pose.cli import main
+from trt_pose.doctor import examine
+
+from .conftest import SMALL
+
+
+def by_name(findings):
+    return {finding.what: finding for finding in findings}
+
+
+@pytest.fixture(scope="module")
+def files(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("doctor")
+    tiny.export(folder / "ort.onnx", verification=False, **SMALL)
+    tiny.export(folder / "trt.onnx", engine="tensorrt", verification=False, **SMALL)
+    return folder
+
+
+def test_the_installation():
+    found = by_name(examine())
+    assert found["numpy"].fine
+    assert "CPU" in found["onnxruntime providers"].detail
+    for name in ("tensorrt", "tensorrt_rtx"):
+        line = found[name]
+        assert line.fine is not False
+        assert ("PoseNMS_TRT 1 from" in line.detail) if line.fine else ("pip install" in line.detail)
+
+
+def test_files_for_either_runtime(files):
+    assert by_name(examine(files / "ort.onnx"))["in onnxruntime"].fine
+    found = by_name(examine(files / "trt.onnx"))
+    assert found["in onnxruntime"].fine is False
+    assert "PoseNMS_TRT" in found["file"].detail
+    if "in tensorrt_rtx" in found:
+        assert found["in tensorrt_rtx"].fine
+        assert by_name(examine(files / "ort.onnx"))["in tensorrt_rtx"].fine is False
+
+
+def test_on_the_command_line(files, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", str(files / "trt.onnx"), "--json"])
+    assert stopped.value.code == 1
+    assert {row["what"] for row in json.loads(capsys.readouterr().out)} >= {"python", "file", "tensorrt"}
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(RunnerError, match="no such file"):
+        examine(tmp_path / "missing.onnx")
