@@ -73,7 +73,8 @@ def _providers() -> Finding:
 
 
 def _flavor(name: str) -> tuple[Finding, Flavor | None]:
-    done = subprocess.run([sys.executable, "-c", _PROBE, name], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", _PROBE, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own code
     if done.returncode == 0:
         version, plugin = done.stdout.splitlines()[-2:]
         return Finding(name, True, f"{version}; {plugin}"), Flavor(name, version, None)
