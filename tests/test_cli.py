@@ -11,7 +11,7 @@ import pytest
 
 from trt_pose.cli import main
 
-from .conftest import make_model
+from .conftest import SMALL, make_model
 
 
 def call(*arguments):
@@ -170,6 +170,15 @@ def test_inspect(exported, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["operators"]["Conv"] > 100
     assert found["inputs"]["input"] == {"dtype": "uint8", "shape": [1, 3, 128, 160]}
+
+
+def test_inspect_reads_files_for_tensorrt_too(tiny, tmp_path, capsys):
+    tiny.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, batch_size="dynamic", **SMALL)
+    assert call("inspect", tmp_path / "m.onnx", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["operators"]["PoseNMS_TRT"] == 1
+    assert found["inputs"]["input"] == {"dtype": "uint8", "shape": [None, 3, 128, 160]}
+    assert found["outputs"]["num_predictions"] == {"dtype": "int32", "shape": [None, 1]}
 
 
 def test_wrong_usage_exits_with_two(capsys):

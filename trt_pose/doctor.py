@@ -40,9 +40,9 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     """
     spec = None
     if file is not None:
-        from .inspect import describe_file
+        from .inspect import inspect
 
-        spec = describe_file(file)
+        spec = inspect(file).spec
     findings = [Finding("python", True, platform.python_version())]
     findings += [_package(name) for name in _PACKAGES]
     findings.append(_providers())

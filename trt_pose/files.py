@@ -10,6 +10,12 @@ from pathlib import Path
 from .errors import PoseError
 
 
+def cache_folder(kind: str) -> Path:
+    """``$XDG_CACHE_HOME/trt_pose/KIND``, ``~/.cache`` by default."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "trt_pose" / kind
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object], error: type[PoseError]) -> Path:
     """Lets ``write`` make a temporary file beside ``path`` and renames it onto ``path``.
 

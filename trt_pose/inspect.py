@@ -39,48 +39,55 @@ class Inspection:
         return json.dumps(self.to_dict(), indent=2)
 
 
-def describe_file(path: str | Path) -> ModelSpec:
-    """The description inside an ``.onnx`` file, whoever will run it.
+def inspect(path: str | Path) -> Inspection:
+    """Reads an ``.onnx`` file exported by trt_pose, for whichever runtime.
+
+    A file with a plugin node, which ONNX Runtime does not open, takes the onnx package.
 
     Raises:
         RunnerError: it is missing, damaged or foreign.
     """
-    try:
-        return inspect(path).spec
-    except RunnerError as error:
-        return _read_metadata(Path(path), error)
-
-
-def _read_metadata(path: Path, refusal: RunnerError) -> ModelSpec:
-    """The description of a file ONNX Runtime does not open: one with a plugin node, if the onnx package can read it."""
-    try:
-        import onnx
-
-        model = onnx.load(path, load_external_data=False)
-    except Exception:
-        raise refusal from None
-    found = [item.value for item in model.metadata_props if item.key == METADATA_KEY]
-    if not found:
-        raise refusal
-    return ModelSpec.from_json(found[0], path)
-
-
-def inspect(path: str | Path) -> Inspection:
-    """Reads an ``.onnx`` file exported by trt_pose. Raises RunnerError when it is missing, damaged or foreign."""
     from .runtime.ort import OnnxRunner
 
-    with OnnxRunner(path, providers=["cpu"]) as runner:
-        spec, inputs, outputs = runner.spec, runner.inputs, runner.outputs
-    operators, opset = _count_operators(Path(path))
-    return Inspection(str(path), Path(path).stat().st_size, spec, inputs, outputs, operators, opset)
+    path = Path(path)
+    try:
+        with OnnxRunner(path, providers=["cpu"]) as runner:
+            spec, inputs, outputs = runner.spec, runner.inputs, runner.outputs
+        model = _load(path)
+    except RunnerError:
+        model = _load(path)
+        found = [item.value for item in model.metadata_props if item.key == METADATA_KEY] if model else []
+        if not found:
+            raise
+        spec = ModelSpec.from_json(found[0], path)
+        inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
+    operators, opset = _count_operators(model) if model else (None, None)
+    return Inspection(str(path), path.stat().st_size, spec, inputs, outputs, operators, opset)
 
 
-def _count_operators(path: Path) -> tuple[dict[str, int] | None, int | None]:
+def _load(path: Path) -> Any:
+    """The onnx.ModelProto, or None where the package is not installed or cannot read the file."""
     try:
         import onnx
-    except ImportError:
-        return None, None
-    model = onnx.load(path, load_external_data=False)
+
+        return onnx.load(path, load_external_data=False)
+    except Exception:  # protobuf's, onnx's and the file system's have no common base
+        return None
+
+
+def _tensors(items: Any) -> dict[str, TensorInfo]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    tensors = {item.name: item.type.tensor_type for item in items}
+    return {
+        name: TensorInfo(
+            tensor_dtype_to_np_dtype(kind.elem_type).name, tuple(dim.dim_value or None for dim in kind.shape.dim)
+        )
+        for name, kind in tensors.items()
+    }
+
+
+def _count_operators(model: Any) -> tuple[dict[str, int], int | None]:
     counts = Counter(node.op_type for node in model.graph.node)
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     return dict(counts.most_common()), max(versions, default=None)

@@ -16,18 +16,19 @@ T = TypeVar("T")
 @contextmanager
 def step(text: str) -> Iterator[None]:
     """A status line with a spinner while the block runs."""
-    with _progress(SpinnerColumn()) as progress:
+    with progress_bar(SpinnerColumn()) as progress:
         progress.add_task(text, total=None)
         yield
 
 
 def track(items: Iterable[T], text: str, total: int | None) -> Iterator[T]:
     """Passes ``items`` through under a progress bar."""
-    with _progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+    with progress_bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         yield from progress.track(items, total=total, description=text)
 
 
-def _progress(*columns: ProgressColumn) -> Progress:
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Columns behind a description, on standard error when that is a terminal."""
     # Without the two flags rich sends what the program prints to its own console: results would land on stderr.
     return Progress(
         "{task.description}",

@@ -19,7 +19,7 @@ from ..files import check_writable, write_atomically
 from ..progress import step
 from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
-from .graph import PoseGraph, assemble
+from .graph import PoseGraph, Selection, assemble
 from .options import (
     DEFAULT_CANDIDATES,
     ExportPlan,
@@ -139,8 +139,8 @@ def export_model(
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
     )
-    if plan.selection is not None and _uses_plugin(plan):
-        check_limits(plan.selection, anchors, model.num_joints)
+    if (through_plugin := _plugin_selection(plan)) is not None:
+        check_limits(through_plugin, anchors, model.num_joints)
     check_writable(plan.output, ExportError)  # before the work, not after
     return run_plan(model, plan)
 
@@ -167,14 +167,15 @@ def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
     return ModelExportResult.of(plan.output, spec, plan.target)
 
 
-def _uses_plugin(plan: ExportPlan) -> bool:
-    return plan.selection is not None and plan.target is ExportTargetBackend.TENSORRT
+def _plugin_selection(plan: ExportPlan) -> Selection | None:
+    """The selection the plugin node makes, None where there is no such node."""
+    return plan.selection if plan.target is ExportTargetBackend.TENSORRT else None
 
 
 def _build(model: PoseModel, plan: ExportPlan) -> PoseGraph:
     finish = plan.postprocess
-    if plan.selection is not None and _uses_plugin(plan):
-        finish = PluginSelect(plan.selection, plan.input.batch, model.num_joints)
+    if (through_plugin := _plugin_selection(plan)) is not None:
+        finish = PluginSelect(through_plugin, plan.input.batch, model.num_joints)
     return assemble(
         model,
         plan.input.height,
@@ -192,7 +193,7 @@ def _describe(model: PoseModel, graph: PoseGraph, plan: ExportPlan) -> ModelSpec
         _output_names(graph, plan),
         inputs=plan.input,
         output_format="custom" if plan.postprocess is not None else None,
-        plugins=(pose_nms.NAME,) if _uses_plugin(plan) else (),
+        plugins=(pose_nms.NAME,) if _plugin_selection(plan) else (),
         digest=True,
     )
 
@@ -217,7 +218,7 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
                 input_names=[spec.input.name],
                 output_names=list(spec.output.names),
                 dynamic_axes=_dynamic_axes(spec),
-                **_weightless(plan),
+                export_params=_holds_foreign_weights(plan),
                 **plan.exporter_options,
             )
     except Exception as error:  # whatever a caller's module raises while it is traced
@@ -228,15 +229,14 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _weightless(plan: ExportPlan) -> dict[str, Any]:
-    """Leaves the weights out of the trace, unless a module of the caller's holds some.
+def _holds_foreign_weights(plan: ExportPlan) -> bool:
+    """Whether a module of the caller's has weights: then all must stay in the trace.
 
     The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm); our own
     networks are fused and hold none of these.
     """
     theirs = [module for module in (plan.preprocess, plan.postprocess) if isinstance(module, nn.Module)]
-    holds_weights = any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
-    return {"export_params": holds_weights}
+    return any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
 
 
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from .. import files
 from ..errors import CheckpointError, UsageError
-from ..files import write_atomically
+from ..progress import progress_bar
 from . import ModelInfo
 
 # sghub.deci.ai stopped answering in 2024; its content went to the first
@@ -34,9 +34,8 @@ _CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/trt_pose/weights``, ``~/.cache`` by default."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "trt_pose" / "weights"
+    """Where fetched weights are kept."""
+    return files.cache_folder("weights")
 
 
 def fetch(model: ModelInfo, weights: str) -> Path:
@@ -108,7 +107,9 @@ def _download_from(url: str, path: Path) -> None:
         if getattr(response, "status", None) != 206:
             done = 0
         _receive(response, part, tag, done)
-    if not (zipfile.is_zipfile(part) or part.read_bytes()[:1] == b"\x80"):  # torch's formats, new and old
+    with part.open("rb") as file:
+        old_format = file.read(1) == b"\x80"  # a pickle; the new one is a zip archive
+    if not (old_format or zipfile.is_zipfile(part)):
         part.unlink()
         raise EOFError("what it sent is not a checkpoint")
     tag.unlink(missing_ok=True)
@@ -123,7 +124,8 @@ def _receive(response: Any, part: Path, tag: Path, done: int) -> None:
     tag.unlink(missing_ok=True)
     if validator:
         tag.write_text(validator)
-    with part.open("ab" if done else "wb") as file, _progress() as progress:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with part.open("ab" if done else "wb") as file, progress_bar(*columns) as progress:
         task = progress.add_task(part.stem, total=total, completed=done)
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
@@ -143,17 +145,12 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _progress() -> Progress:
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    return Progress("{task.description}", *columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-
 def _check_digest(path: Path) -> None:
     record = path.with_name(path.name + ".sha256")
     digest = _sha256(path)
     if not record.exists():
         with suppress(CheckpointError):  # a cache that somebody else filled and that is read-only serves all the same
-            write_atomically(record, lambda file: file.write_text(f"{digest}  {path.name}\n"), CheckpointError)
+            files.write_atomically(record, lambda file: file.write_text(f"{digest}  {path.name}\n"), CheckpointError)
     elif (known := record.read_text().split()[:1]) != [digest]:
         raise CheckpointError(
             f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."

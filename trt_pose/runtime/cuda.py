@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingDependencyError
+from ..files import cache_folder, write_atomically
 
 _loading = threading.Lock()
 
@@ -39,17 +40,13 @@ def compile_kernel(source: Path, architecture: str) -> bytes:
             " toolkit."
         ) from error
     digest = hashlib.sha256(b"\0".join([text, *options, f"{major}.{minor}".encode()])).hexdigest()
-    path = _cache_folder() / f"{source.stem}-{architecture}-{digest[:16]}.cubin"
+    path = cache_folder("kernels") / f"{source.stem}-{architecture}-{digest[:16]}.cubin"
     if path.exists():
         return path.read_bytes()
-    cubin: bytes = _compile(nvrtc, text, source.name, options)
-    try:
+    cubin = _compile(nvrtc, text, source.name, options)
+    with suppress(OSError, EngineError):  # a home that cannot be written only costs the next process the compilation
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(cubin)
-        temporary.replace(path)
-    except OSError:  # a home that cannot be written only costs the next process the compilation
-        return cubin
+        write_atomically(path, lambda file: file.write_bytes(cubin), EngineError)
     return cubin
 
 
@@ -135,8 +132,3 @@ def _bindings(part: str) -> Any:
 def _check(result: Any, action: str) -> None:
     if int(result) != 0:
         raise EngineError(f"{action}: CUDA answered {getattr(result, 'name', result)}. Check the driver and the GPU.")
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "trt_pose" / "kernels"
