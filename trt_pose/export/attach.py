@@ -20,6 +20,7 @@ from .. import pose_nms
 from .._version import __version__
 from ..errors import ExportError, UsageError
 from ..files import check_writable, write_atomically
+from ..models.processing import POSE_INPUT
 from ..progress import step
 from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS
 from ..skeleton import Skeleton
@@ -46,7 +47,8 @@ class AttachOptions:
         selection: thresholds, limits, format.
         target: who will run the file.
         skeleton: the joints; None takes the published set with that many.
-        input: image policy; None is Ultralytics' (long side, centre, 114) for yolov8-pose, else YOLO-NAS-Pose's.
+        input: image policy; None is Ultralytics' (RGB, long side, centre, 114) for yolov8-pose, YOLO-NAS-Pose's (BGR,
+            long side, bottom right, 127) for its own head, and the latter in RGB for decoded.
         uint8_input: put cast and division by 255 in front of a float input, so that the file takes images.
     """
 
@@ -89,7 +91,11 @@ class _Tail(nn.Module):
 
 
 _HEAD_MODULES: dict[str, type[nn.Module]] = dict(zip(HEADS, (_Yolov8Head, _YoloNasHead, _DecodedHead), strict=True))
-_ULTRALYTICS_INPUT = InputSpec(padding="center", pad_value=114, normalization=Normalization("RGB"))
+_POLICIES = {
+    "yolov8-pose": InputSpec(padding="center", pad_value=114, normalization=Normalization("RGB")),
+    "yolo-nas-pose": POSE_INPUT,
+    "decoded": replace(POSE_INPUT, normalization=Normalization("RGB")),
+}
 
 
 def attach(source: str | Path, output: str | Path, options: AttachOptions) -> ModelSpec:
@@ -223,7 +229,7 @@ def _describe(
     source: Path, options: AttachOptions, chosen: Selection, size: tuple[int | None, int, int, str], joints: int
 ) -> ModelSpec:
     batch, height, width, element = size
-    policy = options.input or (_ULTRALYTICS_INPUT if options.head == "yolov8-pose" else InputSpec())
+    policy = options.input or _POLICIES[options.head]
     in_graph = element == "uint8" or options.uint8_input
     names = FLAT_OUTPUTS if chosen.flat else BATCH_OUTPUTS
     plugin = options.target is ExportTargetBackend.TENSORRT
