@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trt_pose import image, models
+from trt_pose import draw, image, models
 from trt_pose.models.yolo_nas import CSP, Body
 from trt_pose.models.yolo_nas_pose import Variant, YoloNASPose
 
@@ -60,7 +60,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def photograph():
     """(512, 512, 3) uint8 RGB: the astronaut Eileen Collins, a public-domain NASA picture."""
-    return image.decode(resources.files("trt_pose").joinpath("assets/astronaut.jpg").read_bytes())
+    return image.example()
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +85,40 @@ def tiny_dynamic_onnx(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "tiny_dynamic.onnx"
     tiny.export(path, batch_size="dynamic", **SMALL)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_plugin_onnx(tiny, tmp_path_factory):
+    """The tiny model for TensorRT, one image, 128 x 160: it ends in the plugin node."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny_plugin.onnx"
+    tiny.export(path, engine="tensorrt", **SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def picture_folder(photograph, tmp_path_factory):
+    """Six crops of the photograph, of several sizes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index, (y, x, height, width) in enumerate(
+        [
+            (0, 0, 512, 512),
+            (0, 100, 300, 400),
+            (100, 0, 400, 200),
+            (50, 50, 200, 350),
+            (0, 0, 128, 160),
+            (200, 200, 300, 300),
+        ]
+    ):
+        draw.save(photograph[y : y + height, x : x + width], folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What is kept between runs (histograms, kernels) lands in a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

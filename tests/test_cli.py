@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -129,9 +130,9 @@ def test_results_stay_on_stdout_beside_a_progress_bar(exported, photo_path, tmp_
 
 
 def test_names_are_not_markup(capsys):
-    from trt_pose.cli import _table
+    from trt_pose.cli.base import print_table
 
-    _table(("joint",), [("[/x]",), ("best[v2].pth",), (":smile:",)])
+    print_table(("joint",), [("[/x]",), ("best[v2].pth",), (":smile:",)])
     out = capsys.readouterr().out
     assert "[/x]" in out
     assert "best[v2].pth" in out
@@ -200,3 +201,67 @@ def test_a_reader_that_goes_away_is_no_traceback():
     shell = f"{sys.executable} -m trt_pose.cli models --json | head -c 1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_quantize_compare_and_build(tiny_onnx, tiny_plugin_onnx, picture_folder, tmp_path, capsys):
+    quantized, report = tmp_path / "q.onnx", tmp_path / "r.html"
+    assert call("quantize", tiny_onnx, "-o", quantized, "--images", picture_folder, "--exclude", "head1") == 0
+    out = capsys.readouterr().out
+    assert "layers in INT8, entropy over 6 images" in out
+    assert "excluded" in out
+    assert call("quantize", tiny_onnx, "-o", tmp_path / "h.onnx", "--precision", "fp16", "--json") == 0
+    assert min(json.loads(capsys.readouterr().out)["noise_db"].values()) > 50
+    assert call("compare", tiny_onnx, tmp_path / "h.onnx", "--images", picture_folder, "--max-oks-loss", "0.2") == 0
+    assert "found by both" in capsys.readouterr().out
+    assert call("compare", tiny_onnx, quantized, "--images", picture_folder, "--max-oks-loss", "0", "--tensors") == 1
+    assert "noisiest tensors" in capsys.readouterr().out
+    options = ("--images", picture_folder, "--report", report, "--json")
+    assert call("compare", tiny_onnx, tmp_path / "h.onnx", *options) == 0
+    assert json.loads(capsys.readouterr().out)["total"]["matched"] > 50
+    assert report.exists()
+
+
+def test_sensitivity_on_the_command_line(tiny_onnx, picture_folder, capsys):
+    arguments = ("--sensitivity", "--images", picture_folder, "--include", "*head1*", "--target-db", "60")
+    assert call("quantize", tiny_onnx, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "layer alone in INT8" in out
+    assert "--exclude '/network/heads/head1/" in out
+    assert call("quantize", tiny_onnx, *arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["target_db"] == 60
+
+
+def test_calibration_caches_on_the_command_line(tiny_onnx, picture_folder, tmp_path, capsys):
+    ours, theirs, back = tmp_path / "c.json", tmp_path / "trt.cache", tmp_path / "back.json"
+    assert call("quantize", tiny_onnx, "-o", tmp_path / "q.onnx", "--images", picture_folder, "--cache", ours) == 0
+    assert call("calibration", "export", ours, "-o", theirs, "--tensorrt", "10.3.0") == 0
+    assert theirs.read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert call("calibration", "import", theirs, "--onnx", tiny_onnx, "-o", back) == 0
+    assert call("quantize", tiny_onnx, "-o", tmp_path / "q2.onnx", "--cache", back) == 0
+    capsys.readouterr()
+    assert call("quantize", tiny_onnx, "-o", tmp_path / "q3.onnx", "--cache", ours, "--method", "mse") == 1
+    assert "its method is 'entropy', this run's is 'mse'" in capsys.readouterr().err
+
+
+def test_build_with_trtexec_words(tiny_plugin_onnx, picture_folder, tmp_path, capsys):
+    if find_spec("tensorrt_rtx") is None:
+        pytest.skip("needs tensorrt_rtx")
+    engine = tmp_path / "m.engine"
+    rtx = ("--tensorrt", "tensorrt_rtx", "--computeCapabilities=8.6")
+    words = (
+        f"--onnx={tiny_plugin_onnx}",
+        f"--saveEngine={engine}",
+        "--builderOptimizationLevel=2",
+        "--memPoolSize=workspace:512",
+    )
+    assert call("build", *words, *rtx) == 0
+    assert "yolo_nas_pose_n in fp32" in capsys.readouterr().out
+    images = ("--precision", "int8", "--images", picture_folder, "--verify", picture_folder)
+    assert call("build", tiny_plugin_onnx, "-o", engine, *images, *rtx) == 0
+    assert "quantized ONNX file against the original" in capsys.readouterr().out
+    assert call("inspect", engine) == 0
+    assert "PoseNMS_TRT" in capsys.readouterr().out
+    assert call("inspect", engine, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sidecar"]["comparison"]["total"]["people"] > 50
+    assert call("build", tiny_plugin_onnx) == 1
+    assert "name the .onnx file" in capsys.readouterr().err

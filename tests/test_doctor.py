@@ -34,7 +34,7 @@ def test_the_installation():
 def test_files_for_either_runtime(files):
     assert by_name(examine(files / "ort.onnx"))["in onnxruntime"].fine
     found = by_name(examine(files / "trt.onnx"))
-    assert found["in onnxruntime"].fine is False
+    assert "the plugin node in ONNX's own operators" in found["in onnxruntime"].detail
     assert "PoseNMS_TRT" in found["file"].detail
     if "in tensorrt_rtx" in found:
         assert found["in tensorrt_rtx"].fine
@@ -44,7 +44,7 @@ def test_files_for_either_runtime(files):
 def test_on_the_command_line(files, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["doctor", str(files / "trt.onnx"), "--json"])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 0
     assert {row["what"] for row in json.loads(capsys.readouterr().out)} >= {"python", "file", "tensorrt"}
 
 

@@ -6,6 +6,7 @@ size by Python's ``round`` (half to even), bilinear resize on uint8, constant pa
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,11 @@ def as_rgb(array: npt.NDArray[np.generic], origin: str = "array") -> Image:
         )
     pixels = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
     return np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
+
+
+def example() -> Image:
+    """(512, 512, 3) uint8 RGB: the photograph in the package, the astronaut Eileen Collins (NASA, public domain)."""
+    return decode(resources.files("trt_pose").joinpath("assets/astronaut.jpg").read_bytes(), "astronaut.jpg")
 
 
 def letterbox(image: Image, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], Letterbox]:

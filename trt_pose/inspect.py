@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import RunnerError
+from .engine.flavor import describe_flavor
+from .engine.plan import PlanHeader, Sidecar, read_header
+from .engine.probe import probe
+from .errors import EngineError, MissingDependencyError, RunnerError
 from .runtime.base import TensorInfo
-from .types import METADATA_KEY, ModelSpec
+from .runtime.cuda import find_gpu
+from .types import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,54 @@ def inspect(path: str | Path) -> Inspection:
         model = _load(path)
     except RunnerError:
         model = _load(path)
-        found = [item.value for item in model.metadata_props if item.key == METADATA_KEY] if model else []
-        if not found:
+        if model is None:
             raise
-        spec = ModelSpec.from_json(found[0], path)
+        spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, path)
         inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
     operators, opset = _count_operators(model) if model else (None, None)
     return Inspection(str(path), path.stat().st_size, spec, inputs, outputs, operators, opset)
+
+
+@dataclass(frozen=True)
+class EngineInspection:
+    """Header and description of an engine, read without TensorRT.
+
+    Attributes:
+        path: the file. size_bytes: its size.
+        header: what its first bytes say. sidecar: the description beside it; None when there is none.
+        engine: what TensorRT says about it, where it is installed and the engine loads; None otherwise.
+        note: why there is no description, or no word of TensorRT.
+    """
+
+    path: str
+    size_bytes: int
+    header: PlanHeader
+    sidecar: Sidecar | None
+    engine: dict[str, Any] | None
+    note: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+
+def inspect_engine(path: str | Path) -> EngineInspection:
+    """Reads an engine's header and description; asks TensorRT for more where there is one, and a GPU.
+
+    Raises:
+        EngineError: it is missing, truncated, or no TensorRT plan.
+    """
+    path = Path(path)
+    header, sidecar, engine, notes = read_header(path), None, None, []
+    try:
+        sidecar = Sidecar.read(path)
+    except EngineError as error:
+        notes.append(str(error))
+    try:
+        if header.flavor and describe_flavor(header.flavor) and find_gpu():
+            engine = probe(path, header.flavor)
+    except (EngineError, MissingDependencyError) as error:
+        notes.append(str(error))
+    return EngineInspection(str(path), path.stat().st_size, header, sidecar, engine, " ".join(notes))
 
 
 def _load(path: Path) -> Any:

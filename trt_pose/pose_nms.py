@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .errors import UsageError
 
 NAME, VERSION, NAMESPACE = "PoseNMS_TRT", "1", ""
+FUNCTION = "assets/pose_nms_function.pb"  # the operator in ONNX's own, written by export/plugin_function.py
 MAX_ANCHORS, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 256
 
 

@@ -17,8 +17,8 @@ from .errors import RunnerError, UsageError
 from .skeleton import Skeleton
 
 __all__ = [
-    "DetectionOutputFormatMode", "ExportQuantizationMode", "ExportTargetBackend", "InputSpec", "Letterbox", "ModelSpec",
-    "Models", "Normalization", "OutputSpec",
+    "CalibrationMethod", "DetectionOutputFormatMode", "ExportQuantizationMode", "ExportTargetBackend", "InputSpec",
+    "Letterbox", "ModelSpec", "Models", "Normalization", "OutputSpec", "Precision",
 ]  # fmt: skip
 
 # The key of the ONNX metadata entry that holds a ModelSpec as JSON, and the version of that JSON.
@@ -65,6 +65,32 @@ class ExportQuantizationMode(_StrEnum):
 
     INT8 = "int8"
     FP16 = "fp16"
+
+
+class Precision(_StrEnum):
+    """What the network computes in; ``int8+fp16`` has FP16 where INT8 does not apply."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT8_FP16 = "int8+fp16"
+
+    @property
+    def has_int8(self) -> bool:
+        return self in (Precision.INT8, Precision.INT8_FP16)
+
+    @property
+    def has_fp16(self) -> bool:
+        return self in (Precision.FP16, Precision.INT8_FP16)
+
+
+class CalibrationMethod(_StrEnum):
+    """How the INT8 range of a tensor is read off the histogram of its values (the reference release's names)."""
+
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    MINMAX = "minmax"
 
 
 class DetectionOutputFormatMode(_StrEnum):
@@ -167,6 +193,7 @@ class ModelSpec:
         input, output: see InputSpec and OutputSpec.
         skeleton: joints of a pose model. class_names: classes of a detection model.
         precision: ``fp32``, ``fp16``, ``int8``, ``int8+fp16``.
+        quantization: how the precision was reached: method, images, layers kept; empty for ``fp32``.
         weights: where they came from: ``coco_pose``, a file name, ``seed 0``.
         weights_sha256: digest of the state dict (names, shapes, values).
         plugins_required: operators a runtime must provide beyond ONNX.
@@ -180,6 +207,7 @@ class ModelSpec:
     skeleton: Skeleton = field(default_factory=lambda: Skeleton(()))
     class_names: tuple[str, ...] = ()
     precision: str = "fp32"
+    quantization: str = ""
     weights: str = ""
     weights_sha256: str = ""
     plugins_required: tuple[str, ...] = ()
@@ -188,6 +216,16 @@ class ModelSpec:
 
     def to_json(self, indent: int | None = None) -> str:
         return json.dumps(asdict(self), indent=indent)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], origin: str | Path = "model file") -> ModelSpec:
+        """Reads the description out of the metadata of an ONNX file. Raises RunnerError when it holds none."""
+        if METADATA_KEY not in metadata:
+            raise RunnerError(
+                f"opening {origin}: it holds no trt_pose description (joints, thresholds, image policy)."
+                " Export it with trt-pose, or give another toolkit's file one with trt-pose attach."
+            )
+        return cls.from_json(metadata[METADATA_KEY], origin)
 
     @classmethod
     def from_json(cls, text: str, origin: str | Path = "model file") -> ModelSpec:

@@ -358,13 +358,3 @@ def test_wrong_options_are_named(tiny, tmp_path, options, words):
     with pytest.raises(UsageError, match=words):
         tiny.export(tmp_path / "m.onnx", **options)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"quantization_mode": "int8"}, {"calibration_loader": [1]}, {"calibration_method": "mse"}],
-    ids=lambda value: next(iter(value)),
-)
-def test_what_is_not_there_yet_is_refused(tiny, tmp_path, options):
-    with pytest.raises(ExportError, match="this version"):
-        tiny.export(tmp_path / "m.onnx", **options)

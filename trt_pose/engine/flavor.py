@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ class Flavor:
     def is_rtx(self) -> bool:
         return self.name == RTX
 
+    @property
+    def has_implicit_int8(self) -> bool:
+        """Whether it still has calibrators and precision switches, which ended with TensorRT 10."""
+        return not self.is_rtx and int(self.version.partition(".")[0]) <= 10
+
     def __str__(self) -> str:
         return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version}"
 
@@ -42,22 +49,39 @@ def find_flavor(name: str | None = None) -> Flavor:
     Raises:
         MissingDependencyError: none is installed. UsageError: an unknown name. EngineError: one that does not load.
     """
+    candidate = describe_flavor(name).name
+    try:
+        module = importlib.import_module(candidate)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(f"importing {candidate}: {error}. Reinstall it with its libraries.") from error
+    if candidate == RTX:
+        mend_rtx_library()
+    return Flavor(candidate, str(module.__version__), module)
+
+
+def describe_flavor(name: str | None = None) -> Flavor:
+    """The TensorRT that would be imported, without importing it: name and version only.
+
+    Raises:
+        MissingDependencyError: none is installed. UsageError: an unknown name.
+    """
     if name not in (None, TENSORRT, RTX):
         raise UsageError(f"choosing TensorRT: got {name!r}, expected {TENSORRT} or {RTX}. Correct it.")
     for candidate in (name,) if name else (TENSORRT, RTX):
-        if importlib.util.find_spec(candidate) is None:
-            continue
-        try:
-            module = importlib.import_module(candidate)
-        except (ImportError, OSError, RuntimeError) as error:
-            raise EngineError(f"importing {candidate}: {error}. Reinstall it with its libraries.") from error
-        if candidate == RTX:
-            mend_rtx_library()
-        return Flavor(candidate, str(module.__version__), module)
+        if importlib.util.find_spec(candidate) is not None:
+            return Flavor(candidate, _installed_version(candidate), None)
     extra = "rtx" if name == RTX else "tensorrt"
     raise MissingDependencyError(
         f"looking for {name or 'TensorRT'}: it is not installed. Run: pip install 'trt-pose[{extra}]'"
     )
+
+
+def _installed_version(name: str) -> str:
+    # The distributions are named after the CUDA they are for; TensorRT of a system package has no distribution.
+    for suffix in ("", "_cu13", "_cu12", "_cu13_bindings", "_cu12_bindings"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(f"{name}{suffix}")
+    return str(importlib.import_module(name).__version__)
 
 
 def mend_rtx_library() -> None:

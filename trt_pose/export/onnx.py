@@ -15,20 +15,22 @@ from torch import nn
 
 from .. import pose_nms
 from ..errors import ExportError, MissingDependencyError
-from ..files import check_writable, write_atomically
+from ..files import check_writable
 from ..progress import step
+from ..quantize.document import read_spec, save
+from ..quantize.model import quantize_model
 from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
 from .graph import PoseGraph, Selection, assemble
 from .options import (
     DEFAULT_CANDIDATES,
     ExportPlan,
-    check_quantization,
     check_steps,
     check_suffix,
     plan_device,
     plan_exporter,
     plan_input,
+    plan_quantization,
     plan_selection,
 )
 from .plugin_node import PluginSelect, check_limits
@@ -76,8 +78,13 @@ def export_model(
         nms_threshold: suppress boxes whose IoU with a better one is above it; None takes the model's.
         engine: ``"onnxruntime"`` (the default), or ``"tensorrt"``: one ``PoseNMS_TRT`` plugin node in place of the
             ONNX operators that give TensorRT data-dependent shapes.
-        quantization_mode, selective_quantizer, calibration_loader, calibration_method, calibration_batches,
-            calibration_percentile: not in this version; refused when given.
+        quantization_mode: ``"fp16"`` or ``"int8"`` (with FP16 beside it for TensorRT); decode and NMS stay in FP32.
+        selective_quantizer: a :class:`trt_pose.quantize.SelectiveQuantizer`, or names or patterns of layers to leave
+            out of INT8.
+        calibration_loader: images for INT8: a ``DataLoader``, any iterable of batches, a folder; see
+            :func:`trt_pose.quantize.open_batches`. ``"random"`` gives noise, by name only.
+        calibration_method: ``"percentile"`` (the default), ``"entropy"``, ``"mse"`` or ``"minmax"``.
+        calibration_batches: batches taken, 16 unless given. calibration_percentile: 99.99 unless given.
         preprocessing: True puts cast, channel order and scaling into the graph; False takes the network's own float
             input; a module replaces it.
         postprocessing: True puts NMS into the graph; False returns boxes (B, A, 4), scores (B, A, 1) and joints
@@ -96,7 +103,8 @@ def export_model(
         verification: run the file once in ONNX Runtime and compare with torch on a real image.
 
     Raises:
-        UsageError: an option out of range. ExportError: the export failed or its outputs differ from torch.
+        UsageError: an option out of range. CalibrationError: bad calibration data.
+        ExportError: the export failed or its outputs differ from torch.
         MissingDependencyError: onnx or onnxslim is not installed.
     """
     calibration = {
@@ -106,8 +114,8 @@ def export_model(
         "calibration_batches": calibration_batches,
         "calibration_percentile": calibration_percentile,
     }
-    check_quantization(quantization_mode, calibration)
     target = ExportTargetBackend.parse(engine or ExportTargetBackend.ONNXRUNTIME)
+    quantize = plan_quantization(quantization_mode, target, calibration)
     choices: dict[str, Any] = {
         "confidence_threshold": confidence_threshold,
         "nms_threshold": nms_threshold,
@@ -138,6 +146,8 @@ def export_model(
         simplify=onnx_simplify,
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
+        quantize=quantize,
+        calibration_data=calibration_loader,
     )
     if (through_plugin := _plugin_selection(plan)) is not None:
         check_limits(through_plugin, anchors, model.num_joints)
@@ -163,8 +173,12 @@ def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
     if plan.verify:
         with step("comparing ONNX Runtime with torch"):
             verify(graph, proto, spec)
-    write_atomically(plan.output, lambda target: onnx.save(proto, target, format="protobuf"), ExportError)
-    return ModelExportResult.of(plan.output, spec, plan.target)
+    report = None
+    if plan.quantize is not None:
+        proto, report = quantize_model(proto, plan.calibration_data, plan.quantize)
+        spec = read_spec(proto)
+    save(proto, plan.output)
+    return ModelExportResult.of(plan.output, spec, plan.target, report)
 
 
 def _plugin_selection(plan: ExportPlan) -> Selection | None:

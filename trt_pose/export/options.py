@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..errors import ExportError, UsageError
-from ..types import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, InputSpec
+from ..errors import CalibrationError, UsageError
+from ..quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
+from ..quantize.calibrate import DEFAULT_BATCHES, DEFAULT_PERCENTILE
+from ..types import (
+    CalibrationMethod,
+    DetectionOutputFormatMode,
+    ExportQuantizationMode,
+    ExportTargetBackend,
+    InputSpec,
+    Precision,
+)
 from .graph import Selection
 
 if TYPE_CHECKING:
@@ -43,6 +52,8 @@ class ExportPlan:
     simplify: bool = True
     verify: bool = True
     exporter_options: Mapping[str, Any] = field(default_factory=dict)
+    quantize: QuantizeOptions | None = None
+    calibration_data: Any = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,16 +68,38 @@ def check_threshold(name: str, value: float | None, default: float) -> float:
     return float(chosen)
 
 
-def check_quantization(quantization: str | ExportQuantizationMode | None, extras: Mapping[str, Any]) -> None:
-    """Refuses what this version does not export yet."""
-    if quantization is not None:
-        mode = ExportQuantizationMode.parse(quantization)
-        raise ExportError(f"exporting in {mode}: this version writes FP32 graphs only. Leave quantization_mode out.")
+def plan_quantization(
+    quantization: str | ExportQuantizationMode | None, target: ExportTargetBackend, extras: Mapping[str, Any]
+) -> QuantizeOptions | None:
+    """How the file is quantized after the export; None for FP32.
+
+    For TensorRT, INT8 has FP16 beside it: that is the fast engine.
+
+    Raises:
+        UsageError: calibration options without INT8. CalibrationError: INT8 without images.
+    """
     given = [name for name, value in extras.items() if value is not None]
-    if given:
-        raise ExportError(
-            f"exporting: {', '.join(given)} belong to INT8 exports, which this version lacks. Leave them out."
+    mode = None if quantization is None else ExportQuantizationMode.parse(quantization)
+    if mode is not ExportQuantizationMode.INT8:
+        if given:
+            raise UsageError(f"exporting: {', '.join(given)} belong to quantization_mode INT8. Leave them out.")
+        return None if mode is None else QuantizeOptions(Precision.FP16)
+    if extras["calibration_loader"] is None:
+        raise CalibrationError(
+            "exporting in INT8: calibration_loader is missing, and ranges of random data ruin a model. Give a"
+            " DataLoader or a folder of images (calibration_loader='random' if the accuracy does not matter)."
         )
+    method = CalibrationMethod.parse(extras["calibration_method"] or CalibrationMethod.PERCENTILE)
+    percentile, batches = extras["calibration_percentile"], extras["calibration_batches"]
+    return QuantizeOptions(
+        precision=Precision.INT8_FP16 if target is ExportTargetBackend.TENSORRT else Precision.INT8,
+        calibration=CalibrationOptions(
+            method=method,
+            percentile=DEFAULT_PERCENTILE if percentile is None else percentile,
+            batches=DEFAULT_BATCHES if batches is None else count("calibration_batches", batches),
+        ),
+        selective=SelectiveQuantizer.of(extras["selective_quantizer"]),
+    )
 
 
 def check_suffix(output: str | Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..quantize import QuantizationReport
 from ..types import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
 from .usage import usage_instructions
 
@@ -17,6 +18,7 @@ class ModelExportResult:
         output: path of the file. spec: the description stored in it.
         input_image_shape: (height, width). input_image_channels: 3. input_image_dtype: NumPy name.
         engine, quantization_mode, output_predictions_format: as asked for.
+        quantization: what INT8 or FP16 got and cost; None for FP32.
         usage_instructions: Markdown with code that runs.
     """
 
@@ -29,9 +31,12 @@ class ModelExportResult:
     quantization_mode: ExportQuantizationMode | None
     output_predictions_format: DetectionOutputFormatMode | None
     usage_instructions: str
+    quantization: QuantizationReport | None = None
 
     @classmethod
-    def of(cls, output: Path, spec: ModelSpec, engine: ExportTargetBackend) -> ModelExportResult:
+    def of(
+        cls, output: Path, spec: ModelSpec, engine: ExportTargetBackend, quantization: QuantizationReport | None = None
+    ) -> ModelExportResult:
         formats = {mode.value: mode for mode in DetectionOutputFormatMode}
         return cls(
             output=str(output),
@@ -40,10 +45,17 @@ class ModelExportResult:
             input_image_channels=spec.input.channels,
             input_image_dtype=spec.input.dtype,
             engine=engine,
-            quantization_mode=None,
+            quantization_mode=_mode(quantization),
             output_predictions_format=formats.get(spec.output.format),
             usage_instructions=usage_instructions(str(output), spec),
+            quantization=quantization,
         )
 
     def __repr__(self) -> str:
         return self.usage_instructions
+
+
+def _mode(report: QuantizationReport | None) -> ExportQuantizationMode | None:
+    if report is None:
+        return None
+    return ExportQuantizationMode.INT8 if report.precision.has_int8 else ExportQuantizationMode.FP16

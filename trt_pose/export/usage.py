@@ -21,6 +21,8 @@ def _facts(path: str, spec: ModelSpec) -> str:
         f"Input:  {spec.input.name} {shape} {spec.input.dtype}, {_pixels(spec.input)}",
         f"Output: {', '.join(spec.output.names)} ({spec.output.format} format)",
     ]
+    if spec.quantization:
+        lines.append(f"Runs in: {spec.quantization}")
     if spec.output.confidence_threshold is not None:
         lines.append(
             f"Kept:   scores above {spec.output.confidence_threshold:g}, IoU up to {spec.output.nms_threshold:g},"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -65,8 +64,7 @@ def _without_plugin(graph: PoseGraph, proto: onnx.ModelProto) -> tuple[PoseGraph
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:
     """The photograph, and its mirror image and so on, as the file wants them: (B, 3, H, W)."""
-    photograph = images.decode(resources.files("trt_pose").joinpath("assets/astronaut.jpg").read_bytes())
-    pixels, _ = images.letterbox(photograph, spec.input)
+    pixels, _ = images.letterbox(images.example(), spec.input)
     batch = np.stack([pixels if index % 2 == 0 else pixels[..., ::-1] for index in range(spec.input.batch or 2)])
     if spec.input.normalized_in_graph:
         return batch.astype(spec.input.dtype)

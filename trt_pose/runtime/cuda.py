@@ -106,6 +106,31 @@ def current_architecture() -> str:
     driver = _bindings("driver")
     result, device = driver.cuCtxGetDevice()
     _check(result, "asking for the current GPU")
+    major, minor = _capability(driver, device)
+    return f"sm_{major}{minor}"
+
+
+def find_gpu(index: int = 0) -> dict[str, str] | None:
+    """``name`` and ``compute_capability`` (``9.0``) of a GPU; None without one or without a driver.
+
+    Raises:
+        MissingDependencyError: cuda-bindings is not installed.
+    """
+    driver = _bindings("driver")
+    try:
+        if int(driver.cuInit(0)[0]) != 0 or index >= driver.cuDeviceGetCount()[1]:
+            return None
+    except RuntimeError:  # cuda-bindings finds no driver library
+        return None
+    result, device = driver.cuDeviceGet(index)
+    _check(result, "asking for the GPU")
+    result, name = driver.cuDeviceGetName(128, device)
+    _check(result, "asking for the GPU's name")
+    major, minor = _capability(driver, device)
+    return {"name": name.decode().rstrip("\0"), "compute_capability": f"{major}.{minor}"}
+
+
+def _capability(driver: Any, device: Any) -> tuple[int, int]:
     kinds = driver.CUdevice_attribute
     numbers = []
     for kind in (
@@ -114,8 +139,8 @@ def current_architecture() -> str:
     ):
         result, number = driver.cuDeviceGetAttribute(kind, device)
         _check(result, "asking for the compute capability")
-        numbers.append(str(number))
-    return "sm_" + "".join(numbers)
+        numbers.append(int(number))
+    return numbers[0], numbers[1]
 
 
 def _bindings(part: str) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
+from .. import pose_nms
 from ..errors import MissingDependencyError, RunnerError, UsageError
-from ..types import METADATA_KEY, ModelSpec
+from ..types import ModelSpec, Precision
 from .base import Arrays, TensorInfo, check_feeds
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -60,25 +63,25 @@ class OnnxRunner:
             options.intra_op_num_threads = threads
         if not isinstance(model, bytes):
             _check_file(Path(model))
-        source = model if isinstance(model, bytes) else str(model)
+        if _OPENVINO in names:
+            _add_openvino(options, precision, threads)
+        own = {} if _OPENVINO in names else {"providers": names}
         try:
-            if _OPENVINO in names:
-                _add_openvino(options, precision, threads)
-                self._session: ort.InferenceSession | None = ort.InferenceSession(source, options)
-            else:
-                self._session = ort.InferenceSession(source, options, providers=names)
+            self._session: ort.InferenceSession | None = _open(model, options, own)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise _load_error(self._name, error) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in metadata:
-            raise RunnerError(
-                f"opening {self._name}: it holds no trt_pose description (joints, thresholds, image policy)."
-                " Export it with trt-pose."
-            )
-        self.spec = ModelSpec.from_json(metadata[METADATA_KEY], self._name)
+        self.spec = ModelSpec.from_metadata(metadata, self._name)
         self.inputs = {item.name: _info(item) for item in self._session.get_inputs()}
         self.outputs = {item.name: _info(item) for item in self._session.get_outputs()}
         self.providers = tuple(self._session.get_providers())
+        if providers is None and Precision(self.spec.precision).has_int8 and _OPENVINO not in names:
+            warnings.warn(
+                f"{self._name} is in {self.spec.precision}, which ONNX Runtime's own CPU code runs slower than FP32."
+                " Its OpenVINO provider is fast, but missing, or without a CPU of its own here:"
+                " pip install 'trt-pose[openvino]'.",
+                stacklevel=3,
+            )
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Named arrays in, named arrays out; raises RunnerError when they do not fit or the run fails."""
@@ -162,6 +165,18 @@ def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | No
     options.add_provider_for_devices(openvino_devices()[:1], {"load_config": json.dumps({"CPU": config})})
 
 
+def _open(model: str | Path | bytes, options: ort.SessionOptions, own: dict[str, Any]) -> ort.InferenceSession:
+    """A session; a file with the plugin node, which ONNX Runtime lacks, gets the node's meaning along with it."""
+    try:
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
+    except Exception as error:
+        if pose_nms.NAME not in str(error):
+            raise
+    data = model if isinstance(model, bytes) else Path(model).read_bytes()
+    function = resources.files("trt_pose").joinpath(pose_nms.FUNCTION).read_bytes()
+    return ort.InferenceSession(data + function, options, **own)  # two serialized messages in a row are one, merged
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise RunnerError(f"opening {path}: it is a folder. Name the .onnx file in it.")
@@ -171,7 +186,7 @@ def _check_file(path: Path) -> None:
 
 def _load_error(name: str, error: Exception) -> RunnerError:
     text = str(error)
-    if "PoseNMS_TRT" in text or "EfficientNMS_TRT" in text:
+    if "EfficientNMS_TRT" in text:
         return RunnerError(
             f"opening {name}: it was exported for TensorRT and holds a plugin node ONNX Runtime does not have."
             " Export it with --backend onnxruntime, or build an engine of it."

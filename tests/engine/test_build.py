@@ -1,0 +1,372 @@
+"""Engines by TensorRT-RTX's own ahead-of-time builder, which needs no GPU; what needs one is marked so."""
+
+import json
+import shutil
+
+import onnx
+import pytest
+
+from trt_pose import CalibrationError, EngineError, ExportError, MissingDependencyError, UsageError
+from trt_pose.doctor import examine
+from trt_pose.engine import build, flavor as flavors
+from trt_pose.engine.build import BuildOptions, Quantizing, build_engine
+from trt_pose.engine.flavor import Flavor
+from trt_pose.engine.options import parse_capabilities, parse_hardware, parse_pools, parse_shapes, parse_verbosity
+from trt_pose.engine.plan import Sidecar, file_sha256, read_header, sidecar_path
+from trt_pose.engine.worker import count_types
+from trt_pose.inspect import inspect_engine
+from trt_pose.quantize import CalibrationOptions, QuantizeOptions
+from trt_pose.types import InputSpec, ModelSpec
+
+from ..conftest import SMALL, make_model
+from .test_plugin import installed, needs_rtx
+
+RTX = {"flavor": "tensorrt_rtx", "compute_capabilities": ((8, 6),)}
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_plugin_onnx, picture_folder, tmp_path_factory):
+    """An INT8 engine of the tiny model, with its sidecar."""
+    if not installed("tensorrt_rtx"):
+        pytest.skip("needs tensorrt_rtx")
+    path = tmp_path_factory.mktemp("engine") / "m.engine"
+    build_engine(tiny_plugin_onnx, path, "int8", Quantizing(picture_folder), BuildOptions(**RTX))
+    return path
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", ["yolo_nas_pose_n", "yolo_nas_pose_s"])
+def test_rtx_builds_every_precision_ahead_of_time(name, precision, tmp_path, picture_folder):
+    make_model(name).export(tmp_path / "m.onnx", engine="tensorrt", verification=False, input_image_shape=320)
+    quantizing = Quantizing(picture_folder, QuantizeOptions(calibration=CalibrationOptions(batches=1)))
+    sidecar = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", precision, quantizing, BuildOptions(**RTX))
+    size = (tmp_path / "m.engine").stat().st_size
+    assert sidecar.engine_bytes == size
+    least = {"fp32": 25e6, "fp16": 13e6, "int8": 7e6}[precision]
+    assert size > least
+    assert sidecar.spec.precision == {"int8": "int8+fp16"}.get(precision, precision)
+    assert (sidecar.quantization is None) == (precision == "fp32")
+
+
+def test_the_plan_is_pure_and_described(engine, tiny_plugin_onnx):
+    header, sidecar = read_header(engine), Sidecar.read(engine)
+    assert header.flavor == sidecar.flavor == "tensorrt_rtx"
+    assert header.version == sidecar.flavor_version
+    assert sidecar.engine_sha256 == file_sha256(engine)
+    assert sidecar.onnx_sha256 == file_sha256(tiny_plugin_onnx)
+    assert sidecar.spec.skeleton.num_joints == 17
+    assert sidecar.spec.precision == "int8+fp16"
+    assert sidecar.quantization["images"] == 6
+    assert sidecar.compute_capabilities == ("8.6",)
+    assert sidecar.plugins == ("PoseNMS_TRT",)
+    assert sidecar.precision_asked == "int8"
+    assert sidecar.gpu is None
+    assert "no GPU" in sidecar.precision_note
+    assert json.loads(sidecar.to_json()) == json.loads(sidecar_path(engine).read_text())
+    assert "Registering tensor: input" in engine.with_name("m.engine.log").read_text()
+
+
+def test_inspect_and_doctor_read_it(engine, tmp_path):
+    found = inspect_engine(engine)
+    assert found.header.flavor == "tensorrt_rtx"
+    assert found.sidecar.spec.model == "yolo_nas_pose_n"
+    findings = {item.what: item for item in examine(engine)}
+    assert findings["description"].fine
+    assert findings["version"].fine
+    if findings["gpu"].fine is None:
+        assert "no GPU" in findings["device"].detail.replace("needs a GPU", "no GPU")
+        assert not findings["device"].fine
+    lonely = tmp_path / "lonely.engine"
+    shutil.copy(engine, lonely)
+    assert "no description beside" in inspect_engine(lonely).note
+    assert not {item.what: item for item in examine(lonely)}["description"].fine
+    shutil.copy(sidecar_path(engine), sidecar_path(lonely))
+    lonely.write_bytes(engine.read_bytes() + b"x")
+    assert "belongs to another engine" in {item.what: item for item in examine(lonely)}["description"].detail
+
+
+@pytest.mark.parametrize(
+    ("change", "gpu", "what", "words"),
+    [
+        ({"version": (10, 3, 0, 26), "tag": b"ftrt"}, None, "runtime", "pip install 'trt-pose\\[tensorrt\\]'"),
+        ({"version": (1, 6, 0, 1)}, None, "version", "built with 1.6.0.1, TensorRT-RTX .* here.*Build it here"),
+        ({}, ("Ada", "8.9"), "device", "built for compute capability 8.6, Ada has 8.9.*trt-pose build"),
+        ({}, ("Ampere", "8.6"), "device", "8.6"),
+    ],
+    ids=["flavour", "version", "device", "fitting device"],
+)
+def test_doctor_names_what_is_wrong_and_what_mends_it(engine, tmp_path, monkeypatch, change, gpu, what, words):
+    import re
+
+    from trt_pose import doctor
+
+    path = tmp_path / "x.engine"
+    data = bytearray(engine.read_bytes())
+    data[24:28] = bytes(change.get("version", data[24:28]))
+    data[:4] = change.get("tag", data[:4])
+    path.write_bytes(data)
+    sidecar_path(path).write_text(sidecar_path(engine).read_text())
+    monkeypatch.setattr(doctor, "find_gpu", lambda: gpu and {"name": gpu[0], "compute_capability": gpu[1]})
+    monkeypatch.setattr(doctor, "probe", lambda *_: {})
+    finding = {item.what: item for item in examine(path)}[what]
+    assert finding.fine == (gpu == ("Ampere", "8.6"))
+    assert re.search(words, finding.detail), finding.detail
+
+
+@needs_rtx
+def test_a_dynamic_batch_gets_a_profile(tiny, tmp_path):
+    tiny.export(tmp_path / "m.onnx", engine="tensorrt", batch_size="dynamic", verification=False, **SMALL)
+    options = BuildOptions(**RTX, max_shapes={"input": (16, 3, 128, 160)})
+    sidecar = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", options=options)
+    assert sidecar.profile == {"input": [[1, 3, 128, 160], [4, 3, 128, 160], [16, 3, 128, 160]]}
+
+
+def dynamic(batch=None):
+    return ModelSpec("m", input=InputSpec(batch=batch, height=64, width=96, resize_to=(64, 96)))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, (1, 4, 8)),
+        ({"max": 2}, (1, 2, 2)),
+        ({"min": 6}, (6, 6, 8)),
+        ({"min": 16}, (16, 16, 16)),
+        ({"opt": 12}, (1, 12, 12)),
+        ({"min": 2, "opt": 3, "max": 5}, (2, 3, 5)),
+    ],
+)
+def test_what_is_said_of_the_profile_moves_what_is_not(given, wanted):
+    shapes = {f"{which}_shapes": {"input": (batch, 3, 64, 96)} for which, batch in given.items()}
+    profile = BuildOptions(**shapes).profile(dynamic())["input"]
+    assert tuple(shape[0] for shape in profile) == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "batch", "words"),
+    [
+        ({"min_shapes": {"input": (4, 3, 64, 96)}, "max_shapes": {"input": (2, 3, 64, 96)}}, None, "growing batches"),
+        ({"max_shapes": {"input": (4, 3, 64, 64)}}, None, "growing batches of 3x64x96"),
+        ({"max_shapes": {"image": (4, 3, 64, 96)}}, None, "got input 'image', the file's is 'input'"),
+        ({"max_shapes": {"input": (4, 3, 64, 96)}}, 2, "fixed at 2"),
+    ],
+)
+def test_impossible_profiles(options, batch, words):
+    with pytest.raises(UsageError, match=words):
+        BuildOptions(**options).profile(dynamic(batch))
+
+
+def test_trtexec_words():
+    assert parse_shapes("input:1x3x64x96,b:2") == {"input": (1, 3, 64, 96), "b": (2,)}
+    assert parse_shapes("1x3x64x96") == {"": (1, 3, 64, 96)}
+    assert parse_shapes(None) == {}
+    assert parse_pools("workspace:2048,tacticSharedMem:48K") == {
+        "WORKSPACE": 2048 << 20,
+        "TACTIC_SHARED_MEMORY": 48 << 10,
+    }
+    assert parse_pools("workspace:1.5G") == {"WORKSPACE": 3 << 29}
+    assert parse_capabilities("8.6,89, 12.0,120") == ((8, 6), (8, 9), (12, 0), (12, 0))
+    assert parse_hardware("none") is None
+    assert parse_hardware("ampere+") == "AMPERE_PLUS"
+    assert parse_verbosity("layer_names_only") == "LAYER_NAMES_ONLY"
+    for parse, text in (
+        (parse_shapes, "input=1x3"),
+        (parse_pools, "workspace"),
+        (parse_pools, "gpu:3"),
+        (parse_pools, "workspace:2T"),
+        (parse_capabilities, "sm_86"),
+        (parse_hardware, "all"),
+        (parse_verbosity, "loud"),
+    ):
+        with pytest.raises(UsageError, match="expected"):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "flavor", "words"),
+    [
+        ({"timing_cache": "t"}, ("tensorrt_rtx", "1.7"), "TensorRT-RTX 1.7: it has no --timingCacheFile"),
+        ({"version_compatible": True}, ("tensorrt_rtx", "1.7"), "--versionCompatible"),
+        ({"hardware_compatibility": "AMPERE_PLUS"}, ("tensorrt_rtx", "1.7"), "--hardwareCompatibilityLevel"),
+        (
+            {"compute_capabilities": ((8, 6),)},
+            ("tensorrt", "10.3.0"),
+            "TensorRT 10.3.0: it has no --computeCapabilities",
+        ),
+        ({"int8_mode": "implicit"}, ("tensorrt", "11.4.0.106"), "no INT8 calibrator, which ended with TensorRT 10"),
+        ({"int8_mode": "implicit"}, ("tensorrt_rtx", "1.7"), "no INT8 calibrator"),
+    ],
+)
+def test_what_a_flavour_lacks_is_an_error(options, flavor, words):
+    with pytest.raises(EngineError, match=words):
+        BuildOptions(**options).check_flavor(Flavor(*flavor, None))
+    BuildOptions(int8_mode="implicit").check_flavor(Flavor("tensorrt", "10.16.1", None))
+
+
+def test_options_out_of_range():
+    for options in ({"optimization_level": 6}, {"int8_mode": "both"}):
+        with pytest.raises(UsageError):
+            BuildOptions(**options)
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("error", "words", "change"),
+    [
+        (ExportError, "not a valid ONNX file", {"onnx": "truncated"}),
+        (ExportError, "No such file", {"onnx": "none.onnx"}),
+        (CalibrationError, "no trt_pose description", {"onnx": "bare"}),
+        (EngineError, "Choose a writable place", {"engine": "none/m.engine"}),
+        (UsageError, "expected .engine", {"engine": "m.onnx"}),
+        (UsageError, "expected one of fp32", {"precision": "fp8"}),
+        (CalibrationError, "INT8 needs images", {"precision": "int8"}),
+        (EngineError, "cannot build its NonMaxSuppression", {"onnx": "plain"}),
+        (EngineError, "no --versionCompatible", {"options": {"version_compatible": True}}),
+        (UsageError, "choosing TensorRT: got 'trt'", {"options": {"flavor": "trt"}}),
+        (EngineError, "strips and refits weights with a GPU only", {"options": {"refit": True}}),
+        (EngineError, "Compute capability 9.9|9.9", {"options": {"compute_capabilities": ((9, 9),)}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refusals(tiny_onnx, tiny_plugin_onnx, tmp_path, error, words, change):
+    bare = onnx.load(tiny_plugin_onnx)
+    del bare.metadata_props[:]
+    onnx.save(bare, tmp_path / "bare")
+    (tmp_path / "truncated").write_bytes(tiny_plugin_onnx.read_bytes()[:30_000])
+    shutil.copy(tiny_onnx, tmp_path / "plain")
+    source = tmp_path / change["onnx"] if "onnx" in change else tiny_plugin_onnx
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(error, match=words) as caught:
+        build_engine(
+            source,
+            tmp_path / change.get("engine", "m.engine"),
+            change.get("precision"),
+            None,
+            BuildOptions(**{**RTX, **change.get("options", {})}),
+        )
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".log") == before
+
+
+@needs_rtx
+def test_a_parser_error_names_its_node(tiny_plugin_onnx, tmp_path):
+    proto = onnx.load(tiny_plugin_onnx)
+    for node in proto.graph.node:
+        if node.op_type == "PoseNMS_TRT":
+            for item in node.attribute:
+                if item.name == "iou_threshold":
+                    item.f = 7.0
+    onnx.save(proto, tmp_path / "bad.onnx")
+    with pytest.raises(EngineError, match="iou_threshold is 7") as caught:
+        build_engine(tmp_path / "bad.onnx", tmp_path / "m.engine", options=BuildOptions(**RTX))
+    assert "m.engine.log has the rest" in str(caught.value)
+    assert (tmp_path / "m.engine.log").exists()
+    assert not (tmp_path / "m.engine").exists()
+
+
+@needs_rtx
+def test_a_crash_of_tensorrt_is_one_sentence(tiny_plugin_onnx, tmp_path, monkeypatch):
+    real = build.sys.executable
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\necho 'free(): invalid pointer' >&2\nkill -SEGV $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(build.sys, "executable", str(dying))
+    with pytest.raises(EngineError, match=r"TensorRT crashed \(signal 11\): free\(\): invalid pointer"):
+        build_engine(tiny_plugin_onnx, tmp_path / "m.engine", options=BuildOptions(**RTX))
+    assert not (tmp_path / "m.engine").exists()
+    assert real != str(dying)
+
+
+@needs_rtx
+def test_an_interrupted_build_leaves_no_process(tiny_plugin_onnx, tmp_path, monkeypatch):
+    started = []
+    real = build.subprocess.Popen
+
+    def record(*arguments, **options):
+        started.append(real(*arguments, **options))
+        return started[-1]
+
+    def interrupt(report):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build.subprocess, "Popen", record)
+    monkeypatch.setattr(build, "_follow", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(tiny_plugin_onnx, tmp_path / "m.engine", options=BuildOptions(**RTX))
+    assert started[0].poll() is not None
+
+
+def test_no_tensorrt_at_all(monkeypatch, tiny_plugin_onnx, tmp_path):
+    monkeypatch.setattr(flavors.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'trt-pose\[tensorrt\]'"):
+        build_engine(tiny_plugin_onnx, tmp_path / "m.engine")
+
+
+def test_an_engine_of_an_int8_file_and_the_wrong_way_round(engine, tiny_plugin_onnx, picture_folder, tmp_path):
+    from trt_pose.quantize import quantize
+
+    quantize(tiny_plugin_onnx, tmp_path / "q.onnx", picture_folder)
+    asked = build_engine(tmp_path / "q.onnx", tmp_path / "asis.engine", options=BuildOptions(**RTX))
+    assert asked.spec.precision == "int8"
+    asked = build_engine(tmp_path / "q.onnx", tmp_path / "both.engine", "best", options=BuildOptions(**RTX))
+    assert asked.spec.precision == "int8+fp16"
+    with pytest.raises(UsageError, match="the file is in int8 already"):
+        build_engine(tmp_path / "q.onnx", tmp_path / "x.engine", "fp16", options=BuildOptions(**RTX))
+
+
+def test_a_calibration_cache_makes_the_images_unnecessary(engine, tiny_plugin_onnx, picture_folder, tmp_path):
+    quantizing = Quantizing(picture_folder, QuantizeOptions(cache=tmp_path / "c.json"))
+    first = build_engine(tiny_plugin_onnx, tmp_path / "a.engine", "int8", quantizing, BuildOptions(**RTX))
+    second = build_engine(
+        tiny_plugin_onnx, tmp_path / "b.engine", "int8", Quantizing(None, quantizing.options), BuildOptions(**RTX)
+    )
+    assert first.quantization["images"] == second.quantization["images"] == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "0 bytes are not an engine"),
+        (b"x" * 100, "no TensorRT plan"),
+        (b"ftrt", "4 bytes"),
+        (None, "No such file"),
+    ],
+)
+def test_files_that_are_no_plans(tmp_path, content, words):
+    path = tmp_path / "x.engine"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EngineError, match=words):
+        read_header(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"trt_pose_engine": 1}', '{"trt_pose_engine": 99}'])
+def test_damaged_sidecars(tmp_path, text):
+    sidecar_path(tmp_path / "x.engine").write_text(text)
+    with pytest.raises(EngineError, match=r"x\.engine\.json"):
+        Sidecar.read(tmp_path / "x.engine")
+
+
+def test_layers_per_type_of_either_tensorrt():
+    ten = {"Layers": [{"Outputs": [{"Format/Datatype": "Int8 NC/32HW32"}]}, {"Outputs": [{"Format/Datatype": "Half"}]}]}
+    eleven = {"Layers": [{"Outputs": [{"Format": "Linear", "Datatype": "FP32"}]}, {"Outputs": []}]}
+    assert count_types(ten) == ({"INT8": 1, "FP16": 1}, "")
+    assert count_types(eleven) == ({"FP32": 1}, "")
+    assert count_types({"Layers": ["conv1", "conv2"]})[0] is None
+
+
+@pytest.mark.tensorrt
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["explicit", "implicit"])
+def test_tensorrt_builds_int8_on_its_gpu(tiny_plugin_onnx, picture_folder, tmp_path, mode):
+    """On a GPU host: the calibrator of TensorRT 10, and what the inspector finds in the engine."""
+    from trt_pose.engine.flavor import describe_flavor
+
+    if mode == "implicit" and not describe_flavor("tensorrt").has_implicit_int8:
+        pytest.skip("TensorRT 11 has no calibrators")
+    options = BuildOptions(flavor="tensorrt", int8_mode=mode)
+    sidecar = build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", Quantizing(picture_folder), options)
+    assert sidecar.gpu
+    assert sidecar.precision_found.get("INT8", 0) > 20
+    assert all(item.fine is not False for item in examine(tmp_path / "m.engine"))

@@ -1,0 +1,237 @@
+"""Where quantizers go, read off the written graph node by node."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from trt_pose import CalibrationError, ExportError, UsageError
+from trt_pose.quantize import SelectiveQuantizer
+from trt_pose.quantize.network import Network
+from trt_pose.quantize.qdq import half_scale, quantize_layers, quantized_layers
+from trt_pose.runtime.ort import OnnxRunner
+
+
+@pytest.fixture(scope="module")
+def network(tiny_onnx):
+    return Network(onnx.load(tiny_onnx))
+
+
+@pytest.fixture(scope="module")
+def thresholds(network):
+    return dict.fromkeys(network.activations(), 3.0)
+
+
+@pytest.fixture(scope="module")
+def quantized(network, thresholds):
+    return quantize_layers(network, network.layers, thresholds)
+
+
+def producers(proto):
+    return {name: node for node in proto.graph.node for name in node.output}
+
+
+def initializers(proto):
+    return {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
+
+
+def test_the_network_is_what_lies_before_the_decode(network):
+    names = {node.name for node in network.proto.graph.node if node.name.startswith(("/network/", "/preprocess/"))}
+    assert network.nodes == names
+    assert len(network.border) == 3
+    assert all(name.startswith("/network/heads/Concat") for name in network.border)
+
+
+def test_every_convolution_and_pool_reads_int8(quantized, network):
+    made, constants = producers(quantized), initializers(quantized)
+    weighted = [node for node in quantized.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    assert len(weighted) == sum(node.op_type in ("Conv", "ConvTranspose") for node in network.proto.graph.node)
+    for node in weighted:
+        activation, weight = made[node.input[0]], made[node.input[1]]
+        assert activation.op_type == weight.op_type == "DequantizeLinear"
+        assert made[activation.input[0]].op_type == "QuantizeLinear"
+        values, scale = constants[weight.input[0]], constants[weight.input[1]]
+        axis = next(item.i for item in weight.attribute if item.name == "axis")
+        assert axis == (0 if node.op_type == "Conv" else 1)
+        assert values.dtype == np.int8
+        assert scale.shape == (values.shape[axis],)
+        assert values.min() >= -127
+        if len(node.input) == 3:  # the bias stays as it was
+            assert constants[node.input[2]].dtype == np.float32
+    for node in quantized.graph.node:
+        if node.op_type == "MaxPool":
+            assert made[node.input[0]].op_type == "DequantizeLinear"
+        if node.op_type == "Concat" and node.name in network.nodes:
+            assert all(made[name].op_type != "DequantizeLinear" for name in node.input)
+    assert quantized_layers(quantized) == len(weighted)
+
+
+def test_residual_sums_read_their_shortcut_in_int8(quantized, network):
+    made = producers(quantized)
+    sums = [node for node in quantized.graph.node if node.op_type == "Add" and node.name in network.nodes]
+    assert sums
+    for node in sums:
+        kinds = [made[name].op_type for name in node.input]
+        assert sorted(kinds) == ["DequantizeLinear", "Relu"]  # the shortcut, and the convolution's own result
+        shortcut = made[made[node.input[kinds.index("DequantizeLinear")]].input[0]]
+        assert made[shortcut.input[0]].op_type == "Mul"
+
+
+def test_it_is_symmetric_and_valid(quantized):
+    onnx.checker.check_model(quantized, full_check=True)
+    constants = initializers(quantized)
+    for node in quantized.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert not constants[node.input[2]].any()
+            assert constants[node.input[2]].dtype == np.int8
+            assert (constants[node.input[1]] > 0).all()
+
+
+def test_nothing_after_the_network_is_touched(quantized, network):
+    for before, after in zip(
+        [node for node in network.proto.graph.node if node.name not in network.nodes],
+        [node for node in quantized.graph.node if node.name.startswith("/postprocess")],
+    ):
+        assert before == after
+
+
+def test_a_tensor_is_quantized_once(quantized):
+    quantizers = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    assert len({node.input[0] for node in quantizers}) == len(quantizers)
+
+
+def test_weights_are_within_half_a_step(quantized, network):
+    made, constants = producers(quantized), initializers(quantized)
+    for layer in network.layers:
+        if layer.weight is None:
+            continue
+        node = next(node for node in quantized.graph.node if node.name == layer.name)
+        weight = made[node.input[1]]
+        shape = [1] * constants[weight.input[0]].ndim
+        shape[layer.axis] = -1
+        scale = constants[weight.input[1]].reshape(shape)
+        back = constants[weight.input[0]] * scale
+        assert (np.abs(back - network.constant(layer.weight)) <= scale * 0.5001).all()
+
+
+def test_scales_fit_fp16_and_never_clip():
+    wanted = np.array([1e-9, 1e-7, 3e-5, 0.001234, 1.0, 254.9, 6e6])
+    scale = half_scale(wanted)
+    assert (scale.astype(np.float16).astype(np.float32) == scale).all()
+    assert (scale.astype(np.float64) >= wanted / 127).all()
+    assert (scale[4:] <= wanted[4:] / 127 * 1.001).all()
+    assert half_scale(np.array(0.0)) == 1.0  # nothing to scale
+    assert np.isinf(half_scale(np.array(1e9)))
+
+
+def test_a_threshold_beyond_fp16_is_one_sentence(network, thresholds):
+    with pytest.raises(CalibrationError, match="exceeds FP16"):
+        quantize_layers(network, network.layers, {**thresholds, network.activations()[3]: 1e9})
+
+
+def test_a_missing_threshold_is_one_sentence(network):
+    with pytest.raises(CalibrationError, match="no threshold for"):
+        quantize_layers(network, network.layers, {})
+
+
+def test_excluded_layers_stay_as_they_are(network, thresholds):
+    chosen = SelectiveQuantizer(exclude=("*head1*", "stem")).choose(network.layers)
+    proto = quantize_layers(network, chosen, thresholds)
+    made = producers(proto)
+    for node in proto.graph.node:
+        if node.op_type == "Conv":
+            inside = "head1" not in node.name and "stem" not in node.name
+            assert (node.input[1] in made) == inside, node.name
+
+
+def test_patterns_that_match_nothing_are_refused(network):
+    for selective in (SelectiveQuantizer(exclude=("*nonsense*",)), SelectiveQuantizer(include=("cls", "xyz"))):
+        with pytest.raises(UsageError, match=r"matches none of .* the names are like /network/backbone/stem"):
+            selective.choose(network.layers)
+    with pytest.raises(UsageError, match="expected a SelectiveQuantizer"):
+        SelectiveQuantizer.of([1])
+    assert SelectiveQuantizer.of("stem").exclude == ("stem",)
+    assert SelectiveQuantizer.of(None).choose(network.layers) == list(network.layers)
+    assert len(SelectiveQuantizer(include=("*MaxPool",)).choose(network.layers)) == 3
+
+
+def foreign(opset=17, weight_sums_bins=True):
+    """A small network of another toolkit: SiLU, residual, Gemm, and a decode whose convolution is an expectation."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w1": rng.normal(size=(8, 3, 3, 3)),
+        "w2": rng.normal(size=(8, 8, 3, 3)),
+        "w3": rng.normal(size=(16, 8, 1, 1)),
+        "bins": np.arange(16).reshape(1, 16, 1, 1) if weight_sums_bins else rng.normal(size=(1, 16, 1, 1)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "c1", pads=[1] * 4),
+        helper.make_node("Sigmoid", ["a"], ["s"], "sig"),
+        helper.make_node("Mul", ["a", "s"], ["b"], "silu"),
+        helper.make_node("Conv", ["b", "w2"], ["c"], "c2", pads=[1] * 4),
+        helper.make_node("Add", ["c", "b"], ["d"], "add"),
+        helper.make_node("Conv", ["d", "w3"], ["e"], "c3"),
+        helper.make_node("Softmax", ["e"], ["p"], "softmax", axis=1),
+        helper.make_node("Conv", ["p", "bins"], ["y"], "dfl"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 8, 8])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def test_a_network_without_our_names_is_told_from_its_decode():
+    network = Network(foreign())
+    assert network.nodes == {"c1", "sig", "silu", "c2", "add", "c3"}
+    assert network.border == ("e",)
+    assert [layer.name for layer in network.layers] == ["c1", "c2", "add", "c3"]
+    assert network.layers[2].activation == "b"  # the shallower branch is the shortcut, at whichever input
+    assert network.layers[2].position == 1
+    assert "dfl" in Network(foreign(weight_sums_bins=False)).nodes
+
+
+def test_graphs_it_cannot_read():
+    empty = helper.make_model(helper.make_graph([], "g", [], []), opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.raises(ExportError, match="no convolution"):
+        Network(empty)
+    nameless = foreign()
+    nameless.graph.node[0].name = nameless.graph.node[1].name = ""
+    with pytest.raises(ExportError, match="lack names"):
+        Network(nameless)
+    old = Network(foreign(opset=11))
+    with pytest.raises(CalibrationError, match="operator set is 11"):
+        quantize_layers(old, old.layers, dict.fromkeys(old.activations(), 1.0))
+
+
+def test_int8_computes_what_its_integers_say(network, thresholds):
+    """One convolution by hand: rounded integers, products, the scale of both, the bias."""
+    layer = next(layer for layer in network.layers if layer.kind == "Conv" and "stage1/downsample" in layer.name)
+    proto = quantize_layers(network, [layer], {layer.activation: 3.0})
+    from trt_pose.quantize.network import cut
+
+    made = producers(proto)[next(node for node in proto.graph.node if node.name == layer.name).output[0]]
+    part = cut(proto, [layer.activation, made.output[0]])
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 128, 160), dtype=np.uint8)
+    with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
+        outputs = runner.run({"input": pixels})
+    import torch
+
+    x = np.clip(np.rint(outputs[layer.activation] / (np.float32(half_scale(np.array(3.0))))), -128, 127)
+    w = network.constant(layer.weight).astype(np.float64)
+    scale = half_scale(np.abs(w).max(axis=(1, 2, 3)))
+    integers = np.clip(np.rint(w / scale[:, None, None, None]), -127, 127)
+    node = next(node for node in network.proto.graph.node if node.name == layer.name)
+    options = {item.name: list(item.ints) for item in node.attribute if item.ints}
+    sums = torch.nn.functional.conv2d(
+        torch.from_numpy(x.astype(np.float64)),
+        torch.from_numpy(integers),
+        stride=options["strides"],
+        padding=options["pads"][:2],
+    ).numpy()
+    bias = network.constant(node.input[2])
+    want = sums * scale[:, None, None] * float(half_scale(np.array(3.0))) + bias[:, None, None]
+    np.testing.assert_allclose(outputs[made.output[0]], want, rtol=1e-4, atol=1e-4)

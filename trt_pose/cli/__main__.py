@@ -1,0 +1,5 @@
+"""``python -m trt_pose.cli``."""
+
+from . import main
+
+main()

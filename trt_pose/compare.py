@@ -1,0 +1,272 @@
+"""What a smaller file costs: the people two files find in the same images, side by side.
+
+"INT8 collapses" is said in pixels, OKS and people missed, per image and in all.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .errors import RunnerError, SourceError, UsageError
+from .files import check_writable, write_atomically
+from .image import Image
+from .matching import pair_boxes
+from .predictor import PosePredictor
+from .progress import track
+from .results import PoseResult, Poses
+from .sources import open_source
+
+_WORST_SHOWN = 6
+_SHOWN_PX = 480
+
+
+@dataclass(frozen=True)
+class ImageComparison:
+    """One image.
+
+    Attributes:
+        source: where it came from. first, second: people found. matched: pairs of IoU 0.5 or more.
+        px: mean and largest distance of the joints of matched people, px of the image.
+        oks: mean object keypoint similarity of matched people, the first file's joints as the truth.
+        score: largest difference of the scores of matched people.
+    """
+
+    source: str
+    first: int
+    second: int
+    matched: int
+    px_mean: float
+    px_max: float
+    oks: float
+    score: float
+
+    @property
+    def missed(self) -> int:
+        """People only the first file finds."""
+        return self.first - self.matched
+
+    @property
+    def extra(self) -> int:
+        """People only the second file finds."""
+        return self.second - self.matched
+
+    @property
+    def oks_sum(self) -> float:
+        return self.oks * self.matched
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All images.
+
+    Attributes:
+        first, second: the files. images: one by one.
+        noise_db: signal to noise per tensor that both files have, dB, where it was asked for.
+    """
+
+    first: str
+    second: str
+    images: tuple[ImageComparison, ...]
+    noise_db: dict[str, float]
+
+    @property
+    def people(self) -> int:
+        """People of the first file."""
+        return sum(image.first for image in self.images)
+
+    @property
+    def matched(self) -> int:
+        return sum(image.matched for image in self.images)
+
+    @property
+    def missed(self) -> int:
+        return sum(image.missed for image in self.images)
+
+    @property
+    def extra(self) -> int:
+        return sum(image.extra for image in self.images)
+
+    @property
+    def px_mean(self) -> float:
+        return sum(image.px_mean * image.matched for image in self.images) / max(self.matched, 1)
+
+    @property
+    def oks_loss(self) -> float:
+        """1 - OKS over the people of both files: one that only one of them finds counts as 0; 0.0 without people."""
+        counted = self.matched + self.missed + self.extra
+        return 1.0 - sum(image.oks_sum for image in self.images) / counted if counted else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        totals = ("people", "matched", "missed", "extra", "px_mean", "oks_loss")
+        return {**asdict(self), "total": {name: getattr(self, name) for name in totals}}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.people} people in {len(self.images)} images: {self.matched} found by both, {self.missed} missed,"
+            f" {self.extra} extra; joints {self.px_mean:.2f} px apart, OKS loss {self.oks_loss:.4f}"
+        )
+
+
+def compare(
+    first: str | Path, second: str | Path, images: Any, *, confidence: float | None = None, tensors: bool = False
+) -> Comparison:
+    """Runs two files on the same images.
+
+    Args:
+        first: the reference. second: what is compared with it; ``.onnx`` or an engine each.
+        images: see :func:`trt_pose.sources.open_source`.
+        confidence: keep scores above it; None takes the files' own.
+        tensors: also measure the noise of every tensor both files have (two ``.onnx``).
+
+    Raises:
+        RunnerError: a file that cannot be run here, or files of different joints or classes.
+        SourceError: unreadable images.
+    """
+    rows, _ = _run(first, second, images, confidence)
+    noise = tensor_noise(first, second, images) if tensors else {}
+    return Comparison(str(first), str(second), tuple(rows), noise)
+
+
+def compare_with_report(
+    first: str | Path,
+    second: str | Path,
+    images: Any,
+    report: Path,
+    *,
+    confidence: float | None = None,
+    tensors: bool = False,
+) -> Comparison:
+    """As :func:`compare`, and writes one page of HTML with the worst images side by side."""
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"writing {report}: got the suffix {report.suffix or 'none'!r}, expected .html. Correct it.")
+    check_writable(report, SourceError)
+    rows, worst = _run(first, second, images, confidence)
+    noise = tensor_noise(first, second, images) if tensors else {}
+    result = Comparison(str(first), str(second), tuple(rows), noise)
+    write_atomically(report, lambda path: path.write_text(_page(result, worst), encoding="utf-8"), SourceError)
+    return result
+
+
+Pair = tuple[ImageComparison, PoseResult, PoseResult]
+
+
+def _run(
+    first: str | Path, second: str | Path, images: Any, confidence: float | None
+) -> tuple[list[ImageComparison], list[Pair]]:
+    """The comparison of every image, and the worst with their pictures."""
+    rows: list[ImageComparison] = []
+    worst: list[Pair] = []
+    with _open(first, confidence) as one, _open(second, confidence) as other:
+        if one.spec.skeleton != other.spec.skeleton:
+            raise RunnerError(
+                f"comparing {first} and {second}: their joints differ ({one.spec.skeleton.num_joints} and"
+                f" {other.spec.skeleton.num_joints}). Compare files of one model."
+            )
+        frames = open_source(images)
+        for frame in track(iter(frames), "comparing", frames.total):
+            pair = [predictor.predict(frame.image) for predictor in (one, other)]
+            a, b = (result[0] if isinstance(result, list) else result for result in pair)
+            row = compare_image(a.poses, b.poses, frame.source)
+            rows.append(row)
+            worst = sorted([*worst, (row, a, b)], key=lambda item: _badness(item[0]), reverse=True)[:_WORST_SHOWN]
+    return rows, worst
+
+
+def _open(path: str | Path, confidence: float | None) -> PosePredictor:
+    # Both in the same code of ONNX Runtime: what differs is the files.
+    options: dict[str, Any] = {"providers": ["cpu"]} if Path(path).suffix.lower() == ".onnx" else {}
+    return PosePredictor(path, confidence=confidence, **options)
+
+
+def _badness(row: ImageComparison) -> float:
+    return row.missed + row.extra + row.matched * (1.0 - row.oks)
+
+
+def compare_image(first: Poses, second: Poses, source: str = "") -> ImageComparison:
+    """Pairs the people of one image and measures them."""
+    pairs = pair_boxes(first.boxes, second.boxes)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    distances = np.linalg.norm(a.joints[..., :2] - b.joints[..., :2], axis=2)  # (K, J)
+    return ImageComparison(
+        source=source,
+        first=len(first),
+        second=len(second),
+        matched=len(pairs),
+        px_mean=float(distances.mean()) if distances.size else 0.0,
+        px_max=float(distances.max()) if distances.size else 0.0,
+        oks=float(object_keypoint_similarity(a, b).mean()) if len(pairs) else 0.0,
+        score=float(np.abs(a.scores - b.scores).max()) if len(pairs) else 0.0,
+    )
+
+
+def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:
+    """OKS of people row by row (https://cocodataset.org/#keypoints-eval), all joints counted as visible.
+
+    The area is that of the box times 0.53, the usual share of a person in it (as in COCO's own statistics).
+
+    Returns:
+        (K,) float64 in 0..1.
+    """
+    squared = np.square(truth.joints[..., :2] - found.joints[..., :2]).sum(axis=2).astype(np.float64)  # (K, J)
+    size = np.clip(truth.boxes[:, 2:] - truth.boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) * 0.53
+    variance = np.square(2.0 * np.asarray(truth.skeleton.sigmas, np.float64))
+    spread = 2.0 * variance[None] * np.maximum(size, np.spacing(1.0))[:, None]
+    similarity: npt.NDArray[np.float64] = np.exp(-squared / spread).mean(axis=1)
+    return similarity
+
+
+def tensor_noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
+    """Signal to noise of every floating-point tensor two ``.onnx`` files share, dB, on the first image."""
+    from .quantize.noise import shared_noise
+
+    return shared_noise(first, second, images)
+
+
+def write_json(result: Comparison, path: Path) -> None:
+    """Writes the comparison; whole or not at all."""
+    text = json.dumps(result.to_dict(), indent=2)
+    write_atomically(path, lambda target: target.write_text(text), SourceError)
+
+
+def _page(result: Comparison, worst: Sequence[Pair]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(Path(row.source).name)}</td><td>{row.first}</td><td>{row.second}</td><td>{row.missed}</td>"
+        f"<td>{row.extra}</td><td>{row.px_mean:.2f}</td><td>{row.px_max:.2f}</td><td>{row.oks:.4f}</td></tr>"
+        for row in result.images
+    )
+    pictures = "".join(
+        f"<figure>{_picture(a)}{_picture(b)}<figcaption>{html.escape(Path(row.source).name)}: {row.first} and"
+        f" {row.second} people, OKS {row.oks:.3f}</figcaption></figure>"
+        for row, a, b in worst
+    )
+    noise = "".join(f"<tr><td>{html.escape(name)}</td><td>{db:.1f}</td></tr>" for name, db in result.noise_db.items())
+    tensors = f"<h2>Tensors</h2><table><tr><th>tensor<th>signal to noise, dB</tr>{noise}</table>" if noise else ""
+    title = f"{Path(result.first).name} and {Path(result.second).name}"
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
+        "<style>body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:right}"
+        "td:first-child,th:first-child{text-align:left}img{width:49%}figure{margin:1em 0}</style>"
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(str(result))}</p><h2>Images that differ most</h2>{pictures}"
+        "<h2>All images</h2><table>"
+        "<tr><th>image<th>people<th>second<th>missed<th>extra<th>px mean<th>px max<th>OKS</tr>"
+        f"{rows}</table>{tensors}"
+    )
+
+
+def _picture(result: PoseResult) -> str:
+    drawn: Image = result.draw()
+    scale = _SHOWN_PX / max(drawn.shape[:2])
+    if scale < 1:
+        drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}">'

@@ -1,0 +1,127 @@
+"""The calibration cache: thresholds, and what they belong to; and TensorRT's own text format.
+
+TensorRT's cache holds names and scales only, so one of another model is used in silence. Ours says which model, images
+and method it was made with, and is refused where they differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CalibrationError
+from ..files import write_atomically
+
+_VERSION = 1
+_HEADER = re.compile(r"TRT-(\d+)-EntropyCalibration2")
+
+
+@dataclass(frozen=True)
+class CalibrationCache:
+    """Thresholds of one model, found on one set of images by one method.
+
+    Attributes:
+        thresholds: tensor name to the magnitude that becomes 127.
+        model: SHA-256 of the graph and weights that compute the tensors.
+        preprocessing: the input description, as JSON.
+        data: SHA-256 of the images as fed, in order. images: how many.
+        method: see :class:`trt_pose.CalibrationMethod`, with its percentile.
+        versions: of the programs that made it, for the record.
+    """
+
+    thresholds: dict[str, float]
+    model: str
+    preprocessing: str
+    data: str
+    images: int
+    method: str
+    versions: str
+
+    def check(self, **expected: str) -> None:
+        """Raises CalibrationError that names what differs: ``model``, ``preprocessing``, ``data`` or ``method``."""
+        for name, value in expected.items():
+            found = getattr(self, name)
+            if found != value:
+                short = 16 if name in ("model", "data") else 200
+                raise CalibrationError(
+                    f"using the calibration cache: its {name} is {found[:short]!r}, this run's is {value[:short]!r}."
+                    " Delete the file to calibrate again, or name another with --cache."
+                )
+
+    def write(self, path: str | Path) -> None:
+        """Writes JSON, whole or not at all."""
+        text = json.dumps({"trt_pose_calibration": _VERSION, **asdict(self)}, indent=1)
+        write_atomically(path, lambda target: target.write_text(text), CalibrationError)
+
+    @classmethod
+    def read(cls, path: str | Path) -> CalibrationCache:
+        """Raises CalibrationError when the file is missing, damaged, or not such a cache."""
+        try:
+            record = json.loads(Path(path).read_text())
+            if record.pop("trt_pose_calibration") != _VERSION:
+                raise ValueError("another version")
+            cache = cls(**{item.name: record[item.name] for item in fields(cls)})
+            if not all(np.isfinite(value) and value >= 0 for value in cache.thresholds.values()):
+                raise ValueError("a threshold that is no number from 0")
+            return cache
+        except OSError as error:
+            raise CalibrationError(f"reading {path}: {error.strerror}. Check the path.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            tensorrt = " A cache of TensorRT is taken in by: trt-pose calibration import."
+            raise CalibrationError(
+                f"reading {path}: not a trt_pose calibration cache ({error}). Delete it and calibrate.{tensorrt}"
+            ) from error
+
+
+def tensorrt_version(text: str) -> int:
+    """``10.3.0`` or ``100300`` to the number in a cache's first line. Raises CalibrationError for another form."""
+    if re.fullmatch(r"\d{4,6}", text):
+        return int(text)
+    parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)?", text)
+    if not parts:
+        raise CalibrationError(f"TensorRT version: got {text!r}, expected the form 10.3.0. Correct it.")
+    major, minor, patch = int(parts[1]), int(parts[2]), int(parts[3] or 0)
+    return major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch
+
+
+def to_tensorrt(thresholds: Mapping[str, float], version: str) -> str:
+    """The text of an ``EntropyCalibration2`` cache: per tensor the big-endian float32 of threshold / 127, in hex."""
+    lines = [f"TRT-{tensorrt_version(version)}-EntropyCalibration2"]
+    lines += [f"{name}: {struct.pack('>f', value / 127.0).hex()}" for name, value in thresholds.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write_tensorrt(thresholds: Mapping[str, float], path: str | Path, version: str) -> None:
+    """Writes :func:`to_tensorrt`'s text; whole or not at all."""
+    text = to_tensorrt(thresholds, version)
+    write_atomically(path, lambda target: target.write_text(text), CalibrationError)
+
+
+def from_tensorrt(text: str) -> tuple[int, dict[str, float]]:
+    """TensorRT's version number and the thresholds in its cache.
+
+    Raises:
+        CalibrationError: another kind of file, another calibrator, a damaged line.
+    """
+    first, *lines = text.splitlines() or [""]
+    header = _HEADER.fullmatch(first.strip())
+    if not header:
+        raise CalibrationError(
+            f"reading a TensorRT calibration cache: it begins with {first[:60]!r}, expected"
+            " TRT-<version>-EntropyCalibration2. Check the file."
+        )
+    thresholds = {}
+    for number, line in enumerate(filter(str.strip, lines), start=2):
+        name, _, digits = line.rpartition(": ")  # tensor names may hold colons
+        if not name or not re.fullmatch(r"[0-9a-f]{8}", digits.strip()):
+            raise CalibrationError(
+                f"reading a TensorRT calibration cache: line {number} is {line[:60]!r}. Make it again."
+            )
+        thresholds[name] = struct.unpack(">f", bytes.fromhex(digits.strip()))[0] * 127.0
+    return int(header[1]), thresholds

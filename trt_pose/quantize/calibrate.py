@@ -1,0 +1,276 @@
+"""The calibrator: one pass over the images, a histogram per tensor, thresholds by the chosen method."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from .._version import __version__
+from ..errors import CalibrationError
+from ..files import cache_folder, write_atomically
+from ..progress import track
+from ..runtime.ort import OnnxRunner
+from ..types import CalibrationMethod, InputSpec, ModelSpec
+from .batches import Pixels, open_batches, value_range
+from .cache import CalibrationCache, from_tensorrt
+from .document import load, read_spec
+from .histogram import BINS, Histogram
+from .network import Network, cut
+
+DEFAULT_BATCHES, DEFAULT_PERCENTILE = 16, 99.99  # the reference release's
+_SAVE_EVERY_S = 20.0
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How a calibration is done.
+
+    Attributes:
+        method: how thresholds are chosen. percentile: for that method, in 0..100.
+        batches: batches of the data taken; None takes all.
+        providers: of ONNX Runtime: ``("cpu",)`` or ``("cuda",)``.
+    """
+
+    method: CalibrationMethod = CalibrationMethod.ENTROPY
+    percentile: float = DEFAULT_PERCENTILE
+    batches: int | None = DEFAULT_BATCHES
+    providers: tuple[str, ...] = ("cpu",)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.percentile <= 100.0:
+            raise CalibrationError(f"percentile: got {self.percentile!r}, expected above 0 to 100. Correct it.")
+        if not isinstance(self.method, CalibrationMethod):
+            object.__setattr__(self, "method", CalibrationMethod.parse(self.method))
+        if self.batches is not None and self.batches < 1:
+            raise CalibrationError(f"calibration batches: got {self.batches}, expected 1 or more. Correct it.")
+
+    @property
+    def label(self) -> str:
+        """The method as a cache names it."""
+        percentile = self.method is CalibrationMethod.PERCENTILE
+        return f"{self.method} {self.percentile:g}" if percentile else str(self.method)
+
+
+def calibrate(
+    network: Network,
+    tensors: Sequence[str],
+    data: Any,
+    options: CalibrationOptions | None = None,
+    cache: str | Path | None = None,
+) -> CalibrationCache:
+    """Finds the INT8 threshold of every tensor.
+
+    Args:
+        network: the FP32 graph with its ModelSpec; what follows the tensors is not run.
+        tensors: names of activations.
+        data: see :func:`open_batches`; None uses ``cache`` as it is.
+        options: method and limits.
+        cache: a file to use when it belongs to this model, these images and this method, or to make.
+
+    Raises:
+        CalibrationError: no data, bad data, or a cache of something else.
+    """
+    options = options or CalibrationOptions()
+    spec = read_spec(network.proto)
+    part = cut(network.proto, tensors)
+    expected = {"model": _digest(network), "preprocessing": _preprocessing(spec.input), "method": options.label}
+    if cache is not None and Path(cache).exists():
+        known = CalibrationCache.read(cache)
+        known.check(**expected)
+        if data is not None:
+            known.check(data=_digest_of(open_batches(data, spec.input, options.batches)))
+        missing = [name for name in tensors if name not in known.thresholds]
+        if missing:
+            raise CalibrationError(f"using {cache}: it lacks {len(missing)} tensors, {missing[0]} first. Delete it.")
+        return known
+    if data is None:
+        raise CalibrationError(
+            "calibrating: INT8 needs images like those the model will see, and got none. Give a folder or a loader"
+            " (or 'random', which ruins the accuracy, by name)."
+        )
+    run = Calibration(part, spec, expected["model"])
+    try:
+        run.feed(open_batches(data, spec.input, options.batches), options)
+    except BaseException:
+        run.save()
+        raise
+    run.forget()
+    # What an image can hold is known, and clipping it loses whole highlights: only what is computed has a threshold.
+    known_range, images = max(map(abs, value_range(spec.input))), network.images()
+    result = CalibrationCache(
+        thresholds={
+            name: known_range if name in images else run.histograms[name].threshold(options.method, options.percentile)
+            for name in track(tensors, "choosing thresholds", len(tensors))
+        },
+        data=run.data.hexdigest(),
+        images=run.images,
+        versions=f"trt_pose {__version__}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}",
+        **expected,
+    )
+    if cache is not None:
+        result.write(cache)
+    return result
+
+
+def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCache:
+    """TensorRT's own calibration cache as one of ours, bound to the file it was made with.
+
+    Raises:
+        CalibrationError: it is no such cache, or lacks tensors of this file: then it belongs to another model.
+    """
+    network = Network(load(onnx_file))
+    try:
+        version, thresholds = from_tensorrt(Path(cache).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(
+            f"reading {cache}: {getattr(error, 'strerror', None) or error}. Check the path."
+        ) from error
+    missing = [name for name in network.activations() if name not in thresholds]
+    if missing:
+        raise CalibrationError(
+            f"importing {cache}: it lacks {len(missing)} of {len(network.activations())} tensors of {onnx_file}"
+            f" ({missing[0]} first). It was made with another file."
+        )
+    return CalibrationCache(
+        thresholds=thresholds,
+        model=_digest(network),
+        preprocessing=_preprocessing(read_spec(network.proto).input),
+        data="imported",
+        images=0,
+        method=str(CalibrationMethod.ENTROPY),
+        versions=f"TensorRT {version}",
+    )
+
+
+class Calibration:
+    """Histograms that are being filled; what an interrupted run has counted is kept for the next one.
+
+    Attributes:
+        histograms: per tensor. images: counted so far. resumed: of those, from an earlier run.
+        data: running SHA-256 of the images.
+    """
+
+    def __init__(self, part: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
+        self._part, self._spec = part, spec
+        self.histograms = {item.name: Histogram() for item in part.graph.output}
+        self.images = self.resumed = 0
+        self.data = hashlib.sha256()
+        self._digests: list[str] = []
+        names = hashlib.sha256("\n".join(self.histograms).encode()).hexdigest()
+        self._state = cache_folder("calibration") / f"{model[:24]}-{names[:8]}.npz"
+
+    def feed(self, batches: Iterator[Pixels], options: CalibrationOptions) -> None:
+        """Counts every batch, except those an interrupted run on the same images has counted."""
+        earlier = self._load()
+        saved = time.monotonic()
+        with OnnxRunner(self._part.SerializeToString(), providers=list(options.providers)) as runner:
+            for batch in track(batches, "calibrating", options.batches):
+                digest = hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest()
+                if earlier and digest == earlier[0]:
+                    del earlier[0]
+                    self.resumed += len(batch)
+                else:
+                    self._start_over(earlier)
+                    self._count(runner, batch)
+                self._note(batch, digest)
+                if not earlier and time.monotonic() - saved > _SAVE_EVERY_S:
+                    self.save()
+                    saved = time.monotonic()
+        self._start_over(earlier)
+
+    def _start_over(self, earlier: list[str]) -> None:
+        """Drops the counts of an interrupted run that saw other images, before any of these was skipped for it."""
+        if not earlier:
+            return
+        self.forget()
+        earlier.clear()
+        self.histograms = {name: Histogram() for name in self.histograms}
+        if self.resumed:
+            seen, self._digests = self.images, []
+            raise CalibrationError(
+                f"resuming the calibration: an interrupted run saw the same first {seen} images, then others. Its"
+                " counts are dropped: run it again, with the images in a fixed order."
+            )
+
+    def _note(self, batch: Pixels, digest: str) -> None:
+        self._digests.append(digest)
+        self.data.update(digest.encode())
+        self.images += len(batch)
+
+    def _count(self, runner: OnnxRunner, batch: Pixels) -> None:
+        together = self._spec.input.batch or 1
+        for start in range(0, len(batch), together):
+            images = batch[start : start + together]
+            rows = len(images)
+            # A fixed batch is filled up with its last image, whose copies are not counted.
+            full = np.concatenate([images, np.repeat(images[-1:], together - rows, axis=0)])
+            for name, values in runner.run({self._spec.input.name: full}).items():
+                real = values[:rows] if values.ndim and len(values) == together else values
+                try:
+                    self.histograms[name].add(real)
+                except ValueError as error:
+                    raise CalibrationError(
+                        f"calibrating: {name} is NaN or infinite for batch {len(self._digests)}. Check the weights."
+                    ) from error
+
+    def save(self) -> None:
+        """Keeps the histograms for the next run; a home that cannot be written costs only the repetition."""
+        if not self._digests:
+            return
+        counts = np.stack([item.counts for item in self.histograms.values()])
+        rest = np.array([[item.range, item.largest, item.seen] for item in self.histograms.values()])
+        with suppress(OSError, CalibrationError):
+            self._state.parent.mkdir(parents=True, exist_ok=True)
+            arrays: dict[str, Any] = {"counts": counts, "rest": rest, "digests": np.array(self._digests)}
+            write_atomically(self._state, lambda path: np.savez(path, **arrays), CalibrationError)
+
+    def forget(self) -> None:
+        """Removes what :meth:`save` kept."""
+        self._state.unlink(missing_ok=True)
+
+    def _load(self) -> list[str]:
+        """Takes up the histograms of an interrupted run; the digests of its batches."""
+        try:
+            with np.load(self._state) as saved:
+                counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
+            if counts.shape != (len(self.histograms), BINS) or rest.shape != (len(self.histograms), 3):
+                return []
+        except (OSError, ValueError, KeyError, EOFError):
+            return []
+        for histogram, row, (end, largest, seen) in zip(self.histograms.values(), counts, rest, strict=True):
+            histogram.counts, histogram.range, histogram.largest, histogram.seen = row, end, largest, int(seen)
+        return digests
+
+
+def _digest(network: Network) -> str:
+    """SHA-256 of the network's nodes and weights; the decode, its thresholds and the metadata do not matter."""
+    digest = hashlib.sha256()
+    part = cut(network.proto, network.border)
+    for node in part.graph.node:
+        digest.update(node.SerializeToString(deterministic=True))
+    for item in sorted(part.graph.initializer, key=lambda tensor: tensor.name):
+        digest.update(item.name.encode() + onnx.numpy_helper.to_array(item).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of(batches: Iterator[Pixels]) -> str:
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest().encode())
+    return digest.hexdigest()
+
+
+def _preprocessing(spec: InputSpec) -> str:
+    policy = asdict(spec)
+    policy.pop("batch")
+    return json.dumps(policy, sort_keys=True)

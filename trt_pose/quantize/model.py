@@ -1,0 +1,184 @@
+"""An FP32 ONNX file to INT8, FP16 or both, with a report of what it got and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .. import image as images
+from ..errors import ExportError, UsageError
+from ..files import check_writable
+from ..progress import step
+from ..types import METADATA_KEY, ModelSpec, Precision
+from .batches import Pixels, check_batch, open_batches
+from .calibrate import CalibrationOptions, calibrate
+from .document import load, read_spec, save
+from .fp16 import find_overflows, to_half
+from .network import Layer, Network
+from .noise import noise_between
+from .qdq import quantize_layers
+from .selective import SelectiveQuantizer
+
+# Images the FP16 guard and the noise are measured on.
+_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What to make of a file.
+
+    Attributes:
+        precision: ``int8``, ``fp16`` or ``int8+fp16``.
+        calibration: how INT8 ranges are found. cache: a calibration cache to use or make.
+        selective: which layers become INT8.
+    """
+
+    precision: Precision = Precision.INT8
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    selective: SelectiveQuantizer = field(default_factory=SelectiveQuantizer)
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What a quantization got and cost.
+
+    Attributes:
+        precision: of the result. method: of the calibration; empty for ``fp16``.
+        images: calibrated on. int8_layers: layers that run in INT8, of ``layers`` that could.
+        kept: layer or node name to why it stays in a higher precision.
+        noise_db: signal to noise of each output of the network, in dB, against the file it was made of; before decode
+            and NMS, on calibration images or the bundled photograph. Infinite when nothing changed.
+    """
+
+    precision: Precision
+    method: str
+    images: int
+    int8_layers: int
+    layers: int
+    kept: dict[str, str]
+    noise_db: dict[str, float]
+
+    def __str__(self) -> str:
+        parts = [str(self.precision)]
+        if self.images:
+            parts.append(f"{self.int8_layers} of {self.layers} layers in INT8, {self.method} over {self.images} images")
+        if self.kept:
+            parts.append(f"{len(self.kept)} kept")
+        return ", ".join(parts)
+
+
+def quantize(
+    source: str | Path, output: str | Path, data: Any = None, options: QuantizeOptions | None = None
+) -> QuantizationReport:
+    """Writes a quantized copy of an ONNX file; whole or not at all.
+
+    Args:
+        source: an FP32 file with a ModelSpec. output: the ``.onnx`` to write.
+        data: images to calibrate on, see :func:`trt_pose.quantize.open_batches`; FP16 needs none.
+        options: precision, method and layers.
+
+    Raises:
+        CalibrationError: no data, bad data, a foreign cache, a file without description.
+        UsageError: a pattern without a layer, a wrong suffix. ExportError: a damaged file.
+    """
+    if Path(output).suffix.lower() != ".onnx":
+        raise UsageError(f"quantizing to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
+    proto = load(source)
+    check_writable(output, ExportError)
+    made, report = quantize_model(proto, data, options or QuantizeOptions())
+    save(made, output)
+    return report
+
+
+def quantize_model(
+    proto: onnx.ModelProto, data: Any, options: QuantizeOptions
+) -> tuple[onnx.ModelProto, QuantizationReport]:
+    """As :func:`quantize`, in memory; ``proto`` is left as it is."""
+    spec = read_spec(proto)
+    _check_precision(spec, options.precision)
+    network, seen = Network(proto), Seen(data, spec)
+    made, cache, chosen, kept = proto, None, list[Layer](), dict[str, str]()
+    if options.precision.has_int8 and spec.precision == Precision.FP32:
+        chosen = options.selective.choose(network.layers)
+        kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
+        passing = seen.passing(options.calibration.batches) if data is not None else None
+        cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
+    overflows: dict[str, str] = {}
+    if options.precision.has_fp16:
+        with step("looking for values beyond FP16"):
+            overflows = find_overflows(network, seen.samples())
+        kept.update(overflows)
+        chosen = [layer for layer in chosen if layer.name not in overflows]
+    if cache is not None:
+        with step("placing quantizers"):
+            made = quantize_layers(network, chosen, cache.thresholds)
+    if options.precision.has_fp16:
+        with step("converting to FP16"):
+            made = to_half(Network(made) if cache else network, overflows)
+    report = QuantizationReport(
+        precision=options.precision,
+        method=cache.method if cache else "",
+        images=cache.images if cache else 0,
+        int8_layers=len(chosen),
+        layers=len(network.layers),
+        kept=kept,
+        noise_db=noise_between(proto, made, network.border, seen.samples()),
+    )
+    _describe(made, spec, report)
+    return made, report
+
+
+def _check_precision(spec: ModelSpec, wanted: Precision) -> None:
+    halving = spec.precision == Precision.INT8 and wanted is Precision.INT8_FP16
+    if wanted is Precision.FP32 or (spec.precision != Precision.FP32 and not halving):
+        raise UsageError(
+            f"quantizing to {wanted}: the file is in {spec.precision}. Quantize an FP32 file to fp16, int8 or"
+            " int8+fp16."
+        )
+
+
+def _describe(made: onnx.ModelProto, spec: ModelSpec, report: QuantizationReport) -> None:
+    history = f"{spec.quantization}; {report}" if spec.quantization else str(report)
+    described = replace(spec, precision=str(report.precision), quantization=history)
+    others = [(item.key, item.value) for item in made.metadata_props if item.key != METADATA_KEY]
+    del made.metadata_props[:]
+    for key, value in (*others, (METADATA_KEY, described.to_json())):
+        made.metadata_props.add(key=key, value=value)
+    try:
+        onnx.checker.check_model(made, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise ExportError(f"checking the quantized graph of {spec.model}: {first}. Please report this.") from error
+
+
+class Seen:
+    """The first images of the data, kept while it passes by: a loader may be read once only."""
+
+    def __init__(self, data: Any, spec: ModelSpec) -> None:
+        self._data, self._spec, self._kept = data, spec, list[Pixels]()
+
+    def passing(self, limit: int | None) -> Any:
+        """The data, remembered as it is read."""
+        batches = open_batches(self._data, self._spec.input, limit)
+
+        def remember() -> Iterator[Pixels]:
+            for batch in batches:
+                if sum(map(len, self._kept)) < _SAMPLES:
+                    self._kept.append(batch[:_SAMPLES])
+                yield batch
+
+        return remember()
+
+    def samples(self) -> list[Pixels]:
+        """Images of the data, or the bundled photograph where there is none."""
+        if not self._kept and self._data is not None:
+            self._kept = list(open_batches(self._data, self._spec.input, limit=1))
+        if self._kept:
+            return self._kept
+        pixels, _ = images.letterbox(images.example(), self._spec.input)
+        return [check_batch(pixels[None], self._spec.input)]
