@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -19,9 +18,10 @@ import sys
 import tempfile
 import time
 import warnings
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy")
@@ -104,18 +104,6 @@ def compare_latency(path: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
-    import os
-
-    return {
-        "cpu": model.partition(":")[2].strip(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-    }
-
-
 def write(results: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "export_and_cpu.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -156,7 +144,7 @@ def main() -> None:
     if arguments.export:
         measure_export(arguments.export, arguments.output, not arguments.no_verification)
         return
-    results: dict[str, Any] = {"machine": machine(), "models": {}}
+    results: dict[str, Any] = {"machine": machine(PACKAGES), "models": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models:
             path = Path(folder) / f"{name}.onnx"

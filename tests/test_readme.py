@@ -35,7 +35,7 @@ def desk(tmp_path_factory, photo_path):
 @pytest.mark.parametrize("index", range(len(BLOCKS)), ids=lambda index: f"{index}-{BLOCKS[index][0]}")
 def test_code_blocks_run(desk, index):
     language, code = BLOCKS[index]
-    if "find_flavor" in code and not HAS_TENSORRT:
+    if ("find_flavor" in code or "trt-pose build" in code) and not HAS_TENSORRT:
         pytest.skip("needs TensorRT or TensorRT-RTX")
     environment = {
         **os.environ,
@@ -50,7 +50,16 @@ def test_code_blocks_run(desk, index):
 
 def test_what_the_blocks_wrote(desk):
     """After the blocks above: the files their text promises."""
-    for name in ("pose.onnx", "batch.onnx", "flat.onnx", "drawn/image.jpg", "poses.json", "poses.jpg"):
+    for name in (
+        "pose.onnx",
+        "batch.onnx",
+        "flat.onnx",
+        "int8.onnx",
+        "compare.html",
+        "drawn/image.jpg",
+        "poses.json",
+        "poses.jpg",
+    ):
         assert (desk / name).exists(), name
 
 
