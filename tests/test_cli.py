@@ -221,6 +221,21 @@ def test_quantize_compare_and_build(tiny_onnx, tiny_plugin_onnx, picture_folder,
     assert report.exists()
 
 
+def test_quantize_options_that_would_do_nothing(tiny_onnx, tiny_plugin_onnx, picture_folder, tmp_path, capsys):
+    output = tmp_path / "q.onnx"
+    for arguments, words in (
+        (("--precision", "fp16", "-o", output, "--exclude", "stem"), "--exclude belong to INT8"),
+        (("--precision", "fp16", "-o", output, "--method", "mse"), "--method belong to INT8"),
+        (("--sensitivity", "-o", output, "--images", picture_folder), "writes no file"),
+        ((), "--output"),
+    ):
+        assert call("quantize", tiny_onnx, *arguments) == 1
+        assert words in capsys.readouterr().err
+    assert not output.exists()
+    assert call("quantize", tiny_plugin_onnx, "-o", output, "--images", picture_folder) == 0
+    assert "int8+fp16" in capsys.readouterr().out  # for TensorRT, the fast form
+
+
 def test_sensitivity_on_the_command_line(tiny_onnx, picture_folder, capsys):
     arguments = ("--sensitivity", "--images", picture_folder, "--include", "*head1*", "--target-db", "60")
     assert call("quantize", tiny_onnx, *arguments) == 0

@@ -7,7 +7,8 @@ import pytest
 from onnx import numpy_helper
 
 from trt_pose import Poses, RunnerError, SourceError, UsageError
-from trt_pose.compare import compare, compare_image, compare_with_report, object_keypoint_similarity
+from trt_pose.compare import check_loss, compare, compare_image, compare_with_report, object_keypoint_similarity
+from trt_pose.files import to_json
 from trt_pose.quantize import QuantizeOptions, quantize
 from trt_pose.skeleton import COCO
 from trt_pose.types import Precision
@@ -93,3 +94,21 @@ def test_what_cannot_be_compared(tiny_onnx, picture_folder, tmp_path):
         compare(tiny_onnx, tmp_path / "none.onnx", picture_folder)
     with pytest.raises(SourceError):
         compare(tiny_onnx, tiny_onnx, tmp_path)
+
+
+def test_a_limit_is_kept_and_nan_passes_none(tiny_onnx, picture_folder, tmp_path):
+    proto = onnx.load(tiny_onnx)
+    for item in proto.graph.initializer:
+        if item.name.endswith("head2.pose_pred.bias"):
+            item.CopyFrom(numpy_helper.from_array(np.full(item.dims, np.nan, np.float32), item.name))
+    onnx.save(proto, tmp_path / "nan.onnx")
+    result = compare(tiny_onnx, tmp_path / "nan.onnx", picture_folder, tensors=True)
+    assert result.oks_loss > 0.1
+    assert not check_loss(result, 0.01)
+    assert json.loads(to_json(result.to_dict()))["noise_db"]
+    assert check_loss(compare(tiny_onnx, tiny_onnx, picture_folder), 0.0)
+    for limit in (-0.1, 1.1, math.nan):
+        with pytest.raises(UsageError, match="expected a number from 0 to 1"):
+            check_loss(result, limit)
+    with pytest.raises(RunnerError, match="nothing was compared"):
+        check_loss(compare(tiny_onnx, tiny_onnx, picture_folder, confidence=1.0), 0.5)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,6 +116,22 @@ class Comparison:
         )
 
 
+def check_loss(result: Comparison, limit: float) -> bool:
+    """Whether the loss is within ``limit``.
+
+    Raises:
+        UsageError: a limit outside 0..1. RunnerError: nobody was found by either file, so nothing was compared.
+    """
+    if not 0.0 <= limit <= 1.0:
+        raise UsageError(f"--max-oks-loss: got {limit!r}, expected a number from 0 to 1. Correct it.")
+    if not result.people + result.extra:
+        raise RunnerError(
+            f"comparing {result.first} and {result.second}: neither finds anybody, so nothing was compared. Use images"
+            " with people, or a lower --conf."
+        )
+    return result.oks_loss <= limit
+
+
 def compare(
     first: str | Path, second: str | Path, images: Any, *, confidence: float | None = None, tensors: bool = False
 ) -> Comparison:
@@ -202,17 +217,22 @@ def compare_image(first: Poses, second: Poses, source: str = "") -> ImageCompari
         first=len(first),
         second=len(second),
         matched=len(pairs),
-        px_mean=float(distances.mean()) if distances.size else 0.0,
-        px_max=float(distances.max()) if distances.size else 0.0,
+        px_mean=_finite(distances.mean()) if distances.size else 0.0,
+        px_max=_finite(distances.max()) if distances.size else 0.0,
         oks=float(object_keypoint_similarity(a, b).mean()) if len(pairs) else 0.0,
         score=float(np.abs(a.scores - b.scores).max()) if len(pairs) else 0.0,
     )
 
 
+def _finite(value: float) -> float:
+    """Infinite for NaN, so that sums and comparisons stay ordered."""
+    return float(value) if np.isfinite(value) else float("inf")
+
+
 def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:
     """OKS of people row by row (https://cocodataset.org/#keypoints-eval), all joints counted as visible.
 
-    The area is that of the box times 0.53, the usual share of a person in it (as in COCO's own statistics).
+    The area is that of the box times 0.53, the share of a person in it that evaluators use where there is no mask.
 
     Returns:
         (K,) float64 in 0..1.
@@ -222,7 +242,8 @@ def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.flo
     variance = np.square(2.0 * np.asarray(truth.skeleton.sigmas, np.float64))
     spread = 2.0 * variance[None] * np.maximum(size, np.spacing(1.0))[:, None]
     similarity: npt.NDArray[np.float64] = np.exp(-squared / spread).mean(axis=1)
-    return similarity
+    # Joints that are no numbers are nowhere near: NaN would pass every limit.
+    return np.nan_to_num(similarity, nan=0.0)
 
 
 def tensor_noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
@@ -230,12 +251,6 @@ def tensor_noise(first: str | Path, second: str | Path, images: Any) -> dict[str
     from .quantize.noise import shared_noise
 
     return shared_noise(first, second, images)
-
-
-def write_json(result: Comparison, path: Path) -> None:
-    """Writes the comparison; whole or not at all."""
-    text = json.dumps(result.to_dict(), indent=2)
-    write_atomically(path, lambda target: target.write_text(text), SourceError)
 
 
 def _page(result: Comparison, worst: Sequence[Pair]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -42,11 +43,12 @@ def examine(file: str | Path | None = None) -> list[Finding]:
         RunnerError, EngineError: the file is missing, damaged or foreign.
     """
     engine = file is not None and Path(file).suffix.lower() in SUFFIXES
-    spec = None
+    spec, refusal = None, ""
     if file is not None and not engine:
         from .inspect import inspect
 
-        spec = inspect(file).spec
+        found = inspect(file)
+        spec, refusal = found.spec, found.refusal
     header = read_header(str(file)) if engine else None
     findings = [Finding("python", True, platform.python_version())]
     findings += [_package(name) for name in _PACKAGES]
@@ -56,12 +58,10 @@ def examine(file: str | Path | None = None) -> list[Finding]:
         finding, flavor = _flavor(name)
         findings.append(finding)
         flavors += [flavor] if flavor else []
-    gpu = _gpu()
-    findings.append(
-        Finding("gpu", None, "none, or no driver") if gpu is None else Finding("gpu", True, " ".join(gpu.values()))
-    )
+    finding, gpu = _gpu()
+    findings.append(finding)
     if spec is not None:
-        findings += _file(spec, flavors)
+        findings += _file(spec, refusal, flavors)
     if header is not None:
         findings += _engine(Path(str(file)), header, flavors, gpu)
     return findings
@@ -88,18 +88,18 @@ def _flavor(name: str) -> tuple[Finding, Flavor | None]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own code
     if done.returncode == 0:
         version, plugin = done.stdout.splitlines()[-2:]
-        return Finding(name, True, f"{version}; {plugin}"), Flavor(name, version, None)
+        return Finding(name, True, f"{version}; {plugin}"), Flavor(name, version, None, plugin)
     last = (done.stderr.strip().splitlines() or [f"the process died with code {done.returncode}"])[-1]
     reason = last.partition("Error: ")[2] or last
     absent = "MissingDependencyError" in last
     return Finding(name, None if absent else False, reason), None
 
 
-def _file(spec: ModelSpec, flavors: list[Flavor]) -> list[Finding]:
+def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]:
     needs = ", ".join(spec.plugins_required) or "nothing beyond ONNX"
     findings = [Finding("file", True, f"{spec.model}, {spec.output.format} format, {spec.precision}; needs {needs}")]
     through = " (the plugin node in ONNX's own operators)" if pose_nms.NAME in spec.plugins_required else ""
-    findings.append(Finding("in onnxruntime", True, f"runs{through}"))
+    findings.append(Finding("in onnxruntime", not refusal, refusal or f"runs{through}"))
     for flavor in flavors:
         try:
             check_buildable(spec, flavor)
@@ -109,11 +109,14 @@ def _file(spec: ModelSpec, flavors: list[Flavor]) -> list[Finding]:
     return findings
 
 
-def _gpu() -> dict[str, str] | None:
+def _gpu() -> tuple[Finding, dict[str, str] | None]:
     try:
-        return find_gpu()
-    except MissingDependencyError:
-        return None
+        gpu = find_gpu()
+    except MissingDependencyError as error:
+        return Finding("gpu", None, str(error)), None
+    if gpu is None:
+        return Finding("gpu", None, "none, or no driver"), None
+    return Finding("gpu", True, f"{gpu['name']}, compute capability {gpu['compute_capability']}"), gpu
 
 
 def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str, str] | None) -> list[Finding]:
@@ -133,6 +136,7 @@ def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str
         findings.append(Finding("runtime", False, f"{header.flavor} is not installed: pip install 'trt-pose[{extra}]'"))
     else:
         findings.append(_version(header, here, sidecar, mend))
+        findings += _plugins(sidecar, here) if sidecar else []
     if gpu is None:
         findings.append(Finding("device", False, "an engine needs a GPU and its driver, and there is none here"))
         return findings
@@ -149,31 +153,45 @@ def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str
 def _described(path: Path, sidecar: Sidecar) -> Finding:
     if sidecar.engine_sha256 != file_sha256(path):
         return Finding("description", False, f"{path.name}.json belongs to another engine. Copy the right one along.")
-    plugins = ", ".join(sidecar.plugins) or "none"
-    return Finding("description", True, f"{sidecar.spec.model}, {sidecar.spec.precision}; plugins: {plugins}")
+    return Finding("description", True, f"{sidecar.spec.model}, {sidecar.spec.precision}, for {sidecar.target}")
+
+
+def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
+    """What an engine calls, and whether it is here; programs in C++ need the library."""
+    findings = []
+    for name in sidecar.plugins:
+        found = name in here.plugin
+        mend = "Build the library: make plugin" if name == pose_nms.NAME else "Load its library first"
+        findings.append(Finding(f"plugin {name}", found, here.plugin if found else f"not registered. {mend}"))
+    return findings
 
 
 def _version(header: PlanHeader, here: Flavor, sidecar: Sidecar | None, mend: str) -> Finding:
-    def numbers(text: str) -> list[int]:
-        return [int(part) for part in text.split(".")[:3]]
-
-    forward = sidecar is not None and bool(sidecar.options.get("version_compatible"))
-    if numbers(header.version) == numbers(here.version):
+    built, installed = _numbers(header.version), _numbers(here.version)
+    common = min(len(built), len(installed))
+    if built[:common] == installed[:common]:
         return Finding("version", True, f"{here} is what built it")
-    if forward and numbers(header.version) < numbers(here.version):
+    forward = sidecar is not None and bool(sidecar.options.get("version_compatible"))
+    # Within a major version, and from 10 to 11 (NVIDIA's engine compatibility page).
+    if forward and built < installed and (built[0] == installed[0] or (built[0], installed[0]) == (10, 11)):
         return Finding("version", True, f"version compatible, built with {header.version}, {here} here")
-    return Finding(
-        "version", False, f"built with {header.version}, {here} here: plans load in their own version. {mend}"
-    )
+    only = "plans load in their own version"
+    return Finding("version", False, f"built with {header.version}, {here} here: {only}. {mend}")
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:4]]
 
 
 def _device(sidecar: Sidecar | None, gpu: dict[str, str], mend: str) -> Finding:
     capability = gpu["compute_capability"]
-    wanted = () if sidecar is None else sidecar.compute_capabilities or ((sidecar.gpu or {}).get("compute_capability"),)
-    wanted = tuple(filter(None, wanted))
-    if not wanted:
-        return Finding("device", None, f"{gpu['name']} ({capability}); what the engine is for is not known")
-    compatible = sidecar is not None and bool(sidecar.options.get("hardware_compatibility"))
-    fine = capability in wanted or compatible
-    detail = f"built for compute capability {', '.join(map(str, wanted))}, {gpu['name']} has {capability}"
+    level = sidecar.options.get("hardware_compatibility") if sidecar else None
+    wanted = sidecar.compute_capabilities if sidecar else ()
+    if sidecar and not wanted and sidecar.flavor != RTX and sidecar.gpu:
+        wanted = (sidecar.gpu["compute_capability"],)
+    if sidecar is None or not wanted:
+        built = sidecar.target if sidecar else "what is not known"
+        return Finding("device", None, f"{gpu['name']} ({capability}); the engine is for {built}")
+    fine = capability in wanted or (level == "AMPERE_PLUS" and _numbers(capability) >= [8, 0])
+    detail = f"built for compute capability {', '.join(wanted)}, {gpu['name']} has {capability}"
     return Finding("device", fine, detail if fine else f"{detail}. {mend}")

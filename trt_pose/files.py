@@ -1,18 +1,26 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that every parser takes."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .errors import PoseError
 
 
 def cache_folder(kind: str) -> Path:
     """``$XDG_CACHE_HOME/trt_pose/KIND``, ``~/.cache`` by default."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    base = os.environ.get("XDG_CACHE_HOME")
+    if not base:
+        try:
+            base = str(Path.home() / ".cache")
+        except RuntimeError:  # a user without an entry and without $HOME, as in containers
+            base = tempfile.gettempdir()
     return Path(base) / "trt_pose" / kind
 
 
@@ -64,3 +72,16 @@ def _temporary(path: Path) -> Path:
 
 def _sentence(path: Path, problem: OSError, error: type[PoseError]) -> PoseError:
     return error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.")
+
+
+def to_json(record: Any) -> str:
+    """JSON every parser takes: what is infinite or no number is null."""
+    return json.dumps(_finite(record), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

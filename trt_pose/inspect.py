@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .engine.flavor import describe_flavor
-from .engine.plan import PlanHeader, Sidecar, read_header
+from .engine.plan import PlanHeader, Sidecar, file_sha256, read_header
 from .engine.probe import probe
 from .errors import EngineError, MissingDependencyError, RunnerError
 from .runtime.base import TensorInfo
@@ -26,6 +26,7 @@ class Inspection:
         spec: the description inside. inputs, outputs: name to element type and shape.
         operators: number of nodes per operator; None when the onnx package is not installed to count them.
         opset: ONNX operator set; None likewise.
+        refusal: why ONNX Runtime does not open the file; empty when it does.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Inspection:
     outputs: dict[str, TensorInfo]
     operators: dict[str, int] | None
     opset: int | None
+    refusal: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,19 +55,19 @@ def inspect(path: str | Path) -> Inspection:
     """
     from .runtime.ort import OnnxRunner
 
-    path = Path(path)
+    path, refusal = Path(path), ""
     try:
         with OnnxRunner(path, providers=["cpu"]) as runner:
             spec, inputs, outputs = runner.spec, runner.inputs, runner.outputs
         model = _load(path)
-    except RunnerError:
-        model = _load(path)
+    except RunnerError as error:
+        model, refusal = _load(path), str(error)
         if model is None:
             raise
         spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, path)
         inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
     operators, opset = _count_operators(model) if model else (None, None)
-    return Inspection(str(path), path.stat().st_size, spec, inputs, outputs, operators, opset)
+    return Inspection(str(path), path.stat().st_size, spec, inputs, outputs, operators, opset, refusal)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ def inspect_engine(path: str | Path) -> EngineInspection:
     header, sidecar, engine, notes = read_header(path), None, None, []
     try:
         sidecar = Sidecar.read(path)
+        if sidecar.engine_sha256 != file_sha256(path):
+            sidecar = None
+            notes.append(f"{path.name}.json belongs to another engine. Copy the right one along.")
     except EngineError as error:
         notes.append(str(error))
     try:

@@ -130,6 +130,7 @@ class InputSpec:
         pad_value: grey level of the padding.
         normalization: the photometric step the network was trained with.
         normalized_in_graph: True when the file takes 0..255 RGB and applies ``normalization`` itself.
+        custom_preprocessing: a module of the user's own is in the file: what it takes is not known here.
     """
 
     name: str = "input"
@@ -144,6 +145,7 @@ class InputSpec:
     pad_value: int = 127
     normalization: Normalization = field(default_factory=Normalization)
     normalized_in_graph: bool = True
+    custom_preprocessing: bool = False
 
     def __post_init__(self) -> None:
         if self.resize not in ("longest_side", "stretch") or self.padding not in ("bottom_right", "center"):

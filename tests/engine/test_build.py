@@ -6,16 +6,20 @@ import shutil
 import onnx
 import pytest
 
-from trt_pose import CalibrationError, EngineError, ExportError, MissingDependencyError, UsageError
+from trt_pose import CalibrationError, EngineError, ExportError, MissingDependencyError, PosePredictor, UsageError
 from trt_pose.doctor import examine
 from trt_pose.engine import build, flavor as flavors
 from trt_pose.engine.build import BuildOptions, Quantizing, build_engine
+from trt_pose.engine.calibrator import make_calibrator
 from trt_pose.engine.flavor import Flavor
+from trt_pose.engine.inspector import count_types
 from trt_pose.engine.options import parse_capabilities, parse_hardware, parse_pools, parse_shapes, parse_verbosity
-from trt_pose.engine.plan import Sidecar, file_sha256, read_header, sidecar_path
-from trt_pose.engine.worker import count_types
+from trt_pose.engine.plan import PlanHeader, Sidecar, file_sha256, read_header, sidecar_path
+from trt_pose.engine.worker import keep_precise
 from trt_pose.inspect import inspect_engine
-from trt_pose.quantize import CalibrationOptions, QuantizeOptions
+from trt_pose.quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
+from trt_pose.quantize.cache import from_tensorrt
+from trt_pose.quantize.network import Network
 from trt_pose.types import InputSpec, ModelSpec
 
 from ..conftest import SMALL, make_model
@@ -39,7 +43,8 @@ def engine(tiny_plugin_onnx, picture_folder, tmp_path_factory):
 @pytest.mark.parametrize("name", ["yolo_nas_pose_n", "yolo_nas_pose_s"])
 def test_rtx_builds_every_precision_ahead_of_time(name, precision, tmp_path, picture_folder):
     make_model(name).export(tmp_path / "m.onnx", engine="tensorrt", verification=False, input_image_shape=320)
-    quantizing = Quantizing(picture_folder, QuantizeOptions(calibration=CalibrationOptions(batches=1)))
+    one = QuantizeOptions(calibration=CalibrationOptions(batches=1))
+    quantizing = Quantizing(picture_folder, one) if precision == "int8" else None
     sidecar = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", precision, quantizing, BuildOptions(**RTX))
     size = (tmp_path / "m.engine").stat().st_size
     assert sidecar.engine_bytes == size
@@ -84,6 +89,8 @@ def test_inspect_and_doctor_read_it(engine, tmp_path):
     shutil.copy(sidecar_path(engine), sidecar_path(lonely))
     lonely.write_bytes(engine.read_bytes() + b"x")
     assert "belongs to another engine" in {item.what: item for item in examine(lonely)}["description"].detail
+    assert "belongs to another engine" in inspect_engine(lonely).note
+    assert inspect_engine(lonely).sidecar is None
 
 
 @pytest.mark.parametrize(
@@ -93,8 +100,9 @@ def test_inspect_and_doctor_read_it(engine, tmp_path):
         ({"version": (1, 6, 0, 1)}, None, "version", "built with 1.6.0.1, TensorRT-RTX .* here.*Build it here"),
         ({}, ("Ada", "8.9"), "device", "built for compute capability 8.6, Ada has 8.9.*trt-pose build"),
         ({}, ("Ampere", "8.6"), "device", "8.6"),
+        ({}, None, "plugin PoseNMS_TRT", "Python"),
     ],
-    ids=["flavour", "version", "device", "fitting device"],
+    ids=["flavour", "version", "device", "fitting device", "plugin"],
 )
 def test_doctor_names_what_is_wrong_and_what_mends_it(engine, tmp_path, monkeypatch, change, gpu, what, words):
     import re
@@ -110,7 +118,7 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(engine, tmp_path, monkeypa
     monkeypatch.setattr(doctor, "find_gpu", lambda: gpu and {"name": gpu[0], "compute_capability": gpu[1]})
     monkeypatch.setattr(doctor, "probe", lambda *_: {})
     finding = {item.what: item for item in examine(path)}[what]
-    assert finding.fine == (gpu == ("Ampere", "8.6"))
+    assert finding.fine == (gpu == ("Ampere", "8.6") or what.startswith("plugin"))
     assert re.search(words, finding.detail), finding.detail
 
 
@@ -175,6 +183,8 @@ def test_trtexec_words():
         (parse_pools, "workspace"),
         (parse_pools, "gpu:3"),
         (parse_pools, "workspace:2T"),
+        (parse_pools, "workspace:2,workspace:3"),
+        (parse_shapes, "a:1,a:2"),
         (parse_capabilities, "sm_86"),
         (parse_hardware, "all"),
         (parse_verbosity, "loud"),
@@ -196,6 +206,7 @@ def test_trtexec_words():
         ),
         ({"int8_mode": "implicit"}, ("tensorrt", "11.4.0.106"), "no INT8 calibrator, which ended with TensorRT 10"),
         ({"int8_mode": "implicit"}, ("tensorrt_rtx", "1.7"), "no INT8 calibrator"),
+        ({"memory_pools": {"DLA_LOCAL_DRAM": 1}}, ("tensorrt_rtx", "1.7"), "it has no DLA"),
     ],
 )
 def test_what_a_flavour_lacks_is_an_error(options, flavor, words):
@@ -205,7 +216,12 @@ def test_what_a_flavour_lacks_is_an_error(options, flavor, words):
 
 
 def test_options_out_of_range():
-    for options in ({"optimization_level": 6}, {"int8_mode": "both"}):
+    for options in (
+        {"optimization_level": 6},
+        {"int8_mode": "both"},
+        {"memory_pools": {"WORKSPACE": 0}},
+        {"plugins_to_serialize": ("x.so",)},
+    ):
         with pytest.raises(UsageError):
             BuildOptions(**options)
 
@@ -313,6 +329,17 @@ def test_an_engine_of_an_int8_file_and_the_wrong_way_round(engine, tiny_plugin_o
     assert asked.spec.precision == "int8+fp16"
     with pytest.raises(UsageError, match="the file is in int8 already"):
         build_engine(tmp_path / "q.onnx", tmp_path / "x.engine", "fp16", options=BuildOptions(**RTX))
+    for source, precision in ((tmp_path / "q.onnx", None), (tiny_plugin_onnx, "fp16"), (tiny_plugin_onnx, None)):
+        for quantizing in (
+            Quantizing(picture_folder),
+            Quantizing(options=QuantizeOptions(cache=tmp_path / "c.json")),
+            Quantizing(options=QuantizeOptions(selective=SelectiveQuantizer(exclude=("stem",)))),
+        ):
+            with pytest.raises(UsageError, match="belong to an INT8 build of an FP32 file"):
+                build_engine(source, tmp_path / "x.engine", precision, quantizing, BuildOptions(**RTX))
+    verify = Quantizing(verify=lambda first, second: {})
+    with pytest.raises(UsageError, match="nothing is quantized here"):
+        build_engine(tiny_plugin_onnx, tmp_path / "x.engine", None, verify, BuildOptions(**RTX))
 
 
 def test_a_calibration_cache_makes_the_images_unnecessary(engine, tiny_plugin_onnx, picture_folder, tmp_path):
@@ -350,9 +377,11 @@ def test_damaged_sidecars(tmp_path, text):
 
 def test_layers_per_type_of_either_tensorrt():
     ten = {"Layers": [{"Outputs": [{"Format/Datatype": "Int8 NC/32HW32"}]}, {"Outputs": [{"Format/Datatype": "Half"}]}]}
-    eleven = {"Layers": [{"Outputs": [{"Format": "Linear", "Datatype": "FP32"}]}, {"Outputs": []}]}
+    kinds = ("FP32", "UINT8", "BFloat16", "INT8")
+    eleven = {"Layers": [*({"Outputs": [{"Format": "Linear", "Datatype": kind}]} for kind in kinds), {"Outputs": []}]}
     assert count_types(ten) == ({"INT8": 1, "FP16": 1}, "")
-    assert count_types(eleven) == ({"FP32": 1}, "")
+    assert count_types(eleven) == ({"FP32": 1, "UINT8": 1, "BF16": 1, "INT8": 1}, "")
+    assert count_types({"Layers": []})[0] is None
     assert count_types({"Layers": ["conv1", "conv2"]})[0] is None
 
 
@@ -370,3 +399,136 @@ def test_tensorrt_builds_int8_on_its_gpu(tiny_plugin_onnx, picture_folder, tmp_p
     assert sidecar.gpu
     assert sidecar.precision_found.get("INT8", 0) > 20
     assert all(item.fine is not False for item in examine(tmp_path / "m.engine"))
+
+
+class FakeTensorRT:
+    """The classes of TensorRT 10 that the calibrator and the pinning of layers touch."""
+
+    float32, int32 = "float32", "int32"
+
+    class IInt8EntropyCalibrator2:
+        pass
+
+    class LayerType:
+        CONSTANT, SHAPE, CONVOLUTION = range(3)
+
+
+def test_the_calibrator_serves_the_cache_and_reports_what_tensorrt_swallows():
+    calibrator = make_calibrator(FakeTensorRT, b"TRT-100300-EntropyCalibration2\n", 4)
+    assert isinstance(calibrator, FakeTensorRT.IInt8EntropyCalibrator2)
+    assert calibrator.get_batch_size() == 4
+    assert calibrator.read_calibration_cache().startswith(b"TRT-100300")
+    assert calibrator.failure is None
+    assert calibrator.get_batch(["input"]) is None
+    assert "did not take the calibration cache" in str(calibrator.failure)
+
+
+def test_implicit_int8_gets_ranges_of_the_network_alone(tiny_plugin_onnx, picture_folder, tmp_path, monkeypatch):
+    """What the worker would be given on a TensorRT 10 host."""
+    jobs = []
+
+    def record(job, folder, log):
+        jobs.append(job)
+        raise EngineError("far enough")
+
+    monkeypatch.setattr(build, "_run", record)
+    monkeypatch.setattr(build, "describe_flavor", lambda name=None: Flavor("tensorrt", "10.3.0", None))
+    options = BuildOptions(flavor="tensorrt", int8_mode="implicit")
+    with pytest.raises(EngineError, match="far enough"):
+        build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", Quantizing(picture_folder), options)
+    implicit = jobs[0]["implicit"]
+    version, thresholds = from_tensorrt(implicit["cache"])
+    network = Network(onnx.load(tiny_plugin_onnx))
+    assert version == 100300
+    assert set(network.activations()) <= set(thresholds)
+    assert len(thresholds) > len(network.activations())  # the sums and convolutions in between, too
+    assert not set(network.border) & set(thresholds)
+    assert set(implicit["nodes"]) == set(network.nodes)
+    cache = tmp_path / "c.json"
+    quantizing = Quantizing(picture_folder, QuantizeOptions(cache=cache))
+    build_rtx = BuildOptions(**RTX)
+    monkeypatch.undo()
+    if installed("tensorrt_rtx"):  # a cache of an explicit build serves
+        build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", quantizing, build_rtx)
+        monkeypatch.setattr(build, "_run", record)
+        monkeypatch.setattr(build, "describe_flavor", lambda name=None: Flavor("tensorrt", "10.3.0", None))
+        with pytest.raises(EngineError, match="far enough"):
+            build_engine(tiny_plugin_onnx, tmp_path / "x.engine", "int8", Quantizing(None, quantizing.options), options)
+        assert set(from_tensorrt(jobs[1]["implicit"]["cache"])[1]) == set(network.activations())
+
+
+def test_implicit_mode_pins_the_decode_to_fp32():
+    from types import SimpleNamespace
+
+    def layer(name, *types, kind=FakeTensorRT.LayerType.CONVOLUTION):
+        outputs = [SimpleNamespace(dtype=dtype) for dtype in types]
+        made = SimpleNamespace(name=name, type=kind, num_outputs=len(types), get_output=outputs.__getitem__, set=[])
+        made.set_output_type = lambda place, dtype: made.set.append((place, dtype))
+        return made
+
+    inside, decode, indices = layer("conv", "float32"), layer("softmax", "float32"), layer("topk", "float32", "int32")
+    layers = [inside, decode, indices, layer("c", "float32", kind=FakeTensorRT.LayerType.CONSTANT)]
+    network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    keep_precise(FakeTensorRT, network, {"conv"})
+    assert decode.precision == "float32"
+    assert decode.set == [(0, "float32")]
+    assert not any(hasattr(item, "precision") for item in (inside, indices, layers[3]))
+
+
+@pytest.mark.parametrize(
+    ("level", "built", "capability", "fine"),
+    [
+        (None, "8.6", "8.6", True),
+        (None, "8.6", "8.9", False),
+        ("AMPERE_PLUS", "8.6", "12.0", True),
+        ("AMPERE_PLUS", "8.6", "7.5", False),
+        ("SAME_COMPUTE_CAPABILITY", "8.6", "8.9", False),
+    ],
+)
+def test_which_gpus_an_engine_of_tensorrt_is_for(level, built, capability, fine):
+    from trt_pose.doctor import _device
+
+    gpu = {"name": "A", "compute_capability": built}
+    sidecar = Sidecar(dynamic(), "", 1, "", "tensorrt", "11.0", gpu, options={"hardware_compatibility": level})
+    assert _device(sidecar, {"name": "B", "compute_capability": capability}, "").fine is fine
+    assert "A (8.6)" in sidecar.target
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "compatible", "fine"),
+    [
+        ("10.16.0.72", "10.16.0.72", False, True),
+        ("10.16.0.72", "10.16.0.80", False, False),
+        ("10.16.0.72", "10.16.0", False, True),
+        ("10.3.0.26", "10.16.0.72", True, True),
+        ("10.3.0.26", "11.4.0.106", True, True),
+        ("11.4.0.106", "10.16.0.72", True, False),
+        ("8.6.1.6", "11.0.0.1rc1", True, False),
+    ],
+)
+def test_which_versions_an_engine_loads_in(built, here, compatible, fine):
+    from trt_pose.doctor import _version
+
+    sidecar = Sidecar(dynamic(), "", 1, "", "tensorrt", built, options={"version_compatible": compatible})
+    assert _version(PlanHeader("tensorrt", built, "ftrt"), Flavor("tensorrt", here, None), sidecar, "").fine is fine
+
+
+@needs_rtx
+def test_weights_in_a_file_of_their_own(tiny_plugin_onnx, tmp_path, picture_folder):
+    proto = onnx.load(tiny_plugin_onnx)
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.weights", size_threshold=100)
+    sidecar = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", options=BuildOptions(**RTX))
+    assert sidecar.engine_bytes > 100_000
+    with PosePredictor(tmp_path / "m.onnx", providers=["cpu"]) as predictor:
+        assert predictor.predict(str(picture_folder))
+
+
+@needs_rtx
+def test_what_is_no_pose_error_is_still_one_sentence(tiny_plugin_onnx, tmp_path):
+    with pytest.raises(EngineError, match=r"Compute capability 8\.7") as caught:
+        build_engine(
+            tiny_plugin_onnx,
+            tmp_path / "m.engine",
+            options=BuildOptions(flavor="tensorrt_rtx", compute_capabilities=((8, 7),)),
+        )
+    assert "crashed" not in str(caught.value)

@@ -34,7 +34,20 @@ def test_a_data_loader_with_targets(pixels):
     assert len(list(open_batches(loader, SPEC, limit=2))) == 2
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x, 1), lambda x: [x, "y"], lambda x: {"image": x}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: (x, 1),
+        lambda x: [x, "y"],
+        lambda x: {"image": x},
+        lambda x: {"id": torch.arange(5), "image": x},
+        lambda x: ((x, {"boxes": 1}), 2),
+        list,
+        torch.from_numpy,
+        lambda x: torch.from_numpy(x).to(torch.bfloat16),
+    ],
+)
 def test_what_a_loader_may_give(pixels, wrap):
     (batch,) = open_batches(iter([wrap(pixels)]), SPEC)
     np.testing.assert_array_equal(batch, pixels)
@@ -72,15 +85,43 @@ def refused(data, spec, words):
         list(open_batches(data, spec))
 
 
-def test_wrong_ranges_are_named(pixels):
+def test_wrong_ranges_are_named(pixels, rng):
     refused([pixels / np.float32(255)], SPEC, "divided by 255 once too often")
     refused([pixels / np.float32(255 * 255)], FLOAT, "once too often.*divided once")
     refused([pixels.astype(np.float32)], FLOAT, "forgot the division by 255")
     refused([pixels.astype(np.float32) - 100], SPEC, "values from -100 to 155, expected 0..255")
+    refused([rng.uniform(-1, 1, pixels.shape)], SPEC, "The loader normalizes")
+    refused([(pixels / 255 - 0.45) / 0.22], SPEC, "The loader normalizes")
     (fine,) = open_batches([pixels / np.float32(255)], FLOAT)
     assert fine.dtype == np.float32
-    (black,) = open_batches([np.zeros((1, 3, 64, 96), np.float32)], FLOAT)  # a dark image is no mistake
-    assert not black.any()
+
+
+def test_images_that_look_strange_are_taken():
+    def grey(low, high):
+        return np.random.default_rng(0).integers(low, high + 1, (1, 3, 64, 96)).astype(np.float32)
+
+    for batch in (grey(0, 0), grey(0, 1), grey(254, 255), grey(7, 7)):
+        (taken,) = open_batches([batch], SPEC)
+        np.testing.assert_array_equal(taken, batch)
+        (taken,) = open_batches([batch / 255], FLOAT)
+        np.testing.assert_allclose(taken, batch / 255)
+
+
+def test_interpolation_that_overshoots_does_not_wrap():
+    batch = np.full((1, 3, 64, 96), 100, np.float32)
+    batch[0, 0, 0, :2] = -3, 258
+    (taken,) = open_batches([batch], SPEC)
+    assert taken[0, 0, 0, :2].tolist() == [0, 255]
+
+
+def test_a_module_of_the_users_own_takes_what_it_takes(pixels):
+    from dataclasses import replace
+
+    spec = replace(FLOAT, normalized_in_graph=True, custom_preprocessing=True)
+    for batch in (pixels / np.float32(255), pixels.astype(np.float32) * 100):
+        (taken,) = open_batches([batch], spec)
+        np.testing.assert_array_equal(taken, batch)
+    refused([np.full((1, 3, 64, 96), np.nan)], spec, "NaN")
 
 
 def test_wrong_batches_are_named(pixels):
@@ -92,8 +133,9 @@ def test_wrong_batches_are_named(pixels):
     nan = pixels.astype(np.float32)
     nan[2, 1, 5, 5] = np.nan
     refused([nan], SPEC, "NaN or infinity")
-    refused([None], SPEC, "got shape|expected an array")
-    refused([[7, 8]], SPEC, "got shape")
+    refused([None], SPEC, "without images")
+    refused([[7, 8]], SPEC, "without images")
+    refused([torch.empty(1, 3, 64, 96, device="meta")], SPEC, "expected an array of images")
     refused([], SPEC, "no batch, expected at least one")
     refused(7, SPEC, "got int, expected a folder")
 
@@ -109,6 +151,11 @@ def test_a_loader_that_raises_shows_its_own_exception(pixels):
         yield pixels
         raise ZeroDivisionError("the data set is broken")
 
+    class Broken:
+        def __iter__(self):
+            raise ZeroDivisionError("no workers")
+
+    refused(Broken(), SPEC, "batch 0: the loader raised ZeroDivisionError: no workers")
     with pytest.raises(CalibrationError, match="batch 1: the loader raised ZeroDivisionError: the data set") as caught:
         list(open_batches(loader(), SPEC))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -124,3 +171,17 @@ def test_reading_does_not_warn(pixels):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(open_batches(DataLoader(TensorDataset(torch.from_numpy(pixels))), SPEC))
+
+
+def test_an_array_is_one_batch_and_a_sequence_is_many(pixels):
+    class Sequence:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index >= 2:
+                raise IndexError
+            return pixels[index : index + 1]
+
+    assert [len(batch) for batch in open_batches(pixels, SPEC)] == [5]
+    assert [len(batch) for batch in open_batches(Sequence(), SPEC)] == [1, 1]

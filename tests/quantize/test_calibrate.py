@@ -242,3 +242,74 @@ def _written(cache, folder):
 def test_batches_are_limited(network, pixels):
     assert run(network, iter(pixels[:, None]), CalibrationOptions(batches=2)).images == 2
     assert len(list(open_batches(iter(pixels[:, None]), read_spec(network.proto).input, 4))) == 4
+
+
+def test_interruptions_while_resuming_and_within_a_batch(network, pixels, monkeypatch):
+    want = run(network, iter(pixels[:, None]))
+    for after in (4, 1):  # the second time before all that was counted has passed by
+        with pytest.raises(CalibrationError, match="power cut"):
+            run(network, breaking(pixels, after))
+    assert run(network, iter(pixels[:, None])) == want
+
+    together = [pixels[:2], pixels[2:]]
+    want = run(network, together)
+    real, calls = OnnxRunner.run, []
+
+    def interrupting(self, feeds):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, feeds)
+
+    monkeypatch.setattr(OnnxRunner, "run", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run(network, together)
+    assert run(network, together) == want
+
+
+def test_a_cache_serves_in_any_order_and_grouping_and_for_either_backend(
+    network, pixels, tiny_plugin_onnx, tiny_dynamic_onnx, tmp_path
+):
+    path = tmp_path / "c.json"
+    made = run(network, [pixels], cache=path)
+    assert run(network, [pixels[3:], pixels[:3]], cache=path) == made
+    for other in (tiny_plugin_onnx, tiny_dynamic_onnx):
+        assert run(Network(onnx.load(other)), [pixels[::-1]], cache=path) == made
+
+
+def test_nothing_is_lost_when_the_cache_cannot_be_written(network, pixels, tmp_path, monkeypatch):
+    counted = []
+    count = Calibration._count
+    monkeypatch.setattr(Calibration, "_count", lambda self, *rest: (counted.append(1), count(self, *rest))[1])
+    with pytest.raises(CalibrationError, match="Choose a writable place"):
+        run(network, [pixels], cache=tmp_path / "none" / "c.json")
+    assert counted == []  # said before the work
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "/proc/nothing"])
+def test_a_cache_folder_that_cannot_be_used_costs_nothing_but_the_resuming(network, pixels, monkeypatch, home):
+    monkeypatch.setenv("XDG_CACHE_HOME", home)
+    assert run(network, [pixels]).images == 6
+
+
+def test_a_damaged_state_is_no_state(network, pixels):
+    from trt_pose.files import cache_folder
+
+    with pytest.raises(CalibrationError):
+        run(network, breaking(pixels, 3))
+    (state,) = cache_folder("calibration").iterdir()
+    state.write_bytes(state.read_bytes()[:2000])
+    assert run(network, [pixels]).images == 6
+
+
+def test_containers_without_a_home_have_a_cache_folder(monkeypatch):
+    from pathlib import Path
+
+    from trt_pose.files import cache_folder
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder("x").name == "x"

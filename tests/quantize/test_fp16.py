@@ -34,7 +34,7 @@ def check_types(proto, network, allowed=()):
     found = types(proto)
     for node in proto.graph.node:
         for name in node.output:
-            if node.op_type == "Cast" and name.endswith("_fp32"):
+            if node.op_type == "Cast" and name.endswith("/fp32"):
                 assert found[name] == TensorProto.FLOAT
             elif node.name in network.nodes and node.name not in allowed:
                 assert found[name] in (TensorProto.FLOAT16, TensorProto.INT8), node.name
@@ -47,7 +47,7 @@ def test_the_network_is_half_and_the_decode_is_not(network):
     check_types(proto, network)
     assert [item.type.tensor_type.elem_type for item in proto.graph.input] == [TensorProto.UINT8]
     assert [item.type for item in proto.graph.output] == [item.type for item in network.proto.graph.output]
-    casts = [node for node in proto.graph.node if node.op_type == "Cast" and node.output[0].endswith("_fp32")]
+    casts = [node for node in proto.graph.node if node.op_type == "Cast" and node.output[0].endswith("/fp32")]
     assert len(casts) == len(network.border)  # one per tensor that leaves the network
     weights = [item for item in proto.graph.initializer if item.data_type == TensorProto.FLOAT16]
     assert len(weights) > 100

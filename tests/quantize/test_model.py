@@ -244,3 +244,44 @@ def test_missing_packages_are_named(monkeypatch, tiny, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxslim", None)
     with pytest.raises(MissingDependencyError, match=r"trt-pose\[export\]"):
         tiny.export(tmp_path / "m.onnx", **SMALL)
+
+
+def test_an_attached_file_takes_every_precision(picture_folder, tmp_path):
+    """Files of other toolkits, given our description; their operator sets came from three exports."""
+    from trt_pose.export.attach import AttachOptions, attach
+    from trt_pose.export.graph import Selection
+
+    from ..export.test_attach import write
+
+    source = write(tmp_path / "theirs.onnx", "yolov8-pose")
+    attach(source, tmp_path / "ours.onnx", AttachOptions(selection=Selection(0.01, 0.7, 100, 100, False)))
+    for precision in (INT8, FP16, BOTH):
+        report = quantize(tmp_path / "ours.onnx", tmp_path / "q.onnx", picture_folder, QuantizeOptions(precision))
+        assert min(report.noise_db.values()) > 10
+        with open_cpu(tmp_path / "q.onnx") as runner:
+            assert runner.spec.precision == precision
+
+
+def test_the_overflow_guard_sees_every_image_of_a_batch(tiny_onnx, tmp_path, rng):
+    from onnx import numpy_helper
+
+    proto = onnx.load(tiny_onnx)
+    for item in proto.graph.initializer:
+        if item.name.endswith("stage1.downsample.rbr_reparam.weight"):
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) * np.float32(3e4), item.name))
+    onnx.save(proto, tmp_path / "loud.onnx")
+    dark, bright = np.zeros((1, 3, 128, 160), np.uint8), rng.integers(0, 256, (1, 3, 128, 160), dtype=np.uint8)
+    for data in ([np.concatenate([dark, bright])], [dark, bright]):
+        report = quantize(tmp_path / "loud.onnx", tmp_path / "h.onnx", data, QuantizeOptions(FP16))
+        assert any("values up to" in why for why in report.kept.values())
+
+
+def test_sensitivity_refuses_what_it_cannot_measure(tiny_onnx, picture_folder, tmp_path):
+    quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder)
+    with pytest.raises(UsageError, match="the file is in int8"):
+        analyze(tmp_path / "q.onnx", picture_folder)
+    for target in (float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="expected a number"):
+            analyze(tiny_onnx, picture_folder, None, target)
+    with pytest.raises(CalibrationError, match="INT8 needs images"):
+        analyze(tiny_onnx, None)

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_pose import CalibrationError, ExportError, UsageError
 from trt_pose.quantize import SelectiveQuantizer
+from trt_pose.quantize.fp16 import to_half
 from trt_pose.quantize.network import Network
 from trt_pose.quantize.qdq import half_scale, quantize_layers, quantized_layers
 from trt_pose.runtime.ort import OnnxRunner
@@ -198,10 +199,11 @@ def test_graphs_it_cannot_read():
     empty = helper.make_model(helper.make_graph([], "g", [], []), opset_imports=[helper.make_opsetid("", 17)])
     with pytest.raises(ExportError, match="no convolution"):
         Network(empty)
-    nameless = foreign()
-    nameless.graph.node[0].name = nameless.graph.node[1].name = ""
-    with pytest.raises(ExportError, match="lack names"):
-        Network(nameless)
+    branch = helper.make_graph([], "b", [], [])
+    controlled = foreign()
+    controlled.graph.node.append(helper.make_node("If", ["x"], ["z"], "if", then_branch=branch, else_branch=branch))
+    with pytest.raises(ExportError, match="node if holds a graph of its own"):
+        Network(controlled)
     old = Network(foreign(opset=11))
     with pytest.raises(CalibrationError, match="operator set is 11"):
         quantize_layers(old, old.layers, dict.fromkeys(old.activations(), 1.0))
@@ -235,3 +237,80 @@ def test_int8_computes_what_its_integers_say(network, thresholds):
     bias = network.constant(node.input[2])
     want = sums * scale[:, None, None] * float(half_scale(np.array(3.0))) + bias[:, None, None]
     np.testing.assert_allclose(outputs[made.output[0]], want, rtol=1e-4, atol=1e-4)
+
+
+def run_foreign(proto, x):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
+
+
+def test_graphs_of_other_exporters(rng):
+    """Nameless nodes, weights and numbers in Constant nodes, domains named twice, sums of shapes, taken names."""
+    proto = foreign()
+    for index, node in enumerate(proto.graph.node):
+        node.name = "" if index % 2 else "same"
+    weight = next(item for item in proto.graph.initializer if item.name == "w2")
+    proto.graph.initializer.remove(weight)
+    nodes = [
+        helper.make_node("Constant", [], ["w2"], value=numpy_helper.from_array(numpy_helper.to_array(weight))),
+        helper.make_node("Constant", [], ["half"], value_float=0.5),
+        *proto.graph.node[:3],
+        helper.make_node("Mul", ["b", "half"], ["b_scale"]),
+        helper.make_node("Shape", ["b"], ["s1"]),
+        helper.make_node("Shape", ["a"], ["s2"]),
+        helper.make_node("Add", ["s1", "s2"], ["s3"]),
+        helper.make_node("Sub", ["s3", "s2"], ["s4"]),
+        helper.make_node("Reshape", ["b_scale", "s4"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["c"], pads=[1] * 4),
+        *proto.graph.node[4:],
+    ]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    proto.opset_import.append(helper.make_opsetid("", 17))
+    x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
+    network = Network(proto)
+    want = run_foreign(network.proto, x)
+    assert [layer.kind for layer in network.layers] == ["Conv", "Conv", "Add", "Conv"]
+    int8 = quantize_layers(network, network.layers, dict.fromkeys(network.activations(), 40.0))
+    assert len(int8.SerializeToString()) < len(proto.SerializeToString())
+    for made in (int8, to_half(network), to_half(Network(int8))):
+        onnx.checker.check_model(made, full_check=True)
+        assert np.abs(run_foreign(made, x) - want).mean() < 1.0  # of 16 bins
+        assert len(made.opset_import) == 1
+
+
+def test_products_with_weights(rng):
+    weights = {"w1": rng.normal(size=(8, 3, 3, 3)), "m": rng.normal(size=(8, 5)), "g": rng.normal(size=(4, 5))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "conv", pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flat"),
+        helper.make_node("MatMul", ["f", "m"], ["h"], "matmul"),
+        helper.make_node("Gemm", ["h", "g"], ["y"], "gemm", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    network = Network(proto)
+    assert {layer.name: layer.axis for layer in network.layers} == {"conv": 0, "matmul": 1, "gemm": 0}
+    x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
+    int8 = quantize_layers(network, network.layers, dict.fromkeys(network.activations(), 5.0))
+    want = run_foreign(proto, x)
+    for made in (int8, to_half(Network(int8))):
+        np.testing.assert_allclose(run_foreign(made, x), want, atol=0.5)
+    assert Network(int8).layers == ()  # what is INT8 is no candidate again
+
+
+def test_selective_quantizers_are_forgiving_and_exact(network):
+    assert SelectiveQuantizer(exclude="stem").exclude == ("stem",)
+    with pytest.raises(UsageError, match="every layer is excluded"):
+        SelectiveQuantizer(exclude="*").choose(network.layers)
+    whole = network.layers[0].name
+    kept = SelectiveQuantizer(exclude=whole).choose(network.layers)
+    assert len(kept) == len(network.layers) - sum(layer.name == whole for layer in network.layers)

@@ -7,6 +7,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0,
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import warnings
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal's encoding does not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary files go, children with them
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)

@@ -183,6 +183,8 @@ def build(
     from ..engine.build import Quantizing, build_engine
 
     source = onnx or onnx_option
+    if onnx is not None and onnx_option is not None:
+        raise UsageError(f"building: got {onnx} and --onnx {onnx_option}. Name one of them.")
     if source is None or output is None:
         raise UsageError("building: name the .onnx file and, with --output, the .engine to write.")
     options = words.BuildOptions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
+from ..files import to_json
 from .base import Json, app, print_table
 
 if TYPE_CHECKING:
     from ..quantize import QuantizeOptions
+    from ..types import Precision
 
 
 @app.command()
 def quantize(
     file: Annotated[Path, typer.Argument(help="An exported FP32 .onnx file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The .onnx file to write.")] = None,
-    precision: Annotated[str, typer.Option(help="int8, fp16 or int8+fp16.")] = "int8",
+    precision: Annotated[
+        str | None, typer.Option(help="int8, fp16 or int8+fp16; INT8 when left out, with FP16 in files for TensorRT.")
+    ] = None,
     images: Annotated[str | None, typer.Option(help="Folder to calibrate INT8 on; random for noise.")] = None,
-    method: Annotated[str, typer.Option(help="entropy, percentile, mse or minmax.")] = "entropy",
+    method: Annotated[str | None, typer.Option(help="entropy (when left out), percentile, mse or minmax.")] = None,
     percentile: Annotated[float, typer.Option(help="Share of the values kept, for that method.")] = 99.99,
     batches: Annotated[int, typer.Option(min=1, help="Calibration batches.")] = 16,
     cache: Annotated[Path | None, typer.Option(help="Calibration cache to use or make.")] = None,
@@ -35,22 +38,28 @@ def quantize(
 ) -> None:
     """Make an INT8 or FP16 copy of an ONNX file, and say what it cost."""
     from ..quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer, quantize as make
-    from ..types import CalibrationMethod, Precision
+    from ..types import CalibrationMethod
 
+    chosen = _precision(file, precision)
+    unused = [word for word, value in (("--method", method), ("--cache", cache), ("--exclude", exclude)) if value]
+    if not chosen.has_int8 and unused:
+        raise UsageError(f"quantizing to {chosen}: {', '.join(unused)} belong to INT8. Leave them out.")
     options = QuantizeOptions(
-        precision=Precision.parse(precision),
-        calibration=CalibrationOptions(CalibrationMethod.parse(method), percentile, batches, (provider,)),
+        precision=chosen,
+        calibration=CalibrationOptions(CalibrationMethod.parse(method or "entropy"), percentile, batches, (provider,)),
         selective=SelectiveQuantizer(tuple(include or ("*",)), tuple(exclude or ())),
         cache=cache,
     )
     if sensitivity:
+        if output is not None:
+            raise UsageError("quantizing: --sensitivity measures and writes no file. Leave --output out.")
         _sensitivity(file, images, options, target_db, json)
         return
     if output is None:
         raise UsageError("quantizing: name the .onnx file to write with --output.")
     report = make(file, output, images, options)
     if json:
-        print(jsonlib.dumps({"output": str(output), **asdict(report)}, indent=2))
+        print(to_json({"output": str(output), **asdict(report)}))
         return
     print(f"{output}: {report}")
     print_table(
@@ -61,12 +70,22 @@ def quantize(
         print_table(("kept", "why"), list(report.kept.items()))
 
 
+def _precision(file: Path, asked: str | None) -> Precision:
+    """What was asked for; else INT8, with FP16 beside it where the file is for TensorRT."""
+    from ..quantize.document import load, read_spec
+    from ..types import Precision
+
+    if asked is not None:
+        return Precision.parse(asked)
+    return Precision.INT8_FP16 if read_spec(load(file)).plugins_required else Precision.INT8
+
+
 def _sensitivity(file: Path, images: str | None, options: QuantizeOptions, target_db: float | None, json: bool) -> None:
     from ..quantize.sensitivity import analyze
 
     found = analyze(file, images, options, target_db)
     if json:
-        print(jsonlib.dumps(asdict(found), indent=2))
+        print(to_json(asdict(found)))
         return
     rows = [(name, f"{value:.1f}") for name, value in found.alone_db.items()]
     print_table(("layer alone in INT8", "signal to noise, dB"), rows)

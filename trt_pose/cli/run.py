@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..files import to_json
 from .base import Json, app, print_table
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def predict(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="The reference: an .onnx file or engine.")],
+    first: Annotated[Path, typer.Argument(help="The reference: an .onnx file.")],
     second: Annotated[Path, typer.Argument(help="What is compared with it.")],
     images: Annotated[str, typer.Option(help="Image, folder or glob.")],
     conf: Annotated[float | None, typer.Option(help="Keep scores above it.")] = None,
@@ -70,7 +71,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Show how much the people two files find differ, image by image."""
-    from ..compare import compare as compare_files, compare_with_report
+    from ..compare import check_loss, compare as compare_files, compare_with_report
 
     result = (
         compare_with_report(first, second, images, report, confidence=conf, tensors=tensors)
@@ -78,7 +79,7 @@ def compare(
         else compare_files(first, second, images, confidence=conf, tensors=tensors)
     )
     if json:
-        print(jsonlib.dumps(result.to_dict(), indent=2))
+        print(to_json(result.to_dict()))
     else:
         rows = [
             (
@@ -100,7 +101,7 @@ def compare(
             noisiest = list(result.noise_db.items())[:20]
             print_table(("noisiest tensors", "signal to noise, dB"), [(name, f"{db:.1f}") for name, db in noisiest])
         print(result)
-    if max_oks_loss is not None and result.oks_loss > max_oks_loss:
+    if max_oks_loss is not None and not check_loss(result, max_oks_loss):
         raise typer.Exit(1)
 
 
@@ -154,10 +155,9 @@ def _print_engine(found: EngineInspection) -> None:
     ]
     if found.sidecar is not None:
         sidecar = found.sidecar
-        gpus = sidecar.gpu["name"] if sidecar.gpu else ", ".join(sidecar.compute_capabilities) or "every kind RTX knows"
         layers = ", ".join(f"{count} {kind}" for kind, count in (sidecar.precision_found or {}).items())
         facts += [
-            ("for", gpus),
+            ("for", sidecar.target),
             ("precision asked", sidecar.precision_asked),
             ("layers found", layers or sidecar.precision_note),
             ("profile", jsonlib.dumps(sidecar.profile) if sidecar.profile else "fixed shapes"),

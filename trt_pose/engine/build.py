@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 
 from .. import errors
 from .._version import __version__
-from ..errors import CalibrationError, EngineError, UsageError
+from ..errors import EngineError, MissingDependencyError, UsageError
 from ..files import check_writable, write_atomically
 from ..progress import progress_bar, step
 from ..types import ModelSpec, Precision
-from .flavor import describe_flavor
+from .flavor import Flavor, describe_flavor
 from .options import BuildOptions
 from .plan import SUFFIXES, Sidecar, file_sha256, sidecar_path
 from .plugin import check_buildable
@@ -85,32 +86,43 @@ def build_engine(
     onnx, engine = Path(onnx), Path(engine)
     options, quantizing = options or BuildOptions(), quantizing or Quantizing()
     if engine.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"building {engine}: got the suffix {engine.suffix or 'none'!r}, expected .engine. Correct it."
-        )
+        got = engine.suffix or "none"
+        raise UsageError(f"building {engine}: got the suffix {got!r}, expected .engine. Correct it.")
     flavor = describe_flavor(options.flavor)
     options = replace(options, flavor=flavor.name)
     options.check_flavor(flavor)
-    for path in (engine, sidecar_path(engine)):
+    _check_packages(flavor)
+    for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
         check_writable(path, EngineError)  # before the work, not after
     with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
         prepared = _prepare(onnx, precision, quantizing, options, Path(folder))
         comparison = quantizing.verify(onnx, prepared.path) if quantizing.verify else None
         job: dict[str, Any] = {
-            "onnx": str(prepared.path),
+            "onnx": str(prepared.path.resolve()),
             "engine": str(Path(folder) / "engine"),
             "spec": prepared.spec.to_json(),
             "options": options.to_dict(),
             "profile": options.profile(prepared.spec),
-            "strongly_typed": prepared.implicit is None,
             "implicit": prepared.implicit,
         }
         done = _run(job, Path(folder), Path(f"{engine}.log"))
         sidecar = replace(_describe(onnx, precision, prepared, options, job, done), comparison=comparison)
         built = Path(job["engine"])
+        # The old description goes first: an engine without one is better than one with another's.
+        sidecar_path(engine).unlink(missing_ok=True)
         write_atomically(engine, lambda path: path.write_bytes(built.read_bytes()), EngineError)
     write_atomically(sidecar_path(engine), lambda path: path.write_text(sidecar.to_json()), EngineError)
     return sidecar
+
+
+def _check_packages(flavor: Flavor) -> None:
+    """Raises MissingDependencyError before a calibration, not after it."""
+    extra = "rtx" if flavor.is_rtx else "tensorrt"
+    for package in ("onnx", "polygraphy"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"building an engine: {package} is not installed. Run: pip install 'trt-pose[{extra}]'"
+            )
 
 
 def _prepare(
@@ -125,10 +137,14 @@ def _prepare(
         proto = load(onnx)
     spec = read_spec(proto)
     check_buildable(spec, describe_flavor(options.flavor))  # before a calibration, not after
-    has, wanted = Precision(spec.precision), PRECISIONS.get(precision or spec.precision, Precision(spec.precision))
+    options.profile(spec)
+    has = Precision.parse(spec.precision)
+    wanted = PRECISIONS[precision] if precision else has
+    quantizes = has is Precision.FP32 and wanted is not Precision.FP32
+    _check_used(quantizing, quantizes and wanted.has_int8, quantizes and options.int8_mode == "explicit")
     if options.int8_mode == "implicit":
-        return _prepare_implicit(onnx, proto, spec, wanted, quantizing, folder)
-    if precision is None or has is wanted:
+        return _prepare_implicit(onnx, proto, spec, wanted, quantizing)
+    if has is wanted:
         return _Prepared(onnx, spec)
     if has is not Precision.FP32 and not (has is Precision.INT8 and wanted is Precision.INT8_FP16):
         raise UsageError(
@@ -145,38 +161,44 @@ def _prepare(
     return _Prepared(path, read_spec(made), asdict(report))
 
 
-def _prepare_implicit(
-    onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: Quantizing, folder: Path
-) -> _Prepared:
-    """For TensorRT 10's own calibrator: a cache of ours in its format, or the batches themselves."""
-    import numpy as np
+def _check_used(quantizing: Quantizing, calibrates: bool, compares: bool) -> None:
+    """Raises UsageError for options of a quantization that does not happen: silence would be taken for consent."""
+    chosen = quantizing.options
+    layers = chosen is not None and (chosen.selective.exclude or chosen.selective.include != ("*",))
+    if not calibrates and (quantizing.data is not None or (chosen is not None and chosen.cache is not None) or layers):
+        raise UsageError(
+            "building: images, a calibration cache and excluded layers belong to an INT8 build of an FP32 file. Leave"
+            " them out, or add --precision int8."
+        )
+    if not compares and quantizing.verify is not None:
+        raise UsageError(
+            "building: --verify compares the file that is quantized for the build with the original, and nothing is"
+            " quantized here. Leave it out, or compare the files with trt-pose compare."
+        )
 
-    from ..quantize import QuantizeOptions, calibrate, open_batches
+
+def _prepare_implicit(onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: Quantizing) -> _Prepared:
+    """For TensorRT 10's own calibrator: ranges of every tensor of the network, in its format."""
+    from ..quantize import CalibrationCache, QuantizeOptions, calibrate
     from ..quantize.cache import to_tensorrt
     from ..quantize.network import Network
 
-    if spec.precision != Precision.FP32 or not wanted.has_int8:
-        raise UsageError(
-            f"building {onnx} with --int8-mode implicit: it takes an FP32 file and --precision int8, got a file in"
-            f" {spec.precision} for {wanted}. Correct it."
-        )
     chosen = quantizing.options or QuantizeOptions()
-    batches, cache = folder / "batches", folder / "calibration.cache"
-    batches.mkdir()
-    if chosen.cache is not None:
-        network = Network(proto)
-        known = calibrate(network, network.all_activations(), quantizing.data, chosen.calibration, chosen.cache)
-        version = describe_flavor("tensorrt").version
-        cache.write_text(to_tensorrt(known.thresholds, version))
-    elif quantizing.data is None:
-        raise CalibrationError(
-            "calibrating: INT8 needs images like those the model will see. Give --images or --cache."
+    if spec.precision != Precision.FP32 or not wanted.has_int8 or chosen.selective.exclude:
+        raise UsageError(
+            f"building {onnx} with --int8-mode implicit: it takes an FP32 file, --precision int8 and no --exclude, got"
+            f" a file in {spec.precision} for {wanted}. Correct it."
         )
-    else:
-        for index, batch in enumerate(open_batches(quantizing.data, spec.input, chosen.calibration.batches)):
-            np.save(batches / f"{index:05d}.npy", batch)
-    described = replace(spec, precision=str(wanted), quantization="TensorRT's implicit INT8 and FP16")
-    implicit = {"batches": str(batches), "cache": str(cache), "input": spec.input.name}
+    network = Network(proto)
+    everything = dict.fromkeys((*network.activations(), *network.all_activations()))
+    tensors = [name for name in everything if name not in network.border]  # those the decode reads
+    if chosen.cache is not None and chosen.cache.exists():
+        # One of quantize() holds the inputs of layers only: TensorRT runs what has no range in FP16.
+        tensors = [name for name in tensors if name in CalibrationCache.read(chosen.cache).thresholds]
+    known = calibrate(network, tensors, quantizing.data, chosen.calibration, chosen.cache)
+    text = to_tensorrt({name: known.thresholds[name] for name in tensors}, describe_flavor("tensorrt").version)
+    described = replace(spec, precision=str(wanted), quantization=f"implicit INT8 and FP16, {known.method}")
+    implicit = {"cache": text, "nodes": sorted(network.nodes), "input": spec.input.name}
     return _Prepared(onnx, described, implicit=implicit)
 
 
@@ -203,6 +225,7 @@ def _describe(
         precision_found=done["precision_found"],
         precision_note=done["precision_note"],
         plugins=prepared.spec.plugins_required,
+        plugin=done["plugin"],
         profile={name: [list(shape) for shape in shapes] for name, shapes in job["profile"].items()},
         options=options.to_dict(),
         quantization=prepared.report,
@@ -221,7 +244,11 @@ def _run(job: dict[str, Any], folder: Path, log: Path) -> dict[str, Any]:
     except OSError as error:
         raise EngineError(f"writing {log}: {error.strerror}. Choose a writable place with room.") from error
     with output, os.fdopen(reading, "r") as report:
-        worker = subprocess.Popen(command, pass_fds=(writing,), stdout=output, stderr=output)  # noqa: S603 - our own code
+        # Modules of the user's folder are none of ours.
+        own = {**os.environ, "PYTHONSAFEPATH": "1"}
+        worker = subprocess.Popen(  # noqa: S603 - our own code
+            command, pass_fds=(writing,), stdout=output, stderr=output, env=own
+        )
         os.close(writing)
         try:
             answer = _follow(report)
@@ -240,19 +267,20 @@ def _run(job: dict[str, Any], folder: Path, log: Path) -> dict[str, Any]:
 
 
 def _follow(report: Iterator[str]) -> dict[str, Any]:
-    """Shows progress until the answer; empty when the worker died without one."""
+    """Shows progress; the last answer, empty when the worker died without one."""
+    answer: dict[str, Any] = {}
     with progress_bar(BarColumn(), MofNCompleteColumn()) as progress:
         tasks: dict[str, TaskID] = {}
         progress.add_task("building the engine", total=None)
         for line in report:
             message = json.loads(line)
-            if "phase" not in message:
-                return dict(message)
-            phase = message["phase"]
-            if "steps" in message:
+            phase = message.get("phase")
+            if phase is None:
+                answer = message
+            elif "steps" in message:
                 tasks[phase] = progress.add_task(f"  {phase[:60]}", total=message["steps"])
             elif phase in tasks and "step" in message:
                 progress.update(tasks[phase], completed=message["step"] + 1)
             elif phase in tasks:
                 progress.remove_task(tasks.pop(phase))
-    return {}
+    return answer

@@ -21,11 +21,13 @@ class Flavor:
 
     Attributes:
         name: ``tensorrt`` or ``tensorrt_rtx``. version: of the package. module: the imported package.
+        plugin: where its pose plugin came from, when it was asked in another process.
     """
 
     name: str
     version: str
     module: Any
+    plugin: str = ""
 
     @property
     def is_rtx(self) -> bool:
@@ -68,7 +70,8 @@ def describe_flavor(name: str | None = None) -> Flavor:
     if name not in (None, TENSORRT, RTX):
         raise UsageError(f"choosing TensorRT: got {name!r}, expected {TENSORRT} or {RTX}. Correct it.")
     for candidate in (name,) if name else (TENSORRT, RTX):
-        if importlib.util.find_spec(candidate) is not None:
+        found = importlib.util.find_spec(candidate)
+        if found is not None and found.origin is not None:  # a folder of that name is no package
             return Flavor(candidate, _installed_version(candidate), None)
     extra = "rtx" if name == RTX else "tensorrt"
     raise MissingDependencyError(

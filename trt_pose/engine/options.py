@@ -71,6 +71,13 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UsageError(f"--builderOptimizationLevel: got {self.optimization_level}, expected 0 to 5. Correct it.")
+        if any(size < 1 for size in self.memory_pools.values()):
+            raise UsageError("--memPoolSize: got a pool of less than a byte, expected more. Correct it.")
+        if self.plugins_to_serialize and not self.version_compatible:
+            raise UsageError(
+                "--setPluginsToSerialize: TensorRT puts libraries into version-compatible engines only. Add"
+                " --versionCompatible, or leave it out."
+            )
         if self.int8_mode not in INT8_MODES:
             raise UsageError(f"--int8-mode: got {self.int8_mode!r}, expected explicit or implicit. Correct it.")
 
@@ -79,6 +86,9 @@ class BuildOptions:
         for name, (word, only) in _ONLY.items():
             if getattr(self, name) and flavor.name != only:
                 raise EngineError(f"building with {flavor}: it has no {word}. Leave it out.")
+        dla = [name for name in self.memory_pools if name.startswith("DLA")]
+        if dla and flavor.is_rtx:
+            raise EngineError(f"building with {flavor}: it has no DLA, and so no pool {dla[0]}. Leave it out.")
         if self.int8_mode == "implicit" and not flavor.has_implicit_int8:
             raise EngineError(
                 f"building with {flavor}: it has no INT8 calibrator, which ended with TensorRT 10."
@@ -143,6 +153,8 @@ def parse_shapes(text: str | None) -> dict[str, Shape]:
         name, _, sizes = part.rpartition(":")
         if not re.fullmatch(r"\d+(x\d+)*", sizes):
             raise UsageError(f"shapes: got {part!r}, expected the form input:1x3x640x640. Correct it.")
+        if name in found:
+            raise UsageError(f"shapes: got {text!r}, expected each input once. Correct it.")
         found[name] = tuple(int(size) for size in sizes.split("x"))
     return found
 
@@ -153,9 +165,10 @@ def parse_pools(text: str | None) -> dict[str, int]:
     for part in text.split(",") if text else ():
         name, _, size = part.partition(":")
         number = re.fullmatch(r"(\d+(?:\.\d+)?)([BKMG]?)", size)
-        if name not in _POOLS or not number:
+        if name not in _POOLS or not number or _POOLS[name] in found:
             raise UsageError(
-                f"--memPoolSize: got {part!r}, expected one of {', '.join(_POOLS)}, a colon and a size: workspace:2048."
+                f"--memPoolSize: got {part!r}, expected one of {', '.join(_POOLS)}, once, a colon and a size:"
+                " workspace:2048."
             )
         found[_POOLS[name]] = int(float(number[1]) * _UNITS[number[2] or "M"])
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, RunnerError
+from ..files import to_json
 from ..types import ModelSpec
 from .flavor import RTX, TENSORRT
 
@@ -44,7 +45,8 @@ class Sidecar:
         precision_asked: on the command line or by the file.
         precision_found: layers per type of their outputs, from the engine inspector; None where it could not run.
         precision_note: why not.
-        plugins: operators the engine calls. profile: least, best, largest shape per input.
+        plugins: operators the engine calls. plugin: where they came from for the build.
+        profile: least, best, largest shape per input.
         options: the build options. quantization, comparison, accuracy: reports, where there are any.
         seconds: build time. generator: program and version.
     """
@@ -61,6 +63,7 @@ class Sidecar:
     precision_found: dict[str, int] | None = None
     precision_note: str = ""
     plugins: tuple[str, ...] = ()
+    plugin: str = ""
     profile: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     quantization: dict[str, Any] | None = None
@@ -68,20 +71,26 @@ class Sidecar:
     seconds: float = 0.0
     generator: str = ""
 
+    @property
+    def target(self) -> str:
+        """The GPUs the engine is for, in words."""
+        if self.compute_capabilities:
+            return f"compute capability {', '.join(self.compute_capabilities)}"
+        if self.flavor == RTX:  # portable over the GPUs it builds for by default, wherever it was built
+            return "the GPUs TensorRT-RTX builds for by default"
+        return f"{self.gpu['name']} ({self.gpu['compute_capability']})" if self.gpu else "an unknown GPU"
+
     def summary(self, engine: str | Path) -> str:
         """What was built, in one line."""
         found = ", ".join(f"{count} layers {kind}" for kind, count in (self.precision_found or {}).items())
         made = f"TensorRT-RTX {self.flavor_version}" if self.flavor == RTX else f"TensorRT {self.flavor_version}"
-        gpus = (
-            self.gpu["name"] if self.gpu else f"GPUs of {', '.join(self.compute_capabilities) or 'any supported kind'}"
-        )
         return (
             f"{engine}: {self.engine_bytes / 1e6:.1f} MB, {self.spec.model} in {self.spec.precision}"
-            f" ({found or self.precision_note}), {made}, for {gpus}, {self.seconds:.1f} s"
+            f" ({found or self.precision_note}), {made}, for {self.target}, {self.seconds:.1f} s"
         )
 
     def to_json(self) -> str:
-        return json.dumps({"trt_pose_engine": SIDECAR_VERSION, **asdict(self)}, indent=2)
+        return to_json({"trt_pose_engine": SIDECAR_VERSION, **asdict(self)})
 
     @classmethod
     def read(cls, engine: str | Path) -> Sidecar:
@@ -95,7 +104,9 @@ class Sidecar:
             known["spec"] = ModelSpec.from_json(json.dumps(record["spec"]), path)
             for name in ("compute_capabilities", "plugins"):
                 known[name] = tuple(known.get(name, ()))
-            return cls(**known)
+            sidecar = cls(**known)
+            sidecar._check()
+            return sidecar
         except FileNotFoundError as error:
             raise EngineError(
                 f"reading {path}: there is no description beside the engine. Build it with trt-pose build, or copy the"
@@ -103,8 +114,21 @@ class Sidecar:
             ) from error
         except OSError as error:
             raise EngineError(f"reading {path}: {error.strerror}. Check the path.") from error
-        except (ValueError, KeyError, TypeError, RunnerError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RunnerError) as error:
             raise EngineError(f"reading {path}: not a description of an engine ({error}). Build it again.") from error
+
+    def _check(self) -> None:
+        """Raises ValueError for a field of another type: everything here is printed or compared later."""
+        texts = (
+            self.engine_sha256, self.onnx_sha256, self.flavor, self.flavor_version, self.precision_asked,
+            self.precision_note, self.plugin, self.generator, *self.compute_capabilities, *self.plugins,
+        )  # fmt: skip
+        gpu = {"name": "", "compute_capability": ""} if self.gpu is None else self.gpu
+        right = all(isinstance(text, str) for text in texts) and isinstance(self.options, dict)
+        right = right and isinstance(gpu, dict) and {"name", "compute_capability"} <= set(gpu)
+        right = right and isinstance(self.precision_found, (dict, type(None))) and isinstance(self.profile, dict)
+        if not right or not all(isinstance(number, (int, float)) for number in (self.engine_bytes, self.seconds)):
+            raise ValueError("a field of another type")
 
 
 def sidecar_path(engine: str | Path) -> Path:

@@ -10,8 +10,10 @@ from typing import Any
 
 from ..errors import EngineError, PoseError
 from .flavor import find_flavor
+from .inspector import open_engine, read_layers
+from .plan import Sidecar, file_sha256
 from .plugin import load_plugins
-from .worker import Log, count_types
+from .worker import Log
 
 _TIMEOUT_S = 300
 
@@ -23,9 +25,12 @@ def probe(path: str | Path, flavor: str) -> dict[str, Any]:
         EngineError: it does not load here, with TensorRT's reason.
     """
     command = [sys.executable, "-m", "trt_pose.engine.probe", str(path), flavor]
-    done = subprocess.run(  # noqa: S603 - our own code
-        command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own code
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"opening {path}: TensorRT gave no answer in {_TIMEOUT_S} s. Build it again.") from error
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
@@ -40,17 +45,14 @@ def probe(path: str | Path, flavor: str) -> dict[str, Any]:
 
 def _open(path: str, name: str) -> dict[str, Any]:
     flavor = find_flavor(name)
-    trt = flavor.module
     load_plugins(flavor)
-    log = Log(trt)
-    engine = trt.Runtime(log.logger).deserialize_cuda_engine(Path(path).read_bytes())
+    log = Log(flavor)
+    engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), _may_bring_code(path))
     if engine is None:
         reason = "; ".join(log.errors[:2]) or "no reason was given"
         raise EngineError(f"opening {path} with {flavor}: {reason[:400]}. Build it on this machine.")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    layers, note = count_types(
-        json.loads(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
-    )
+    layers, note = read_layers(flavor.module, engine)
     return {
         "tensors": {
             item: {
@@ -66,11 +68,22 @@ def _open(path: str, name: str) -> dict[str, Any]:
     }
 
 
+def _may_bring_code(path: str) -> bool:
+    """Whether the engine's own description says it is version compatible: those carry a runtime, which is code."""
+    try:
+        sidecar = Sidecar.read(path)
+    except EngineError:
+        return False
+    return bool(sidecar.options.get("version_compatible")) and sidecar.engine_sha256 == file_sha256(path)
+
+
 def main() -> None:
     try:
         answer = _open(sys.argv[1], sys.argv[2])
     except PoseError as error:
         answer = {"error": str(error)}
+    except Exception as error:  # the process is the boundary
+        answer = {"error": f"opening {sys.argv[1]}: {type(error).__name__}: {error}. Build it again."}
     sys.stdout.write(json.dumps(answer) + "\n")
 
 

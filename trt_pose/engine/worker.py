@@ -6,43 +6,56 @@ lines of JSON; TensorRT's own output goes to standard error.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import EngineError, PoseError
+from ..errors import EngineError, MissingDependencyError, PoseError
 from ..types import ModelSpec
+from .calibrator import make_calibrator
 from .flavor import Flavor, find_flavor
+from .inspector import open_engine, read_layers
 from .options import BuildOptions
 from .plugin import check_buildable, load_plugins
 from .python_plugin import take_error
 
 _ERRORS_SHOWN = 3
-# How the engine inspector's versions write a type, and how we do.
-_TYPES = {
-    "Int8": "INT8", "INT8": "INT8", "Half": "FP16", "FP16": "FP16", "Float": "FP32", "FP32": "FP32", "Int32": "INT32",
-    "Int64": "INT64",
-}  # fmt: skip
 
 
 def main() -> None:
+    _die_with_parent()
     job = json.loads(Path(sys.argv[1]).read_text())
     report = os.fdopen(int(sys.argv[2]), "w", buffering=1)
-    answer: dict[str, Any]
     try:
-        answer = {"done": _build(job, report)}
+        for answer in _build(job, report):
+            report.write(json.dumps({"done": answer}) + "\n")
     except PoseError as error:
-        answer = {"error": str(error), "kind": type(error).__name__}
-    report.write(json.dumps(answer) + "\n")
+        report.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
+    except Exception as error:  # the process is the boundary: whatever went wrong becomes the parent's sentence
+        traceback.print_exc()
+        first = (str(error).strip().splitlines() or ["no reason"])[0][:300].rstrip(".")
+        text = f"building the engine: {type(error).__name__}: {first}. The log has the rest."
+        report.write(json.dumps({"error": text, "kind": "EngineError"}) + "\n")
     report.close()
     sys.stdout.flush()
     os._exit(0)  # TensorRT's destructors are not worth a crash after the result
 
 
-def _build(job: dict[str, Any], report: TextIO) -> dict[str, Any]:
+def _die_with_parent() -> None:
+    """A build does not outlive the command it belongs to, however that ended (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _build(job: dict[str, Any], report: TextIO) -> Any:
+    """Yields the result, and again when the engine was inspected: a crash of the inspector loses only its findings."""
     spec, options = ModelSpec.from_json(job["spec"]), BuildOptions.from_dict(job["options"])
     flavor = find_flavor(options.flavor)
     if flavor.is_rtx:
@@ -50,43 +63,65 @@ def _build(job: dict[str, Any], report: TextIO) -> dict[str, Any]:
     options.check_flavor(flavor)
     check_buildable(spec, flavor)
     plugin = load_plugins(flavor, options.library)
-    gpu = _gpu()
-    if gpu is None and not flavor.is_rtx:
-        raise EngineError(
-            f"building with {flavor}: it times its kernels on the GPU, and there is none here. Build on the machine the"
-            " engine is for, or ahead of time with trt-pose[rtx]."
-        )
-    if gpu is None and (options.strip_weights or options.refit):
-        raise EngineError(
-            f"building with {flavor}: it strips and refits weights with a GPU only, and there is none here. Leave"
-            " --stripWeights and --refit out, or build on a GPU host."
-        )
+    gpu = find_device(flavor)
+    _check_gpu(flavor, options, gpu)
     started = time.monotonic()
-    log = Log(flavor.module)
+    log = Log(flavor)
     builder = flavor.module.Builder(log.logger)
-    network, parser = _parse(flavor, builder, log, job)
-    plan = _serialize(flavor, builder, network, parser, log, job, options, report)
+    network, parser = _parse(builder, log, job)
+    plan = _serialize(builder, network, parser, log, job, options, report)
     Path(job["engine"]).write_bytes(plan)
-    found, note = _layers(flavor, log, job["engine"], gpu)
-    return {
+    done = {
         "flavor": flavor.name,
         "flavor_version": flavor.version,
         "gpu": gpu,
         "plugin": str(plugin) if spec.plugins_required else "",
-        "precision_found": found,
-        "precision_note": note,
+        "precision_found": None,
+        "precision_note": "not inspected: no GPU here" if gpu is None else "not inspected: TensorRT crashed",
         "seconds": round(time.monotonic() - started, 2),
     }
+    yield done
+    if gpu is not None:
+        found, note = _inspect(log, plan, options)
+        yield {**done, "precision_found": found, "precision_note": note}
+
+
+def find_device(flavor: Flavor) -> dict[str, str] | None:
+    """The GPU here, or None. Raises MissingDependencyError where only cuda-bindings could tell, and is needed."""
+    from ..runtime.cuda import find_gpu
+
+    try:
+        return find_gpu()
+    except MissingDependencyError:
+        if flavor.is_rtx:  # it builds ahead of time all the same
+            return None
+        raise
+
+
+def _check_gpu(flavor: Flavor, options: BuildOptions, gpu: dict[str, str] | None) -> None:
+    if gpu is not None:
+        return
+    if not flavor.is_rtx:
+        raise EngineError(
+            f"building with {flavor}: it times its kernels on the GPU, and there is none here. Build on the machine the"
+            " engine is for, or ahead of time with trt-pose[rtx]."
+        )
+    if options.strip_weights or options.refit:
+        raise EngineError(
+            f"building with {flavor}: it strips and refits weights with a GPU only, and there is none here. Leave"
+            " --stripWeights and --refit out, or build on a GPU host."
+        )
 
 
 class Log:
     """TensorRT's logger: everything to standard error, the errors kept for the message."""
 
-    def __init__(self, trt: Any) -> None:
+    def __init__(self, flavor: Flavor) -> None:
+        trt = flavor.module
         errors: list[str] = []
         severities = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
-        class Logger(trt.ILogger):  # type: ignore[misc]
+        class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
@@ -95,60 +130,68 @@ class Log:
                     errors.append(" ".join(message.split()))
                 sys.stderr.write(f"[{severity.name}] {message}\n")
 
-        self.errors, self.logger = errors, Logger()
+        self.flavor, self.errors, self.logger = flavor, errors, Logger()
 
-    def failure(self, action: str, flavor: Flavor, details: list[str]) -> EngineError:
-        """The error of a step, with the plugin's own reason where a callback failed."""
+    def failure(self, action: str, details: list[str]) -> EngineError:
+        """The error of a step, with the plugin's own reason where a callback failed; all of it goes to the log."""
         reason = take_error()
         parts = [*([str(reason)] if reason else []), *details, *self.errors]
-        shown = "; ".join(dict.fromkeys(part[:300].rstrip(".") for part in parts[:_ERRORS_SHOWN]))
-        return EngineError(f"{action} with {flavor}: {shown or 'no reason was given'}. The log has the rest.")
+        sys.stderr.writelines(f"{part}\n" for part in parts)
+        short = list(dict.fromkeys(part[:300].rstrip(".") for part in parts))
+        more = f"; and {len(short) - _ERRORS_SHOWN} more" if len(short) > _ERRORS_SHOWN else ""
+        shown = "; ".join(short[:_ERRORS_SHOWN]) or "no reason was given"
+        return EngineError(f"{action} with {self.flavor}: {shown}{more}. The log has the rest.")
 
 
-def _parse(flavor: Flavor, builder: Any, log: Log, job: dict[str, Any]) -> tuple[Any, Any]:
-    trt = flavor.module
+def _parse(builder: Any, log: Log, job: dict[str, Any]) -> tuple[Any, Any]:
+    trt = log.flavor.module
     flags = 0
-    if job["strongly_typed"]:
+    if job["implicit"] is None:
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, log.logger)
-    if not parser.parse(Path(job["onnx"]).read_bytes()):
+    # The path is for weights in files of their own beside it.
+    if not parser.parse(Path(job["onnx"]).read_bytes(), job["onnx"]):
         details = []
         for index in range(parser.num_errors):
             error = parser.get_error(index)
             name, kind = (str(getattr(error, part, lambda: "")()) for part in ("node_name", "node_operator"))
             details.append(f"node {name or error.node()} ({kind}): {error.desc()}")
-        raise log.failure("parsing the ONNX file", flavor, details)
+        raise log.failure("parsing the ONNX file", details)
     return network, parser
 
 
 def _serialize(
-    flavor: Flavor,
-    builder: Any,
-    network: Any,
-    parser: Any,
-    log: Log,
-    job: dict[str, Any],
-    options: BuildOptions,
-    report: TextIO,
+    builder: Any, network: Any, parser: Any, log: Log, job: dict[str, Any], options: BuildOptions, report: TextIO
 ) -> bytes:
     from polygraphy.backend.trt import EngineBytesFromNetwork, PostprocessConfig
     from polygraphy.exception import PolygraphyException
 
-    config = PostprocessConfig(
-        _config(flavor, job, options, _monitor(flavor.module, report)), func=_serialize_plugins(options)
-    )
-    build = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=options.timing_cache)
+    calibrator = None
+    if job["implicit"] is not None:
+        batch = job["profile"][job["implicit"]["input"]][1][0] if job["profile"] else network.get_input(0).shape[0]
+        calibrator = make_calibrator(log.flavor.module, job["implicit"]["cache"].encode(), batch)
+        keep_precise(log.flavor.module, network, set(job["implicit"]["nodes"]))
     try:
-        return bytes(build())
+        config = PostprocessConfig(
+            _config(log.flavor, job, options, _monitor(log.flavor.module, report), calibrator),
+            func=_serialize_plugins(options),
+        )
+        build = EngineBytesFromNetwork(
+            (builder, network, parser), config=config, save_timing_cache=options.timing_cache
+        )
+        plan = bytes(build())
     except PolygraphyException as error:
         last = str(error).strip().splitlines()
-        raise log.failure("building the engine", flavor, [] if log.errors else last[:1]) from error
+        raise log.failure("building the engine", [] if log.errors else last[:1]) from error
+    if calibrator is not None and calibrator.failure is not None:
+        raise calibrator.failure
+    return plan
 
 
-def _config(flavor: Flavor, job: dict[str, Any], options: BuildOptions, monitor: Any) -> Any:
+def _config(flavor: Flavor, job: dict[str, Any], options: BuildOptions, monitor: Any, calibrator: Any) -> Any:
     from polygraphy.backend.trt import CreateConfig, Profile
 
     trt = flavor.module
@@ -172,25 +215,30 @@ def _config(flavor: Flavor, job: dict[str, Any], options: BuildOptions, monitor:
 
         return CreateConfigRTX(**common, compute_capabilities=list(options.compute_capabilities) or None)
     if options.hardware_compatibility:
+        if not hasattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility):
+            raise EngineError(
+                f"building with {flavor}: it has no --hardwareCompatibilityLevel {options.hardware_compatibility}."
+                " Leave it out."
+            )
         common["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility)
     common.update(version_compatible=options.version_compatible, load_timing_cache=options.timing_cache)
-    if job["implicit"]:
-        common.update(int8=True, fp16=True, calibrator=_calibrator(trt, job["implicit"]))
+    if calibrator is not None:
+        common.update(int8=True, fp16=True, calibrator=calibrator, precision_constraints="obey")
     return CreateConfig(**common)
 
 
-def _calibrator(trt: Any, implicit: dict[str, Any]) -> Any:
-    """TensorRT 10's entropy calibrator, fed with batches that were checked and written down before.
-
-    Polygraphy swallows what a loader raises inside TensorRT's callback: reading arrays that exist leaves nothing to
-    raise. A cache that is there is used instead of the batches.
-    """
-    import numpy as np
-    from polygraphy.backend.trt import Calibrator
-
-    files = sorted(Path(implicit["batches"]).glob("*.npy"))
-    batches = ({implicit["input"]: np.load(file)} for file in files)
-    return Calibrator(batches, cache=implicit["cache"], BaseClass=trt.IInt8EntropyCalibrator2)
+def keep_precise(trt: Any, network: Any, nodes: set[str]) -> None:
+    """Pins every floating-point layer outside the network to FP32: the decode is exact in implicit mode, too."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        types = [layer.get_output(place).dtype for place in range(layer.num_outputs)]
+        if layer.name in nodes or not types or any(kind != trt.float32 for kind in types):
+            continue
+        if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+            continue
+        layer.precision = trt.float32
+        for place in range(layer.num_outputs):
+            layer.set_output_type(place, trt.float32)
 
 
 def _serialize_plugins(options: BuildOptions) -> Any:
@@ -202,9 +250,7 @@ def _serialize_plugins(options: BuildOptions) -> Any:
 
 
 def _monitor(trt: Any, report: TextIO) -> Any:
-    """TensorRT's progress, passed on; None before 10.0."""
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
+    """TensorRT's progress, passed on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -223,43 +269,16 @@ def _monitor(trt: Any, report: TextIO) -> Any:
     return Monitor()
 
 
-def _gpu() -> dict[str, str] | None:
-    from ..errors import MissingDependencyError
-    from ..runtime.cuda import find_gpu
-
+def _inspect(log: Log, plan: bytes, options: BuildOptions) -> tuple[dict[str, int] | None, str]:
+    """Layers per output type, by TensorRT's engine inspector; the engine is good whatever becomes of this."""
     try:
-        return find_gpu()
-    except MissingDependencyError:
-        return None
-
-
-def _layers(flavor: Flavor, log: Log, path: str, gpu: Any) -> tuple[dict[str, int] | None, str]:
-    """Layers per output type, by TensorRT's engine inspector, which needs the GPU the engine is for."""
-    if gpu is None:
-        return None, "not inspected: no GPU here"
-    trt = flavor.module
-    runtime = trt.Runtime(log.logger)
-    engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
-    if engine is None:
-        return None, "not inspected: the engine does not load on this GPU"
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return count_types(json.loads(text))
-
-
-def count_types(information: dict[str, Any]) -> tuple[dict[str, int] | None, str]:
-    """Counts the layers of an inspector's JSON by the type of their first output.
-
-    TensorRT up to 10 writes ``Format/Datatype: "Int8 NC/32HW32"``, from 11 on ``Datatype`` alone.
-    """
-    counts: dict[str, int] = {}
-    for layer in information.get("Layers", []):
-        if not isinstance(layer, dict):
-            return None, "not inspected: the engine was built without detailed profiling verbosity"
-        for output in layer.get("Outputs", [])[:1]:
-            text = str(output.get("Datatype") or output.get("Format/Datatype") or "unknown")
-            kind = next((name for word, name in _TYPES.items() if word in text), text)
-            counts[kind] = counts.get(kind, 0) + 1
-    return counts, ""
+        engine = open_engine(log.flavor.module, log.logger, plan, options.version_compatible)
+        if engine is None:
+            reason = "; ".join(log.errors[-1:]) or "no reason was given"
+            return None, f"not inspected: the engine does not load on this GPU ({reason[:200]})"
+        return read_layers(log.flavor.module, engine)
+    except Exception as error:
+        return None, f"not inspected: {type(error).__name__}: {error}"[:300]
 
 
 if __name__ == "__main__":

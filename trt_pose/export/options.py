@@ -190,6 +190,7 @@ def plan_input(
         batch=None if batch_size == DYNAMIC else count("batch_size", batch_size, hint=" or 'dynamic'"),
         dtype=element,
         normalized_in_graph=bool(preprocessing),
+        custom_preprocessing=isinstance(preprocessing, nn.Module),
     )
 
 

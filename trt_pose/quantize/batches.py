@@ -18,8 +18,6 @@ Pixels = npt.NDArray[Any]
 
 # Images read at a time from a folder, where the file does not fix the number.
 _READ_TOGETHER = 4
-# A batch that fills less of the range than this was divided by 255 once too often.
-_LEAST_SPAN = 1.0 / 128.0
 _END = object()
 
 
@@ -36,10 +34,10 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterat
     Raises:
         CalibrationError: no batch, wrong shape, wrong range, NaN, or the loader raised (its exception is the cause).
     """
-    batches = _random(spec, limit) if isinstance(data, str) and data == "random" else _open(data, spec)
-    count = 0
+    batches, count = None, 0
     while limit is None or count < limit:
         try:
+            batches = batches or _open(data, spec, limit)
             item = next(batches, _END)
         except PoseError:
             raise
@@ -69,14 +67,18 @@ def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
             f"reading calibration batch {index}: got shape {array.shape}, expected (images, {spec.channels},"
             f" {spec.height}, {spec.width}). {mend}"
         )
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 and not spec.custom_preprocessing:
         return _from_grey(array, spec)
+    if array.dtype == spec.dtype and spec.custom_preprocessing:
+        return array
     if not np.issubdtype(array.dtype, np.floating):
         raise CalibrationError(
             f"reading calibration batch {index}: got {array.dtype}, expected uint8 or floating point. Convert it."
         )
     _check_range(array, spec, index)
-    return np.rint(array).astype(np.uint8) if spec.dtype == "uint8" else array.astype(np.float32)
+    if spec.dtype == "uint8":
+        return np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    return array.astype(np.float32)
 
 
 def _from_grey(array: npt.NDArray[np.uint8], spec: InputSpec) -> Pixels:
@@ -109,37 +111,60 @@ def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
     )
     if not np.isfinite([least, most]).all():
         raise CalibrationError(f"reading calibration batch {index}: it holds NaN or infinity. Check the loader.")
+    if spec.custom_preprocessing:
+        return  # what the caller's own module takes is the caller's to know
     slack = 0.02 * (high - low)  # interpolation overshoots a little
+    if low == 0.0 and least < 0.0 and most <= 10.0 < high:
+        raise CalibrationError(f"{found}. The loader normalizes, and the file does so itself: give it 0..255.")
     if least < low - slack or most > high + slack:
         forgot = not spec.normalized_in_graph and most > 10.0 * high
         mend = "The loader forgot the division by 255." if forgot else "Normalize as the file's description says."
         raise CalibrationError(f"{found}. {mend}")
-    if most - least <= (high - low) * _LEAST_SPAN and most != least:
+    # A dark image in grey levels holds whole numbers; one divided once too often does not.
+    if low == 0.0 and 0.0 < most <= 1.001 * high / 255.0 and not (array * (255.0 / high) % 1 == 0).all():
         doubled = "takes 0..255 and divides by 255 itself" if spec.normalized_in_graph else "takes images divided once"
         raise CalibrationError(f"{found}. The loader divided by 255 once too often: the file {doubled}.")
 
 
 def _as_array(item: Any, index: int) -> Pixels:
-    if isinstance(item, Mapping):
-        item = next(iter(item.values()), None)
-    elif isinstance(item, (tuple, list)) and len(item) and not np.isscalar(item[0]):
-        item = item[0]
+    try:
+        found = _images(item)
+    except Exception as error:  # a tensor without data, an array that cannot be made
+        raise CalibrationError(
+            f"reading calibration batch {index}: got {type(item).__name__}, expected an array of images"
+            f" ({type(error).__name__}: {error})."
+        ) from error
+    if found is None:
+        raise CalibrationError(
+            f"reading calibration batch {index}: got {type(item).__name__} without images in it, expected an array of"
+            " shape (images, channels, height, width), alone or first of a tuple or dict."
+        )
+    return found
+
+
+def _images(item: Any) -> Pixels | None:
+    """The first array of images in what a loader gave; equal images in a list are stacked."""
+    parts = list(item.values()) if isinstance(item, Mapping) else item
+    if isinstance(parts, (tuple, list)):
+        found = (_images(part) for part in parts)
+        whole = next((array for array in found if array is not None and array.ndim >= 3), None)
+        return np.stack([np.asarray(part) for part in parts]) if whole is not None and whole.ndim == 3 else whole
     if hasattr(item, "detach"):  # a torch tensor, without importing torch
         item = item.detach().cpu()
-    try:
-        return np.asarray(item)
-    except (TypeError, ValueError) as error:
-        raise CalibrationError(
-            f"reading calibration batch {index}: got {type(item).__name__}, expected an array of images ({error})."
-        ) from error
+        item = item.float() if "bfloat16" in str(item.dtype) else item
+    array = np.asarray(item)
+    return array if array.dtype.kind in "uifb" and array.ndim else None
 
 
-def _open(data: Any, spec: InputSpec) -> Iterator[Any]:
-    if isinstance(data, (str, Path)) or (
-        isinstance(data, list) and data and all(isinstance(p, (str, Path)) for p in data)
-    ):
-        return _letterboxed(data, spec)
-    if not isinstance(data, Iterable):
+def _open(data: Any, spec: InputSpec, limit: int | None) -> Iterator[Any]:
+    if isinstance(data, str) and data == "random":
+        return _random(spec, limit)
+    files = data if isinstance(data, (list, tuple)) and data else [data]
+    if all(isinstance(item, (str, Path)) for item in files):
+        return _letterboxed(list(files) if files is data else data, spec)
+    if isinstance(data, np.ndarray) or hasattr(data, "detach"):  # one batch, not a list of images
+        return iter([data])
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise CalibrationError(
             f"calibrating: got {type(data).__name__}, expected a folder, a list of images, a DataLoader or an iterable"
             " of batches. Give one of these."
@@ -156,5 +181,5 @@ def _letterboxed(data: Any, spec: InputSpec) -> Iterator[Pixels]:
 
 def _random(spec: InputSpec, limit: int | None) -> Iterator[Pixels]:
     generator = np.random.default_rng(0)
-    for _ in range(limit or 1):
+    for _ in range(limit or 16):
         yield generator.integers(0, 256, (spec.batch or 1, spec.channels, spec.height, spec.width), dtype=np.uint8)

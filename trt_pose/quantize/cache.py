@@ -18,7 +18,8 @@ import numpy as np
 from ..errors import CalibrationError
 from ..files import write_atomically
 
-_VERSION = 1
+_VERSION = 1  # of the format, and of how thresholds are found: a cache of another is made again
+IMPORTED = "imported"  # instead of a digest, where the images are not known
 _HEADER = re.compile(r"TRT-(\d+)-EntropyCalibration2")
 
 
@@ -47,7 +48,7 @@ class CalibrationCache:
         """Raises CalibrationError that names what differs: ``model``, ``preprocessing``, ``data`` or ``method``."""
         for name, value in expected.items():
             found = getattr(self, name)
-            if found != value:
+            if found != value and not (name == "data" and found == IMPORTED):
                 short = 16 if name in ("model", "data") else 200
                 raise CalibrationError(
                     f"using the calibration cache: its {name} is {found[:short]!r}, this run's is {value[:short]!r}."
@@ -67,6 +68,9 @@ class CalibrationCache:
             if record.pop("trt_pose_calibration") != _VERSION:
                 raise ValueError("another version")
             cache = cls(**{item.name: record[item.name] for item in fields(cls)})
+            texts = (cache.model, cache.preprocessing, cache.data, cache.method, cache.versions)
+            if not all(isinstance(text, str) for text in texts) or not isinstance(cache.images, int):
+                raise ValueError("a field of another type")
             if not all(np.isfinite(value) and value >= 0 for value in cache.thresholds.values()):
                 raise ValueError("a threshold that is no number from 0")
             return cache
@@ -123,5 +127,10 @@ def from_tensorrt(text: str) -> tuple[int, dict[str, float]]:
             raise CalibrationError(
                 f"reading a TensorRT calibration cache: line {number} is {line[:60]!r}. Make it again."
             )
-        thresholds[name] = struct.unpack(">f", bytes.fromhex(digits.strip()))[0] * 127.0
+        value = struct.unpack(">f", bytes.fromhex(digits.strip()))[0] * 127.0
+        if not np.isfinite(value) or value < 0:
+            raise CalibrationError(
+                f"reading a TensorRT calibration cache: {name} has the range {value}. Make the cache again."
+            )
+        thresholds[name] = value
     return int(header[1]), thresholds

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,12 @@ import onnxruntime
 
 from .._version import __version__
 from ..errors import CalibrationError
-from ..files import cache_folder, write_atomically
+from ..files import cache_folder, check_writable, write_atomically
 from ..progress import track
 from ..runtime.ort import OnnxRunner
 from ..types import CalibrationMethod, InputSpec, ModelSpec
 from .batches import Pixels, open_batches, value_range
-from .cache import CalibrationCache, from_tensorrt
+from .cache import IMPORTED, CalibrationCache, from_tensorrt
 from .document import load, read_spec
 from .histogram import BINS, Histogram
 from .network import Network, cut
@@ -47,6 +51,10 @@ class CalibrationOptions:
     providers: tuple[str, ...] = ("cpu",)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.percentile, Real) or isinstance(self.batches, bool):
+            raise CalibrationError(f"percentile: got {self.percentile!r}, expected a number. Correct it.")
+        if self.batches is not None and not isinstance(self.batches, Integral):
+            raise CalibrationError(f"calibration batches: got {self.batches!r}, expected a whole number. Correct it.")
         if not 0.0 < self.percentile <= 100.0:
             raise CalibrationError(f"percentile: got {self.percentile!r}, expected above 0 to 100. Correct it.")
         if not isinstance(self.method, CalibrationMethod):
@@ -58,7 +66,7 @@ class CalibrationOptions:
     def label(self) -> str:
         """The method as a cache names it."""
         percentile = self.method is CalibrationMethod.PERCENTILE
-        return f"{self.method} {self.percentile:g}" if percentile else str(self.method)
+        return f"{self.method} {self.percentile!r}" if percentile else str(self.method)
 
 
 def calibrate(
@@ -85,41 +93,59 @@ def calibrate(
     part = cut(network.proto, tensors)
     expected = {"model": _digest(network), "preprocessing": _preprocessing(spec.input), "method": options.label}
     if cache is not None and Path(cache).exists():
-        known = CalibrationCache.read(cache)
-        known.check(**expected)
-        if data is not None:
-            known.check(data=_digest_of(open_batches(data, spec.input, options.batches)))
-        missing = [name for name in tensors if name not in known.thresholds]
-        if missing:
-            raise CalibrationError(f"using {cache}: it lacks {len(missing)} tensors, {missing[0]} first. Delete it.")
-        return known
+        return _known(Path(cache), expected, tensors, data, spec, options)
     if data is None:
         raise CalibrationError(
             "calibrating: INT8 needs images like those the model will see, and got none. Give a folder or a loader"
             " (or 'random', which ruins the accuracy, by name)."
         )
+    if cache is not None:
+        check_writable(cache, CalibrationError)  # before the work, not after
     run = Calibration(part, spec, expected["model"])
     try:
         run.feed(open_batches(data, spec.input, options.batches), options)
     except BaseException:
         run.save()
         raise
-    run.forget()
     # What an image can hold is known, and clipping it loses whole highlights: only what is computed has a threshold.
-    known_range, images = max(map(abs, value_range(spec.input))), network.images()
+    known_range = max(map(abs, value_range(spec.input)))
+    images = frozenset() if spec.input.custom_preprocessing else network.images()
     result = CalibrationCache(
         thresholds={
             name: known_range if name in images else run.histograms[name].threshold(options.method, options.percentile)
             for name in track(tensors, "choosing thresholds", len(tensors))
         },
-        data=run.data.hexdigest(),
-        images=run.images,
+        data=_combined(run.seen),
+        images=len(run.seen),
         versions=f"trt_pose {__version__}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}",
         **expected,
     )
     if cache is not None:
         result.write(cache)
+    run.forget()
     return result
+
+
+def _known(
+    path: Path,
+    expected: dict[str, str],
+    tensors: Sequence[str],
+    data: Any,
+    spec: ModelSpec,
+    options: CalibrationOptions,
+) -> CalibrationCache:
+    """The cache at ``path``, if it belongs to this run."""
+    known = CalibrationCache.read(path)
+    known.check(**expected)
+    if data is not None:
+        known.check(data=_digest_of(open_batches(data, spec.input, options.batches)))
+    missing = [name for name in tensors if name not in known.thresholds]
+    if missing:
+        raise CalibrationError(
+            f"using {path}: it lacks {len(missing)} of {len(tensors)} tensors, {missing[0]} first. Name another with"
+            " --cache."
+        )
+    return known
 
 
 def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCache:
@@ -145,7 +171,7 @@ def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCach
         thresholds=thresholds,
         model=_digest(network),
         preprocessing=_preprocessing(read_spec(network.proto).input),
-        data="imported",
+        data=IMPORTED,
         images=0,
         method=str(CalibrationMethod.ENTROPY),
         versions=f"TensorRT {version}",
@@ -156,16 +182,16 @@ class Calibration:
     """Histograms that are being filled; what an interrupted run has counted is kept for the next one.
 
     Attributes:
-        histograms: per tensor. images: counted so far. resumed: of those, from an earlier run.
-        data: running SHA-256 of the images.
+        histograms: per tensor. seen: digests of the images counted so far. resumed: how many an earlier run counted.
     """
 
     def __init__(self, part: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
         self._part, self._spec = part, spec
         self.histograms = {item.name: Histogram() for item in part.graph.output}
-        self.images = self.resumed = 0
-        self.data = hashlib.sha256()
+        self.resumed = 0
+        self.seen: list[str] = []
         self._digests: list[str] = []
+        self._skipping = False  # over batches an earlier run counted: what lies on the disk is further on
         names = hashlib.sha256("\n".join(self.histograms).encode()).hexdigest()
         self._state = cache_folder("calibration") / f"{model[:24]}-{names[:8]}.npz"
 
@@ -181,12 +207,23 @@ class Calibration:
                     self.resumed += len(batch)
                 else:
                     self._start_over(earlier)
-                    self._count(runner, batch)
-                self._note(batch, digest)
-                if not earlier and time.monotonic() - saved > _SAVE_EVERY_S:
+                    self._count_whole(runner, batch)
+                self._digests.append(digest)
+                self.seen += map(_image_digest, batch)
+                self._skipping = bool(earlier)
+                if time.monotonic() - saved > _SAVE_EVERY_S:
                     self.save()
                     saved = time.monotonic()
         self._start_over(earlier)
+
+    def _count_whole(self, runner: OnnxRunner, batch: Pixels) -> None:
+        """Counts a batch, or nothing of it: an interruption in its middle is one before it."""
+        before = {name: histogram.copy() for name, histogram in self.histograms.items()}
+        try:
+            self._count(runner, batch)
+        except BaseException:
+            self.histograms = before
+            raise
 
     def _start_over(self, earlier: list[str]) -> None:
         """Drops the counts of an interrupted run that saw other images, before any of these was skipped for it."""
@@ -195,17 +232,14 @@ class Calibration:
         self.forget()
         earlier.clear()
         self.histograms = {name: Histogram() for name in self.histograms}
+        self._skipping = False
         if self.resumed:
-            seen, self._digests = self.images, []
+            count = len(self.seen)
+            self._digests, self.seen = [], []
             raise CalibrationError(
-                f"resuming the calibration: an interrupted run saw the same first {seen} images, then others. Its"
-                " counts are dropped: run it again, with the images in a fixed order."
+                f"resuming the calibration: an interrupted run saw the same first {count} images, then others, or more."
+                " Its counts are dropped: run it again."
             )
-
-    def _note(self, batch: Pixels, digest: str) -> None:
-        self._digests.append(digest)
-        self.data.update(digest.encode())
-        self.images += len(batch)
 
     def _count(self, runner: OnnxRunner, batch: Pixels) -> None:
         together = self._spec.input.batch or 1
@@ -225,7 +259,7 @@ class Calibration:
 
     def save(self) -> None:
         """Keeps the histograms for the next run; a home that cannot be written costs only the repetition."""
-        if not self._digests:
+        if not self._digests or self._skipping:
             return
         counts = np.stack([item.counts for item in self.histograms.values()])
         rest = np.array([[item.range, item.largest, item.seen] for item in self.histograms.values()])
@@ -236,16 +270,17 @@ class Calibration:
 
     def forget(self) -> None:
         """Removes what :meth:`save` kept."""
-        self._state.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._state.unlink(missing_ok=True)
 
     def _load(self) -> list[str]:
         """Takes up the histograms of an interrupted run; the digests of its batches."""
         try:
-            with np.load(self._state) as saved:
+            with np.load(io.BytesIO(self._state.read_bytes())) as saved:
                 counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
             if counts.shape != (len(self.histograms), BINS) or rest.shape != (len(self.histograms), 3):
                 return []
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return []
         for histogram, row, (end, largest, seen) in zip(self.histograms.values(), counts, rest, strict=True):
             histogram.counts, histogram.range, histogram.largest, histogram.seen = row, end, largest, int(seen)
@@ -253,10 +288,10 @@ class Calibration:
 
 
 def _digest(network: Network) -> str:
-    """SHA-256 of the network's nodes and weights; the decode, its thresholds and the metadata do not matter."""
+    """SHA-256 of the layers and weights; what carries their results away, the decode and the metadata do not matter."""
     digest = hashlib.sha256()
-    part = cut(network.proto, network.border)
-    for node in part.graph.node:
+    part = cut(network.proto, network.results())
+    for node in sorted(part.graph.node, key=lambda node: node.name):
         digest.update(node.SerializeToString(deterministic=True))
     for item in sorted(part.graph.initializer, key=lambda tensor: tensor.name):
         digest.update(item.name.encode() + onnx.numpy_helper.to_array(item).tobytes())
@@ -264,10 +299,16 @@ def _digest(network: Network) -> str:
 
 
 def _digest_of(batches: Iterator[Pixels]) -> str:
-    digest = hashlib.sha256()
-    for batch in batches:
-        digest.update(hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest().encode())
-    return digest.hexdigest()
+    return _combined(digest for batch in batches for digest in map(_image_digest, batch))
+
+
+def _image_digest(image: Pixels) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+
+
+def _combined(digests: Iterable[str]) -> str:
+    """One digest of a set of images: neither their order nor their grouping into batches changes a threshold."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def _preprocessing(spec: InputSpec) -> str:

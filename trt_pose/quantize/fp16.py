@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ..errors import ExportError
 from ..runtime.ort import OnnxRunner
 from .batches import Pixels
-from .network import Network, cut
+from .network import Network, cut, float_tensors, tidy
 from .qdq import opset
 
 LARGEST = 65504.0  # of FP16 (IEEE 754 binary16)
@@ -25,6 +25,7 @@ _MARGIN = 0.5
 _ALWAYS_FP32 = {"Resize": (1, 2), "Upsample": (1,)}
 # QuantizeLinear takes FP16 from here on.
 QDQ_OPSET = 19
+_IR_OF_19 = 9
 
 
 def find_overflows(network: Network, batches: Iterable[Pixels]) -> dict[str, str]:
@@ -38,11 +39,11 @@ def find_overflows(network: Network, batches: Iterable[Pixels]) -> dict[str, str
     """
     found = {}
     for node in network.members():
-        values = [network.constant(name) for name in node.input]
-        largest = max(
-            (float(np.abs(v).max(initial=0.0)) for v in values if v is not None and v.dtype == np.float32), default=0
-        )
-        if largest > LARGEST and node.op_type not in ("Reshape", "Slice"):
+        # The bounds of a Clip are clamped like what they bound; a Reshape's are no values of the network.
+        values = [network.constant(name) for name in node.input if node.op_type not in ("Clip", "Reshape", "Slice")]
+        floats = [v for v in values if v is not None and v.dtype == np.float32 and v.size]
+        largest = max((float(np.abs(value).max()) for value in floats), default=0.0)
+        if largest > LARGEST:
             found[node.name] = f"a weight of {largest:.3g}"
     ranges = _ranges(network, batches)
     for node in network.members():
@@ -55,8 +56,7 @@ def find_overflows(network: Network, batches: Iterable[Pixels]) -> dict[str, str
 def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
     """Largest magnitude of every floating-point tensor of the network over the images."""
     part = cut(network.proto, network.border)
-    floats = _float_tensors(part)
-    names = [name for node in part.graph.node for name in node.output if name in floats]
+    names = [name for node in part.graph.node for name in node.output if name in network.floats]
     del part.graph.output[:]
     for name in names:
         for kind in ("ReduceMax", "ReduceMin"):
@@ -66,8 +66,11 @@ def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
     with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
         (feed,) = runner.inputs
         together = runner.spec.input.batch or 1
-        for batch in batches:
-            images = batch[np.arange(together) % len(batch)]
+        for images in (
+            batch[np.arange(start, start + together) % len(batch)]
+            for batch in batches
+            for start in range(0, len(batch), together)
+        ):
             outputs = runner.run({feed: images})
             for name in names:
                 seen = max(abs(float(outputs[f"{name}/{kind}"])) for kind in ("ReduceMax", "ReduceMin"))
@@ -94,20 +97,14 @@ def to_half(network: Network, keep: Collection[str] = ()) -> onnx.ModelProto:
 def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """The same graph in a newer operator set. Raises ExportError when onnx cannot convert it."""
     try:
-        raised: onnx.ModelProto = onnx.version_converter.convert_version(proto, version)
+        raised: onnx.ModelProto = onnx.version_converter.convert_version(tidy(proto), version)
     except Exception as error:  # the converter's exceptions have no common base
         first = (str(error).strip().splitlines() or ["unknown"])[0]
         raise ExportError(
             f"raising the operator set to {version}: {first[:200]}. Export the model with opset_version={version}."
         ) from error
+    raised.ir_version = max(raised.ir_version, _IR_OF_19)
     return raised
-
-
-def _float_tensors(proto: onnx.ModelProto) -> set[str]:
-    """Names of computed FP32 tensors."""
-    typed = onnx.shape_inference.infer_shapes(proto).graph
-    items = (*typed.value_info, *typed.input, *typed.output)
-    return {item.name for item in items if item.type.tensor_type.elem_type == TensorProto.FLOAT}
 
 
 class _Converter:
@@ -117,7 +114,7 @@ class _Converter:
         self._proto = onnx.ModelProto()
         self._proto.CopyFrom(proto)
         self._half = half
-        self._floats = _float_tensors(proto)
+        self._floats = float_tensors(proto)
         self._constants = {item.name: item for item in proto.graph.initializer}
         self._producers = {name: node.name for node in proto.graph.node for name in node.output}
         self._outputs = {item.name for item in proto.graph.output}
@@ -150,26 +147,26 @@ class _Converter:
             elif name in self._floats:
                 made_half, output = self._made_half(name), name in self._outputs
                 if want_half and made_half:
-                    node.input[position] = f"{name}_fp16" if output else name
+                    node.input[position] = f"{name}/fp16" if output else name
                 elif want_half:
-                    node.input[position] = f"{name}_fp16"
-                    yield from self._cast_node(name, f"{name}_fp16", TensorProto.FLOAT16)
+                    node.input[position] = f"{name}/fp16"
+                    yield from self._cast_node(name, f"{name}/fp16", TensorProto.FLOAT16)
                 elif made_half and not output:
-                    node.input[position] = f"{name}_fp32"
-                    yield from self._cast_node(name, f"{name}_fp32", TensorProto.FLOAT)
+                    node.input[position] = f"{name}/fp32"
+                    yield from self._cast_node(name, f"{name}/fp32", TensorProto.FLOAT)
 
     def _casts_after(self, node: Any) -> Iterator[onnx.NodeProto]:
         """Gives outputs of the file that were made in FP16 their own name and type back."""
         for position, name in enumerate(node.output):
             if name in self._outputs and self._made_half(name):
-                node.output[position] = f"{name}_fp16"
-                yield helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT)
+                node.output[position] = f"{name}/fp16"
+                yield helper.make_node("Cast", [f"{name}/fp16"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT)
 
     def _made_half(self, name: str) -> bool:
         return name in self._floats and self._producers.get(name) in self._half
 
     def _half_constant(self, name: str) -> str:
-        half = f"{name}_fp16"
+        half = f"{name}/fp16"
         if half not in self._cast:
             self._cast.add(half)
             values = numpy_helper.to_array(self._constants[name])

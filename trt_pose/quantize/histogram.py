@@ -20,6 +20,8 @@ _EXACT = 1 << 24
 _TRACE = 1e-4  # of one value
 # Bins to each side in which a spike is compared; wider than the gaps in a histogram of few distinct values.
 _NEIGHBOURS = 32
+# Values per bin from which a histogram is taken bin by bin; and the share of them no entropy threshold may clip.
+_PER_BIN, _KEPT = 16, 0.99
 
 
 class Histogram:
@@ -39,6 +41,12 @@ class Histogram:
         self.range = 0.0
         self.largest = 0.0
         self.seen = 0
+
+    def copy(self) -> Histogram:
+        """A histogram of its own with the same counts."""
+        twin = Histogram()
+        twin.counts, twin.range, twin.largest, twin.seen = self.counts.copy(), self.range, self.largest, self.seen
+        return twin
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
         """Counts ``values`` of any shape. Raises ValueError when one of them is not finite."""
@@ -101,14 +109,20 @@ def entropy_bins(counts: Counts) -> int:
         counts: (n,) values per bin, the last not zero.
 
     Returns:
-        From LEVELS to n; n itself when there are no more than LEVELS bins.
+        From LEVELS to n; n itself when there are no more than LEVELS bins, or too few values to tell.
     """
-    if len(counts) <= LEVELS:
+    if counts.sum() < _PER_BIN * len(counts) and len(counts) > 2 * LEVELS:
+        # Few values say nothing about single bins: neighbours are merged until they do.
+        even = np.append(counts, 0.0) if len(counts) % 2 else counts
+        return min(2 * entropy_bins(even.reshape(-1, 2).sum(axis=1)), len(counts))
+    if len(counts) <= LEVELS or counts.sum() < _PER_BIN * len(counts):
         return len(counts)
     h = _without_spikes(counts)
-    if not h.any():
+    # A candidate with next to nothing below it is compared with itself: divergence 0, and everything is clipped.
+    least = int(np.searchsorted(np.cumsum(counts), _KEPT * counts.sum())) + 1
+    candidates = np.arange(max(LEVELS, least), len(h) + 1)
+    if not h[: candidates[0]].any():
         return len(counts)
-    candidates = np.arange(max(LEVELS, int(np.flatnonzero(h)[0]) + 1), len(h) + 1)  # with something below them
     edges = candidates[:, None] * np.arange(LEVELS + 1) // LEVELS  # (C, LEVELS + 1)
     total, below, bins, weighted = h.sum(), _running(h), _running(h > 0), _running(_xlogx(h))
     outliers, last = total - below[candidates], h[candidates - 1]
@@ -151,7 +165,9 @@ def mse_bins(counts: Counts, candidates: int = 256) -> int:
 def percentile_bins(counts: Counts, percentile: float) -> int:
     """Number of bins that hold ``percentile`` percent of the values."""
     share = np.cumsum(counts) / counts.sum()
-    return int(np.searchsorted(share, percentile / 100.0)) + 1
+    bins = int(np.searchsorted(share, percentile / 100.0)) + 1
+    # A tensor that is nearly always zero: the percentile of what is not.
+    return percentile_bins(np.append(0.0, counts[1:]), percentile) if bins == 1 and counts[1:].any() else bins
 
 
 def _running(values: npt.NDArray[np.generic]) -> Counts:

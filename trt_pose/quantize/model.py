@@ -100,9 +100,9 @@ def quantize_model(
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """As :func:`quantize`, in memory; ``proto`` is left as it is."""
     spec = read_spec(proto)
-    _check_precision(spec, options.precision)
+    check_precision(spec, options.precision)
     network, seen = Network(proto), Seen(data, spec)
-    made, cache, chosen, kept = proto, None, list[Layer](), dict[str, str]()
+    made, cache, chosen, kept = network.proto, None, list[Layer](), dict[str, str]()
     if options.precision.has_int8 and spec.precision == Precision.FP32:
         chosen = options.selective.choose(network.layers)
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
@@ -133,7 +133,8 @@ def quantize_model(
     return made, report
 
 
-def _check_precision(spec: ModelSpec, wanted: Precision) -> None:
+def check_precision(spec: ModelSpec, wanted: Precision) -> None:
+    Precision.parse(spec.precision)
     halving = spec.precision == Precision.INT8 and wanted is Precision.INT8_FP16
     if wanted is Precision.FP32 or (spec.precision != Precision.FP32 and not halving):
         raise UsageError(
@@ -168,16 +169,21 @@ class Seen:
 
         def remember() -> Iterator[Pixels]:
             for batch in batches:
-                if sum(map(len, self._kept)) < _SAMPLES:
-                    self._kept.append(batch[:_SAMPLES])
+                self._keep(batch)
                 yield batch
 
         return remember()
 
+    def _keep(self, batch: Pixels) -> None:
+        room = _SAMPLES - sum(map(len, self._kept))
+        if room > 0:
+            self._kept.append(batch[:room])
+
     def samples(self) -> list[Pixels]:
         """Images of the data, or the bundled photograph where there is none."""
         if not self._kept and self._data is not None:
-            self._kept = list(open_batches(self._data, self._spec.input, limit=1))
+            for batch in open_batches(self._data, self._spec.input, limit=_SAMPLES):
+                self._keep(batch)
         if self._kept:
             return self._kept
         pixels, _ = images.letterbox(images.example(), self._spec.input)

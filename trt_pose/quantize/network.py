@@ -50,19 +50,14 @@ class Network:
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
-        self.proto = proto
+        self.proto = proto = tidy(proto)
         self.constants = {item.name: item for item in proto.graph.initializer}
-        for node in proto.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = node.attribute[0].t
         self._producers = {name: node for node in proto.graph.node for name in node.output}
         self._consumers: dict[str, list[Any]] = defaultdict(list)
         for node in proto.graph.node:
             for name in node.input:
                 self._consumers[name].append(node)
-        names = [node.name for node in proto.graph.node]
-        if len(set(names)) != len(names) or "" in names:
-            raise ExportError("reading the graph: its nodes lack names of their own. Export it with trt-pose.")
+        self.floats = float_tensors(proto)
         self.nodes = self._find_nodes()
         self.border = tuple(self._find_border())
         self.layers = tuple(self._find_layers())
@@ -81,9 +76,11 @@ class Network:
 
     def all_activations(self) -> tuple[str, ...]:
         """Every floating-point tensor up to the border: what TensorRT's implicit INT8 wants a range for."""
-        typed = onnx.shape_inference.infer_shapes(self.proto).graph
-        floats = {item.name for item in typed.value_info if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-        return tuple(name for node in self.members() for name in node.output if name in floats)
+        return tuple(name for node in self.members() for name in node.output if name in self.floats)
+
+    def results(self) -> tuple[str, ...]:
+        """What the weighted layers compute: everything up to there decides every range."""
+        return tuple(node.output[0] for node in self.members() if self._weight(node))
 
     def images(self) -> frozenset[str]:
         """Tensors that hold the image as it came in: the graph's inputs, and their casts."""
@@ -141,6 +138,10 @@ class Network:
         depths = self._depths()
         for node in self.members():
             kind, weight = node.op_type, self._weight(node)
+            if not any(name in self.floats for name in node.output):
+                continue  # arithmetic of shapes
+            if weight is not None and weight not in self.constants:
+                continue  # INT8 already
             if weight is not None:
                 yield Layer(node.name, kind, node.input[0], 0, weight, self._channel_axis(node))
             elif kind == "MaxPool":
@@ -170,13 +171,83 @@ class Network:
         return depths
 
 
+def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model as the passes here want it: named nodes, one version per operator domain, no Constant nodes.
+
+    The model itself where it is so already, else a copy.
+
+    Raises:
+        ExportError: a node with a graph of its own (If, Loop), whose tensors these passes do not follow.
+    """
+    for node in proto.graph.node:
+        if any(item.HasField("g") or item.graphs for item in node.attribute):
+            raise ExportError(
+                f"reading the graph: node {node.name or node.op_type} holds a graph of its own, around which precision"
+                " cannot be changed. Export the model without control flow."
+            )
+    names = [node.name for node in proto.graph.node]
+    constants = any(node.op_type == "Constant" for node in proto.graph.node)
+    domains = [item.domain for item in proto.opset_import]
+    if len(set(names)) == len(names) and "" not in names and not constants and len(set(domains)) == len(domains):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    versions = {domain: max(item.version for item in copy.opset_import if item.domain == domain) for domain in domains}
+    del copy.opset_import[:]
+    copy.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
+    kept = []
+    taken: set[str] = set()
+    for index, node in enumerate(copy.graph.node):
+        value = _constant_value(node) if node.op_type == "Constant" else None
+        if value is not None:
+            copy.graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+            continue
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}#{index}"
+        taken.add(node.name)
+        kept.append(node)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def _constant_value(node: Any) -> npt.NDArray[Any] | None:
+    """The value of a Constant node; None for strings and sparse tensors, which stay nodes."""
+    (attribute,) = node.attribute
+    if attribute.name == "value":
+        return numpy_helper.to_array(attribute.t)
+    if attribute.name in ("value_float", "value_floats"):
+        return np.array(attribute.f if attribute.name == "value_float" else attribute.floats, np.float32)
+    if attribute.name in ("value_int", "value_ints"):
+        return np.array(attribute.i if attribute.name == "value_int" else attribute.ints, np.int64)
+    return None
+
+
+def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its tensors typed. Raises ExportError when it contradicts itself."""
+    try:
+        typed: onnx.ModelProto = onnx.shape_inference.infer_shapes(proto)
+    except Exception as error:  # onnx's exceptions have no common base
+        first = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise ExportError(f"reading the graph: {first[:200]}. Export it again.") from error
+    return typed
+
+
+def float_tensors(proto: onnx.ModelProto) -> frozenset[str]:
+    """Names of computed FP32 tensors and inputs."""
+    typed = infer_shapes(proto).graph
+    items = (*typed.value_info, *typed.input, *typed.output)
+    return frozenset(item.name for item in items if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
+
+
 def cut(proto: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
     """The part of a graph that computes ``tensors``, which become its outputs; the metadata stays.
 
     Plugin nodes behind them are left out, so ONNX Runtime runs the part where it could not run the whole.
     """
     wanted = list(tensors)
-    typed = onnx.shape_inference.infer_shapes(proto)
+    typed = infer_shapes(proto)
     inputs = [item.name for item in typed.graph.input]
     part: onnx.ModelProto = onnx.utils.Extractor(typed).extract_model(inputs, wanted)
     part.metadata_props.extend(proto.metadata_props)

@@ -45,10 +45,14 @@ def signal_to_noise(reference: Values, value: Values) -> float:
     Raises:
         CalibrationError: NaN or infinity.
     """
-    noise = float(np.square(reference - value).sum())
+    with np.errstate(invalid="ignore", over="ignore"):
+        noise = float(np.square(reference - value).sum())
     signal = float(np.square(reference).sum())
     if not np.isfinite(noise):
-        raise CalibrationError("measuring the noise: a graph gives NaN or infinity. Calibrate on more images.")
+        raise CalibrationError(
+            "measuring the noise: the changed graph gives NaN or infinity: values overflow FP16, or the calibration saw"
+            " no image like these. Give more images, so that the nodes to keep in FP32 are found."
+        )
     if noise == 0.0:
         return float("inf")
     return 10.0 * float(np.log10(signal / noise)) if signal else float("-inf")
@@ -66,5 +70,11 @@ def shared_noise(first: str | Path, second: str | Path, images: Any) -> dict[str
     if not tensors:
         raise CalibrationError(f"comparing {first} and {second}: they share no tensor. Compare files of one export.")
     samples = [next(open_batches(images, read_spec(one).input, limit=1))[:1]]
-    noise = noise_between(one, other, tensors, samples)
+    first_values, second_values = compute(one, tensors, samples), compute(other, tensors, samples)
+    noise = {}
+    for name in tensors:
+        try:
+            noise[name] = signal_to_noise(first_values[name], second_values[name])
+        except CalibrationError:  # NaN: worse than any noise
+            noise[name] = float("-inf")
     return dict(sorted(noise.items(), key=lambda item: item[1]))

@@ -102,12 +102,12 @@ class _Writer:
                 raise CalibrationError(
                     f"quantizing {name}: its threshold {self._thresholds[name]:.3g} exceeds FP16. Exclude it."
                 )
-            self._constant(f"{name}_scale", scale)
-            self._constant(f"{name}_zero", np.array(0, np.int8))
-            parameters = [f"{name}_scale", f"{name}_zero"]
-            self._node("QuantizeLinear", [name, *parameters], f"{name}_quantized")
-            self._node("DequantizeLinear", [f"{name}_quantized", *parameters], f"{name}_dequantized")
-            self._ready[name, -1] = f"{name}_dequantized"
+            self._constant(f"{name}/scale", scale)
+            self._constant(f"{name}/zero", np.array(0, np.int8))
+            parameters = [f"{name}/scale", f"{name}/zero"]
+            self._node("QuantizeLinear", [name, *parameters], f"{name}/quantized")
+            self._node("DequantizeLinear", [f"{name}/quantized", *parameters], f"{name}/dequantized")
+            self._ready[name, -1] = f"{name}/dequantized"
         return self._ready[name, -1]
 
     def _weight(self, name: str, axis: int) -> str:
@@ -117,13 +117,13 @@ class _Writer:
             scale = half_scale(np.abs(values).max(axis=others))
             along = scale.reshape([-1 if index == axis else 1 for index in range(values.ndim)])
             quantized = np.clip(np.rint(values / along), -INT8_MAX, INT8_MAX).astype(np.int8)
-            base = name if axis == 0 else f"{name}_{axis}"
-            self._constant(f"{base}_quantized", quantized)
-            self._constant(f"{base}_scale", scale)
-            self._constant(f"{base}_zero", np.zeros(len(scale), np.int8))
-            inputs = [f"{base}_quantized", f"{base}_scale", f"{base}_zero"]
-            self._node("DequantizeLinear", inputs, f"{base}_dequantized", axis=axis)
-            self._ready[name, axis] = f"{base}_dequantized"
+            base = f"{name}/axis{axis}"
+            self._constant(f"{base}/quantized", quantized)
+            self._constant(f"{base}/scale", scale)
+            self._constant(f"{base}/zero", np.zeros(len(scale), np.int8))
+            inputs = [f"{base}/quantized", f"{base}/scale", f"{base}/zero"]
+            self._node("DequantizeLinear", inputs, f"{base}/dequantized", axis=axis)
+            self._ready[name, axis] = f"{base}/dequantized"
         return self._ready[name, axis]
 
     def _constant(self, name: str, value: npt.NDArray[np.generic]) -> None:

@@ -21,6 +21,11 @@ class SelectiveQuantizer:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("include", "exclude"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
     @classmethod
     def of(cls, value: SelectiveQuantizer | Sequence[str] | str | None) -> SelectiveQuantizer:
         """A quantizer as it is; names alone are exclusions. Raises UsageError for anything else."""
@@ -35,19 +40,25 @@ class SelectiveQuantizer:
         """The layers to quantize. Raises UsageError for a pattern that matches none."""
         layers = list(layers)
         for pattern in (*self.include, *self.exclude):
-            if not any(_matches(layer.name, pattern) for layer in layers):
+            if not any(_matches(layer.name, pattern, layers) for layer in layers):
                 weighted = [layer.name for layer in layers if layer.weight]
                 raise UsageError(
                     f"choosing layers: {pattern!r} matches none of {len(layers)}; the names are like {weighted[0]} and"
                     f" {weighted[-1]}. Correct it."
                 )
-        return [layer for layer in layers if self._takes(layer.name)]
+        include, exclude = self._found(layers, self.include), self._found(layers, self.exclude)
+        chosen = [layer for layer in layers if layer.name in include - exclude]
+        if not chosen:
+            raise UsageError("choosing layers: every layer is excluded, so nothing becomes INT8. Exclude fewer.")
+        return chosen
 
-    def _takes(self, name: str) -> bool:
-        included = any(_matches(name, pattern) for pattern in self.include)
-        return included and not any(_matches(name, pattern) for pattern in self.exclude)
+    def _found(self, layers: list[Layer], patterns: tuple[str, ...]) -> set[str]:
+        return {layer.name for pattern in patterns for layer in layers if _matches(layer.name, pattern, layers)}
 
 
-def _matches(name: str, pattern: str) -> bool:
-    wild = any(sign in pattern for sign in "*?[")
-    return fnmatchcase(name, pattern) if wild else pattern in name
+def _matches(name: str, pattern: str, layers: list[Layer]) -> bool:
+    if any(sign in pattern for sign in "*?["):
+        return fnmatchcase(name, pattern)
+    if any(layer.name == pattern for layer in layers):  # a whole name means that layer alone
+        return name == pattern
+    return pattern in name

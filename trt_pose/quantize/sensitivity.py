@@ -15,13 +15,16 @@ import numpy as np
 from ..errors import CalibrationError, UsageError
 from ..files import cache_folder, write_atomically
 from ..progress import track
+from ..types import Precision
 from .batches import Pixels
 from .calibrate import calibrate
 from .document import load, read_spec
-from .model import QuantizeOptions, Seen
+from .model import QuantizeOptions, Seen, check_precision
 from .network import Layer, Network
 from .noise import compute, signal_to_noise
 from .qdq import quantize_layers
+
+_SAVE_EVERY = 10  # layers
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def analyze(
     """Quantizes each layer alone, ranks them, and proposes exclusions.
 
     Measured are the network's outputs before decode and NMS, the worst of them counting, on up to four images of the
-    data. Results of single layers are kept while it runs: an interrupted analysis goes on where it was.
+    data. Results of single layers are kept while it runs: an interrupted analysis goes
+    on where it was.
 
     Args:
         source: an FP32 file. data: images, see :func:`trt_pose.quantize.open_batches`.
@@ -60,13 +64,15 @@ def analyze(
         UsageError: a target that even FP32 misses. CalibrationError, ExportError: see :func:`quantize`.
     """
     options = options or QuantizeOptions()
+    if target_db is not None and not np.isfinite(target_db):
+        raise UsageError(f"sensitivity: got a target of {target_db} dB, expected a number. Correct it.")
     proto = load(source)
     spec, network = read_spec(proto), Network(proto)
+    check_precision(spec, Precision.INT8)
     layers = options.selective.choose(network.layers)
     seen = Seen(data, spec)
-    cache = calibrate(
-        network, network.activations(), seen.passing(options.calibration.batches), options.calibration, options.cache
-    )
+    passing = None if data is None else seen.passing(options.calibration.batches)
+    cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
     samples = seen.samples()
     reference = compute(proto, network.border, samples)
 
@@ -74,11 +80,14 @@ def analyze(
         found = compute(quantize_layers(network, chosen, cache.thresholds), network.border, samples)
         return min(signal_to_noise(reference[name], found[name]) for name in network.border)
 
-    key = "\n".join([cache.model, cache.data, cache.method, _digest(samples)])
-    alone = _each_alone(layers, quality, cache_folder("sensitivity") / f"{_sha(key)[:24]}.json")
+    key = "\n".join([cache.model, json.dumps(cache.thresholds), _digest(samples)])
+    kept = cache_folder("sensitivity") / f"{_sha(key)[:24]}.json"
+    alone = _each_alone(layers, quality, kept)
     everything = quality(layers)
     ranked = sorted(layers, key=lambda layer: alone[layer.name])
     count, reached = _fewest(ranked, quality, everything, target_db)
+    with suppress(OSError):
+        kept.unlink(missing_ok=True)
     return Sensitivity(
         alone_db={layer.name: alone[layer.name] for layer in ranked},
         all_db=everything,
@@ -91,19 +100,23 @@ def analyze(
 def _each_alone(layers: Sequence[Layer], quality: Callable[[Sequence[Layer]], float], kept: Path) -> dict[str, float]:
     """Signal to noise with each layer alone in INT8; what an interrupted run measured is taken over."""
     alone: dict[str, float] = {}
-    with suppress(OSError, ValueError):
-        alone = {name: float(value) for name, value in json.loads(kept.read_text()).items()}
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        alone = {str(name): float(value) for name, value in json.loads(kept.read_text()).items()}
     try:
-        for layer in track(layers, "measuring layers", len(layers)):
+        for index, layer in enumerate(track(layers, "measuring layers", len(layers))):
             if layer.name not in alone:
                 alone[layer.name] = quality([layer])
-    except BaseException:
-        with suppress(OSError, CalibrationError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, lambda path: path.write_text(json.dumps(alone)), CalibrationError)
-        raise
-    kept.unlink(missing_ok=True)
+            if index % _SAVE_EVERY == 0:
+                _save(alone, kept)
+    finally:
+        _save(alone, kept)
     return alone
+
+
+def _save(alone: dict[str, float], kept: Path) -> None:
+    with suppress(OSError, CalibrationError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, lambda path: path.write_text(json.dumps(alone)), CalibrationError)
 
 
 def _fewest(
@@ -120,8 +133,6 @@ def _fewest(
             high, best = middle, reached
         else:
             low = middle
-    if high == len(ranked) and not np.isfinite(target_db):
-        raise UsageError(f"sensitivity: got a target of {target_db} dB, expected a number. Correct it.")
     return high, best
 
 

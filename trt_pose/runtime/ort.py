@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from .. import pose_nms
 from ..errors import MissingDependencyError, RunnerError, UsageError
-from ..types import ModelSpec, Precision
+from ..types import ModelSpec
 from .base import Arrays, TensorInfo, check_feeds
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -75,7 +75,7 @@ class OnnxRunner:
         self.inputs = {item.name: _info(item) for item in self._session.get_inputs()}
         self.outputs = {item.name: _info(item) for item in self._session.get_outputs()}
         self.providers = tuple(self._session.get_providers())
-        if providers is None and Precision(self.spec.precision).has_int8 and _OPENVINO not in names:
+        if providers is None and "int8" in self.spec.precision and _OPENVINO not in names:
             warnings.warn(
                 f"{self._name} is in {self.spec.precision}, which ONNX Runtime's own CPU code runs slower than FP32."
                 " Its OpenVINO provider is fast, but missing, or without a CPU of its own here:"
@@ -172,6 +172,9 @@ def _open(model: str | Path | bytes, options: ort.SessionOptions, own: dict[str,
     except Exception as error:
         if pose_nms.NAME not in str(error):
             raise
+    if not isinstance(model, bytes):  # weights in files of their own lie beside the model
+        folder = str(Path(model).resolve().parent)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     function = resources.files("trt_pose").joinpath(pose_nms.FUNCTION).read_bytes()
     return ort.InferenceSession(data + function, options, **own)  # two serialized messages in a row are one, merged

@@ -1,0 +1,48 @@
+"""What TensorRT itself says about an engine, and in which types its layers compute."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# How the versions of the engine inspector write a type, and how we do.
+_TYPES = {
+    "int8": "INT8", "half": "FP16", "fp16": "FP16", "float": "FP32", "fp32": "FP32", "bf16": "BF16", "bfloat16": "BF16",
+    "fp8": "FP8", "fp4": "FP4", "int4": "INT4", "uint8": "UINT8", "int32": "INT32", "int64": "INT64", "bool": "BOOL",
+}  # fmt: skip
+
+
+def open_engine(trt: Any, logger: Any, plan: bytes, host_code: bool) -> Any:
+    """Deserializes a plan; None where TensorRT refuses.
+
+    Args:
+        host_code: let the plan bring code of its own, as version-compatible ones do (their lean runtime, plugins).
+    """
+    runtime = trt.Runtime(logger)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    return runtime.deserialize_cuda_engine(plan)
+
+
+def read_layers(trt: Any, engine: Any) -> tuple[dict[str, int] | None, str]:
+    """Layers per type, or why they are not known."""
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return count_types(json.loads(text))
+
+
+def count_types(information: dict[str, Any]) -> tuple[dict[str, int] | None, str]:
+    """Counts the layers of an inspector's JSON by the type of their first output.
+
+    TensorRT up to 10 writes ``Format/Datatype: "Int8 NC/32HW32"``, from 11 on ``Datatype`` alone.
+    """
+    counts: dict[str, int] = {}
+    for layer in information.get("Layers", []):
+        if not isinstance(layer, dict):
+            return None, "not inspected: the engine was built without detailed profiling verbosity"
+        for output in layer.get("Outputs", [])[:1]:
+            text = str(output.get("Datatype") or output.get("Format/Datatype") or "unknown")
+            words = re.findall(r"[a-z0-9]+", text.lower())
+            kind = next((_TYPES[word] for word in words if word in _TYPES), text)
+            counts[kind] = counts.get(kind, 0) + 1
+    return (counts, "") if counts else (None, "not inspected: the engine holds no layer information")
