@@ -147,7 +147,10 @@ def measure_noise(model: Path, quantized: Path, images: np.ndarray) -> dict[str,
 
     network = Network(load(model))
     names = ("scores", "boxes", "joints")
-    noise = noise_between(network.proto, load(quantized), network.border, [images[:MEASURED_ON]])
+    made = load(quantized)
+    if not made.metadata_props:  # ModelOpt drops the description
+        made.metadata_props.extend(network.proto.metadata_props)
+    noise = noise_between(network.proto, made, network.border, [images[:MEASURED_ON]])
     return dict(zip(names, noise.values(), strict=True))
 
 

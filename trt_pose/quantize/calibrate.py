@@ -9,6 +9,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
@@ -199,7 +200,8 @@ class Calibration:
         """Counts every batch, except those an interrupted run on the same images has counted."""
         earlier = self._load()
         saved = time.monotonic()
-        with OnnxRunner(self._part.SerializeToString(), providers=list(options.providers)) as runner:
+        opened = OnnxRunner(self._part.SerializeToString(), providers=list(options.providers))
+        with opened as runner, ThreadPoolExecutor() as pool:
             for batch in track(batches, "calibrating", options.batches):
                 digest = hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest()
                 if earlier and digest == earlier[0]:
@@ -207,7 +209,7 @@ class Calibration:
                     self.resumed += len(batch)
                 else:
                     self._start_over(earlier)
-                    self._count_whole(runner, batch)
+                    self._count_whole(runner, pool, batch)
                 self._digests.append(digest)
                 self.seen += map(_image_digest, batch)
                 self._skipping = bool(earlier)
@@ -216,11 +218,11 @@ class Calibration:
                     saved = time.monotonic()
         self._start_over(earlier)
 
-    def _count_whole(self, runner: OnnxRunner, batch: Pixels) -> None:
+    def _count_whole(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         """Counts a batch, or nothing of it: an interruption in its middle is one before it."""
         before = {name: histogram.copy() for name, histogram in self.histograms.items()}
         try:
-            self._count(runner, batch)
+            self._count(runner, pool, batch)
         except BaseException:
             self.histograms = before
             raise
@@ -241,17 +243,22 @@ class Calibration:
                 " Its counts are dropped: run it again."
             )
 
-    def _count(self, runner: OnnxRunner, batch: Pixels) -> None:
+    def _count(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         together = self._spec.input.batch or 1
         for start in range(0, len(batch), together):
             images = batch[start : start + together]
             rows = len(images)
             # A fixed batch is filled up with its last image, whose copies are not counted.
             full = np.concatenate([images, np.repeat(images[-1:], together - rows, axis=0)])
-            for name, values in runner.run({self._spec.input.name: full}).items():
-                real = values[:rows] if values.ndim and len(values) == together else values
+            outputs = runner.run({self._spec.input.name: full})
+            # OpenCV counts outside the interpreter's lock: a tensor per core.
+            jobs = [
+                pool.submit(self.histograms[name].add, values[:rows] if len(values) == together else values)
+                for name, values in outputs.items()
+            ]
+            for name, job in zip(outputs, jobs, strict=True):
                 try:
-                    self.histograms[name].add(real)
+                    job.result()
                 except ValueError as error:
                     raise CalibrationError(
                         f"calibrating: {name} is NaN or infinite for batch {len(self._digests)}. Check the weights."
