@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = (
     {"_version", "errors", "types", "skeleton", "files", "progress", "pose_nms"},
-    {"image", "draw", "sources", "results", "matching", "output"},
+    {"image", "draw", "sources", "results", "detections", "matching", "output"},
     {"models", "export", "quantize", "engine", "runtime"},
     {"predictor", "inspect"},
     {"evaluate", "benchmark", "compare", "doctor"},
@@ -25,7 +25,7 @@ LAYERS = (
 TORCH_SIDE = {"models", "export"}
 ONNX_SIDE = TORCH_SIDE | {"quantize"}
 # The two doors of a model: they import what stands above them when they are opened.
-DOORS = {("models/pose_model.py", "predictor")}
+DOORS = {("models/model.py", "predictor")}
 
 
 def module_of(path):
@@ -92,10 +92,11 @@ def test_public_names_exist_and_are_the_documented_ones():
     with pytest.raises(AttributeError):
         trt_pose.nonsense  # noqa: B018
     assert set(trt_pose.__all__) == {
-        "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "EngineError", "ExportError",
-        "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "MissingDependencyError", "ModelSpec", "Models",
-        "PoseError", "PosePredictor", "PoseResult", "Poses", "Runner", "RunnerError", "Skeleton", "SourceError",
-        "UsageError", "__version__", "models", "open_runner",
+        "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections",
+        "EngineError", "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox",
+        "MissingDependencyError", "ModelSpec", "Models", "PoseError", "PosePredictor", "PoseResult", "Poses",
+        "Runner", "RunnerError", "Skeleton", "SourceError", "UsageError", "__version__", "models",
+        "open_runner",
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import models
+    from .detections import DetectionResult, Detections
     from .errors import (
         CalibrationError,
         CheckpointError,
@@ -45,6 +46,8 @@ _HOMES = {
         "errors",
     ),
     "PosePredictor": "predictor",
+    "DetectionResult": "detections",
+    "Detections": "detections",
     "PoseResult": "results",
     "Poses": "results",
     "Runner": "runtime",
@@ -60,9 +63,9 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "EngineError", "ExportError",
-    "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "MissingDependencyError", "ModelSpec", "Models",
-    "PoseError", "PosePredictor", "PoseResult", "Poses", "Runner", "RunnerError", "Skeleton", "SourceError",
+    "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections", "EngineError",
+    "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "MissingDependencyError", "ModelSpec",
+    "Models", "PoseError", "PosePredictor", "PoseResult", "Poses", "Runner", "RunnerError", "Skeleton", "SourceError",
     "UsageError", "__version__", "models", "open_runner",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -182,6 +182,11 @@ def _run(
     rows: list[ImageComparison] = []
     worst: list[Pair] = []
     with _open(first, confidence) as one, _open(second, confidence) as other:
+        if (one.spec.task, other.spec.task) != ("pose", "pose"):
+            raise RunnerError(
+                f"comparing {first} and {second}: this version compares pose files. For detection files, see the noise"
+                " that trt-pose quantize prints."
+            )
         if one.spec.skeleton != other.spec.skeleton:
             raise RunnerError(
                 f"comparing {first} and {second}: their joints differ ({one.spec.skeleton.num_joints} and"
@@ -189,8 +194,7 @@ def _run(
             )
         frames = open_source(images)
         for frame in track(iter(frames), "comparing", frames.total):
-            pair = [predictor.predict(frame.image) for predictor in (one, other)]
-            a, b = (result[0] if isinstance(result, list) else result for result in pair)
+            a, b = (cast(PoseResult, predictor.predict(frame.image)) for predictor in (one, other))
             row = compare_image(a.poses, b.poses, frame.source)
             rows.append(row)
             worst = sorted([*worst, (row, a, b)], key=lambda item: _badness(item[0]), reverse=True)[:_WORST_SHOWN]

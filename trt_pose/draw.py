@@ -6,6 +6,7 @@ supervision's annotators would bring matplotlib, SciPy and FFmpeg to every embed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,7 @@ def draw_poses(
     thickness = max(1, round(max(image.shape[:2]) / 320))
     for box, score, person in zip(boxes, scores, joints, strict=True):
         if show_boxes:
-            _box(canvas, box, float(score), thickness)
+            _box(canvas, box, f"{float(score):.2f}", thickness)
         visible = (person[:, 2] >= joint_confidence) & np.isfinite(person[:, :2]).all(axis=1)
         for (first, second), color in zip(skeleton.edges, skeleton.edge_colors, strict=True):
             if visible[first] and visible[second]:
@@ -61,16 +62,42 @@ def draw_poses(
     return canvas
 
 
-def _box(canvas: Image, box: Floats, score: float, thickness: int) -> None:
+def draw_boxes(
+    image: Image, boxes: Floats, scores: Floats, classes: npt.NDArray[np.int64], names: Sequence[str]
+) -> Image:
+    """Draws objects on a copy of ``image``.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        boxes: (N, 4) xyxy px. scores: (N,). classes: (N,), which decide the colours. names: of the classes, N of them.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    canvas: Image = image.copy()
+    thickness = max(1, round(max(image.shape[:2]) / 320))
+    for box, score, kind, name in zip(boxes, scores, classes, names, strict=True):
+        _box(canvas, box, f"{name} {score:.2f}", thickness, _class_color(int(kind)))
+    return canvas
+
+
+def _class_color(kind: int) -> tuple[int, int, int]:
+    """A bright colour of its own for each class: hues a golden section apart."""
+    hue = np.array([[[int(kind * 111.246) % 180, 150, 255]]], np.uint8)
+    red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
+    return int(red), int(green), int(blue)
+
+
+def _box(canvas: Image, box: Floats, label: str, thickness: int, color: tuple[int, int, int] = _BOX_COLOR) -> None:
     if not np.isfinite(box).all():
         return
     corner = _point(box[:2])
-    cv2.rectangle(canvas, corner, _point(box[2:]), _BOX_COLOR, max(1, thickness // 2), cv2.LINE_AA, _SHIFT)
-    label, scale = f"{score:.2f}", 0.15 * (thickness + 1)
+    cv2.rectangle(canvas, corner, _point(box[2:]), color, max(1, thickness // 2), cv2.LINE_AA, _SHIFT)
+    scale = 0.15 * (thickness + 1)
     (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     # Inside the picture when the box begins above it.
     x, y = corner[0] >> _SHIFT, max(corner[1] >> _SHIFT, height + 4)
-    cv2.rectangle(canvas, (x, y - height - 4), (x + width + 4, y), _BOX_COLOR, -1)
+    cv2.rectangle(canvas, (x, y - height - 4), (x + width + 4, y), color, -1)
     cv2.putText(canvas, label, (x + 2, y - 2), cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .detections import Detections
 from .results import Poses
 
 Floats = npt.NDArray[np.float32]
@@ -83,6 +84,24 @@ def compare_poses(first: Poses, second: Poses) -> Difference:
     px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
     score = max(_largest(a.scores - b.scores), _largest(a.joints[..., 2] - b.joints[..., 2]))
     return Difference(len(first), len(second), len(pairs), px, score)
+
+
+def compare_detections(first: Detections, second: Detections) -> Difference:
+    """Pairs the objects of two results of one image, class by class, and measures the largest differences."""
+    pairs = pair_detections(first, second)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    return Difference(len(first), len(second), len(pairs), _largest(a.boxes - b.boxes), _largest(a.scores - b.scores))
+
+
+def pair_detections(first: Detections, second: Detections) -> npt.NDArray[np.intp]:
+    """:func:`pair_boxes` within each class: (K, 2) rows of ``first`` and ``second``."""
+    pairs = [np.zeros((0, 2), np.intp)]
+    for kind in np.intersect1d(first.classes, second.classes):
+        rows, columns = np.flatnonzero(first.classes == kind), np.flatnonzero(second.classes == kind)
+        found = pair_boxes(first.boxes[rows], second.boxes[columns])
+        pairs.append(np.stack([rows[found[:, 0]], columns[found[:, 1]]], axis=1))
+    joined: npt.NDArray[np.intp] = np.concatenate(pairs)
+    return joined
 
 
 def _largest(values: Floats) -> float:

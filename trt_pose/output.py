@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .detections import Result
 from .draw import save
 from .errors import SourceError
-from .results import PoseResult
 from .sources import IMAGE_SUFFIXES
 
 
@@ -25,7 +25,7 @@ class PictureFolder:
         except OSError as error:
             raise SourceError(f"making {folder}: {error.strerror}. Choose a writable place.") from error
 
-    def write(self, result: PoseResult) -> Path:
+    def write(self, result: Result) -> Path:
         """Draws and writes one result; returns the path."""
         path = self.folder / self._name(result.source)
         if path.exists() and Path(result.source).exists() and path.samefile(result.source):

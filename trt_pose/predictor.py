@@ -1,4 +1,4 @@
-"""Images to poses: decode, letterbox, run, read the outputs."""
+"""Images to poses, or to objects: decode, letterbox, run, read the outputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .detections import DetectionResult, Detections, Result
 from .errors import RunnerError, SourceError, UsageError
 from .image import letterbox
 from .progress import track
@@ -19,7 +20,7 @@ from .types import ModelSpec
 
 
 class PosePredictor:
-    """Finds people in images with a model file.
+    """Finds people in images with a model file, or objects where it holds a detection model.
 
     Args:
         model: path of an ``.onnx`` file, or an open Runner (closed with the predictor).
@@ -44,7 +45,7 @@ class PosePredictor:
             self._runner.close()
             raise
 
-    def predict(self, source: Any, *, batch_size: int | None = None) -> PoseResult | list[PoseResult]:
+    def predict(self, source: Any, *, batch_size: int | None = None) -> Result | list[Result]:
         """One result for one image; a list of results for a list, folder or glob.
 
         Args:
@@ -65,7 +66,7 @@ class PosePredictor:
 
     __call__ = predict
 
-    def stream(self, source: Any, *, batch_size: int | None = None, progress: bool = False) -> Iterator[PoseResult]:
+    def stream(self, source: Any, *, batch_size: int | None = None, progress: bool = False) -> Iterator[Result]:
         """Results one at a time, for sources of any length; memory stays constant.
 
         Args:
@@ -77,7 +78,7 @@ class PosePredictor:
         results = self._results(iter(frames), batch_size)
         return track(results, "predicting", frames.total) if progress else results
 
-    def _results(self, frames: Iterator[Frame], batch_size: int | None) -> Iterator[PoseResult]:
+    def _results(self, frames: Iterator[Frame], batch_size: int | None) -> Iterator[Result]:
         size = self._batch_size(batch_size)
         batch: list[Frame] = []
         for frame in frames:
@@ -88,7 +89,7 @@ class PosePredictor:
         if batch:
             yield from self._run(batch)
 
-    def _run(self, frames: list[Frame]) -> list[PoseResult]:
+    def _run(self, frames: list[Frame]) -> list[Result]:
         """The whole path of a batch of images."""
         spec = self.spec
         placed = [letterbox(frame.image, spec.input) for frame in frames]
@@ -97,10 +98,15 @@ class PosePredictor:
             rest = np.full((spec.input.batch - len(frames), *pixels.shape[1:]), spec.input.pad_value, pixels.dtype)
             pixels = np.concatenate([pixels, rest])
         outputs = self._runner.run({spec.input.name: pixels})
-        return [
-            PoseResult(frame.image, Poses.from_outputs(outputs, spec, index, box, self._confidence), frame.source)
-            for index, (frame, (_, box)) in enumerate(zip(frames, placed, strict=True))
-        ]
+        results: list[Result] = []
+        for index, (frame, (_, box)) in enumerate(zip(frames, placed, strict=True)):
+            if spec.task == "detection":
+                found = Detections.from_outputs(outputs, spec, index, box, self._confidence)
+                results.append(DetectionResult(frame.image, found, frame.source))
+            else:
+                poses = Poses.from_outputs(outputs, spec, index, box, self._confidence)
+                results.append(PoseResult(frame.image, poses, frame.source))
+        return results
 
     def _batch_size(self, asked: int | None) -> int:
         fixed = self.spec.input.batch

@@ -87,8 +87,7 @@ def run_child(code, *arguments, **environment):
 
 
 @needs_rtx
-@pytest.mark.parametrize("batch", [1, 4, "dynamic"])
-@pytest.mark.parametrize("name", ["yolo_nas_pose_n", "yolo_nas_pose_s"])
+@pytest.mark.parametrize(("name", "batch"), [("yolo_nas_pose_n", 4), ("yolo_nas_pose_s", "dynamic")])
 def test_rtx_builds_engines_ahead_of_time_with_the_python_plugin(name, batch, tmp_path):
     path = tmp_path / "m.onnx"
     make_model(name).export(path, engine="tensorrt", batch_size=batch, max_predictions_per_image=50, verification=False)

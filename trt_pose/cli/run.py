@@ -12,6 +12,7 @@ from ..files import to_json
 from .base import Json, app, print_table
 
 if TYPE_CHECKING:
+    from ..detections import Result
     from ..inspect import EngineInspection
     from ..results import PoseResult
     from ..types import ModelSpec
@@ -30,7 +31,7 @@ def predict(
     provider: Annotated[str | None, typer.Option(help="cpu, openvino, cuda or tensorrt.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 with OpenVINO.")] = "fp32",
 ) -> None:
-    """Find the people in images."""
+    """Find the people, or objects, in images."""
     from ..errors import SourceError
     from ..files import check_writable
     from ..output import PictureFolder
@@ -52,7 +53,7 @@ def predict(
             if json:
                 records.append(result.to_dict())
             if json != Path("-"):
-                _print_poses(result)
+                _print_found(result)
     if json == Path("-"):
         print(jsonlib.dumps(records, indent=2))
     elif json:
@@ -142,8 +143,13 @@ def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
         ("weights", f"{spec.weights} sha256 {spec.weights_sha256[:16]}"),
         ("image", f"{spec.input.resize} to {spec.input.resize_to}, pad {spec.input.padding} {spec.input.pad_value}"),
         ("kept", f"score > {spec.output.confidence_threshold}, IoU <= {spec.output.nms_threshold}"),
-        ("limits", f"{spec.output.num_pre_nms_predictions} candidates, {spec.output.max_predictions_per_image} people"),
-        ("joints", f"{spec.skeleton.num_joints}: {', '.join(spec.skeleton.names)}"),
+        (
+            "limits",
+            f"{spec.output.num_pre_nms_predictions} candidates, {spec.output.max_predictions_per_image} per image",
+        ),
+        ("joints", f"{spec.skeleton.num_joints}: {', '.join(spec.skeleton.names)}")
+        if spec.task == "pose"
+        else ("classes", f"{len(spec.class_names)}: {', '.join(spec.class_names)}"),
         ("plugins", ", ".join(spec.plugins_required) or "none"),
     ]
 
@@ -190,6 +196,22 @@ def doctor(
         print_table(("", "what", "found"), [(marks[item.fine], item.what, item.detail) for item in findings])
     if any(item.fine is False for item in findings):
         raise typer.Exit(1)
+
+
+def _print_found(result: Result) -> None:
+    from ..detections import DetectionResult
+
+    if not isinstance(result, DetectionResult):
+        _print_poses(result)
+        return
+    found = result.detections
+    print(f"{result.source}: {len(found)} {'object' if len(found) == 1 else 'objects'}")
+    rows = [
+        (str(number), name, f"{score:.3f}", ", ".join(f"{side:.0f}" for side in box))
+        for number, (name, score, box) in enumerate(zip(found.names, found.scores, found.boxes, strict=True))
+    ]
+    if rows:
+        print_table(("#", "class", "score", "box x1, y1, x2, y2"), rows)
 
 
 def _print_poses(result: PoseResult) -> None:

@@ -22,7 +22,7 @@ from ..errors import ExportError, UsageError
 from ..files import check_writable, write_atomically
 from ..models.processing import POSE_INPUT
 from ..progress import step
-from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS
+from ..runtime.base import FLAT_OUTPUTS, batch_outputs
 from ..skeleton import Skeleton
 from ..types import ExportTargetBackend, InputSpec, ModelSpec, Normalization, OutputSpec
 from .graph import Normalize, SelectDecoded, Selection
@@ -231,7 +231,7 @@ def _describe(
     batch, height, width, element = size
     policy = options.input or _POLICIES[options.head]
     in_graph = element == "uint8" or options.uint8_input
-    names = FLAT_OUTPUTS if chosen.flat else BATCH_OUTPUTS
+    names = FLAT_OUTPUTS if chosen.flat else batch_outputs("pose")
     plugin = options.target is ExportTargetBackend.TENSORRT
     return ModelSpec(
         model=source.stem,

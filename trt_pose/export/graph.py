@@ -10,16 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from ..models.model import Model, PoseModel
 from ..types import Normalization
-from .operators import KeepScores, TopK
-
-if TYPE_CHECKING:
-    from ..models.pose_model import PoseModel
+from .operators import KeepClassScores, KeepScores, TopK
 
 Heads = tuple[Tensor, Tensor, Tensor]
 
@@ -58,12 +56,11 @@ class Cast(nn.Module):
         return x.to(torch.float32)
 
 
-class DecodePoses(nn.Module):
-    """Raw heads to boxes, scores and joints, for all anchors or for chosen ones."""
+class DecodeBoxes(nn.Module):
+    """Where the cells of an input size lie, and what distances from them mean."""
 
-    def __init__(self, num_joints: int, strides: tuple[int, ...], height: int, width: int) -> None:
+    def __init__(self, strides: tuple[int, ...], height: int, width: int) -> None:
         super().__init__()
-        self.num_joints = num_joints
         levels = []
         for stride in strides:
             y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
@@ -87,6 +84,14 @@ class DecodePoses(nn.Module):
         center = corner + stride * 0.5
         return torch.cat([center - ltrb[..., :2], center + ltrb[..., 2:]], dim=2)
 
+
+class DecodePoses(DecodeBoxes):
+    """Raw heads to boxes, scores and joints, for all anchors or for chosen ones."""
+
+    def __init__(self, num_joints: int, strides: tuple[int, ...], height: int, width: int) -> None:
+        super().__init__(strides, height, width)
+        self.num_joints = num_joints
+
     def joints(self, offsets: Tensor, logits: Tensor, cells: Tensor) -> Tensor:
         """(B, 2J, M) offsets and (B, J, M) logits at ``cells`` (B or 1, M, 3) to (B, M, J, 3) x, y px, confidence."""
         corner, stride = cells[..., None, :2], cells[..., None, 2:]
@@ -99,6 +104,15 @@ class DecodePoses(nn.Module):
         cells = cast(Tensor, self.cells)[None]
         scores = logits[:, :1].transpose(1, 2).sigmoid()
         return self.boxes(distances, cells), scores, self.joints(offsets, logits[:, 1:], cells)
+
+
+class DecodeDetections(DecodeBoxes):
+    """Raw heads to boxes and class scores."""
+
+    def forward(self, heads: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, K, A) and distances (B, 4 * bins, A) to boxes (B, A, 4) xyxy px and scores (B, A, K)."""
+        logits, distances = heads
+        return self.boxes(distances, cast(Tensor, self.cells)[None]), logits.transpose(1, 2).sigmoid()
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,36 @@ class SelectPoses(nn.Module):
         return valid.sum(dim=1, keepdim=True), boxes, scores, joints
 
 
+class SelectDetections(nn.Module):
+    """Raw heads to the final detections: the best anchors by their best class, then every class of theirs.
+
+    Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_classes (B, N) int64;
+    flat format: flat_predictions (M, 7). Rows are sorted by score and cut by it, whatever their class; rows past the
+    count are zero, their classes -1. An anchor may be kept for several classes.
+    """
+
+    def __init__(self, decode: DecodeDetections, selection: Selection) -> None:
+        super().__init__()
+        self.decode = decode
+        self.selection = selection
+
+    def forward(self, heads: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        logits, distances = heads
+        chosen = self.selection
+        _, anchors = TopK.apply(logits.amax(dim=1), chosen.candidates)  # (B, P)
+        boxes = self.decode.boxes(_take(distances, anchors), cast(Tensor, self.decode.cells)[anchors])  # (B, P, 4)
+        scores = _take(logits, anchors).sigmoid()  # (B, K, P)
+        kept = KeepClassScores.apply(boxes, scores, chosen.candidates, chosen.iou, chosen.confidence)
+        scores, places = TopK.apply(kept.flatten(1), chosen.limit)  # (B, N), class-major
+        valid = scores > 0
+        rows = (places % chosen.candidates).unsqueeze(2).expand(-1, -1, 4)
+        boxes = _zero_unless(valid.unsqueeze(2), boxes.gather(1, rows))  # (B, N, 4)
+        classes = torch.where(valid, places // chosen.candidates, -1)
+        if chosen.flat:
+            return (flatten_rows(scores, boxes, scores.unsqueeze(2), classes.unsqueeze(2).to(boxes.dtype)),)
+        return valid.sum(dim=1, keepdim=True), boxes, scores, classes
+
+
 class SelectDecoded(nn.Module):
     """Decoded candidates to the final predictions, in the formats of :class:`SelectPoses`."""
 
@@ -180,11 +224,16 @@ def select_decoded(
 
 def flatten_poses(boxes: Tensor, scores: Tensor, joints: Tensor) -> Tensor:
     """Batch format, (B, N, 4), (B, N) and (B, N, J, 3), zero past the counts, to flat rows (M, 6 + 3J)."""
-    rows = torch.cat([boxes, scores.unsqueeze(2), joints.flatten(2)], dim=2)  # (B, N, 5 + 3J)
+    return flatten_rows(scores, boxes, scores.unsqueeze(2), joints.flatten(2))
+
+
+def flatten_rows(scores: Tensor, *columns: Tensor) -> Tensor:
+    """Columns (B, N, C) of the rows whose score (B, N) is above zero, image by image, behind the image's index."""
+    rows = torch.cat(columns, dim=2)  # (B, N, C)
     found = (scores > 0).nonzero()  # (M, 2): image, row; image by image
     image, row = found[:, :1], found[:, 1:]
-    people = rows.flatten(0, 1)[(image * rows.shape[1] + row)[:, 0]]  # (M, 5 + 3J)
-    return torch.cat([image.to(rows.dtype), people], dim=1)
+    kept = rows.flatten(0, 1)[(image * rows.shape[1] + row)[:, 0]]  # (M, C)
+    return torch.cat([image.to(rows.dtype), kept], dim=1)
 
 
 def _take(maps: Tensor, anchors: Tensor) -> Tensor:
@@ -208,7 +257,7 @@ class PoseGraph(nn.Module):
 
 
 def assemble(
-    model: PoseModel,
+    model: Model,
     height: int,
     width: int,
     *,
@@ -241,11 +290,18 @@ def assemble(
         network.fuse()
         if isinstance(normalize, Normalize):
             normalize = normalize.to(device).folded_into(network.first_conv())
-    decode = DecodePoses(model.num_joints, model.strides, height, width)
+    decode, select = steps_after(model, height, width)
     if postprocess is not None:
         finish: nn.Module = nn.Sequential(decode, copy.deepcopy(postprocess))
     else:
-        finish = SelectPoses(decode, selection) if selection else decode
+        finish = select(decode, selection) if selection else decode
     normalize.to(device)
     finish.to(device)
     return PoseGraph(normalize, network, finish).eval()
+
+
+def steps_after(model: Model, height: int, width: int) -> tuple[DecodeBoxes, Callable[..., nn.Module]]:
+    """What decodes the heads of a model, and what selects of them."""
+    if isinstance(model, PoseModel):
+        return DecodePoses(model.num_joints, model.strides, height, width), SelectPoses
+    return DecodeDetections(model.strides, height, width), SelectDetections

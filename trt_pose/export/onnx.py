@@ -6,7 +6,7 @@ import copy
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import torch
@@ -16,10 +16,11 @@ from torch import nn
 from .. import pose_nms
 from ..errors import ExportError, MissingDependencyError
 from ..files import check_writable
+from ..models.model import Model, PoseModel
 from ..progress import step
 from ..quantize.document import read_spec, save
 from ..quantize.model import quantize_model
-from ..runtime.base import BATCH_OUTPUTS, FLAT_OUTPUTS, RAW_OUTPUTS
+from ..runtime.base import FLAT_OUTPUTS, batch_outputs, raw_outputs
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
 from .graph import PoseGraph, Selection, assemble
 from .options import (
@@ -38,12 +39,9 @@ from .result import ModelExportResult
 from .spec import describe
 from .verify import verify
 
-if TYPE_CHECKING:
-    from ..models.pose_model import PoseModel
-
 
 def export_model(
-    model: PoseModel,
+    model: Model,
     output: str | Path,
     confidence_threshold: float | None = None,
     nms_threshold: float | None = None,
@@ -150,12 +148,17 @@ def export_model(
         calibration_data=calibration_loader,
     )
     if (through_plugin := _plugin_selection(plan)) is not None:
+        if not isinstance(model, PoseModel):
+            raise ExportError(
+                f"exporting {model.name} for TensorRT: the plugin node is for poses. Export it for onnxruntime:"
+                " TensorRT builds that file, too (TensorRT-RTX does not), or use postprocessing=False."
+            )
         check_limits(through_plugin, anchors, model.num_joints)
     check_writable(plan.output, ExportError)  # before the work, not after
     return run_plan(model, plan)
 
 
-def run_plan(model: PoseModel, plan: ExportPlan) -> ModelExportResult:
+def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
     """Carries out a plan: the steps of an export, one call each."""
     with step(f"building the graph of {model.name}"):
         if next(model.parameters()).device != plan.device:
@@ -186,9 +189,9 @@ def _plugin_selection(plan: ExportPlan) -> Selection | None:
     return plan.selection if plan.target is ExportTargetBackend.TENSORRT else None
 
 
-def _build(model: PoseModel, plan: ExportPlan) -> PoseGraph:
+def _build(model: Model, plan: ExportPlan) -> PoseGraph:
     finish = plan.postprocess
-    if (through_plugin := _plugin_selection(plan)) is not None:
+    if isinstance(model, PoseModel) and (through_plugin := _plugin_selection(plan)) is not None:
         finish = PluginSelect(through_plugin, plan.input.batch, model.num_joints)
     return assemble(
         model,
@@ -200,11 +203,11 @@ def _build(model: PoseModel, plan: ExportPlan) -> PoseGraph:
     )
 
 
-def _describe(model: PoseModel, graph: PoseGraph, plan: ExportPlan) -> ModelSpec:
+def _describe(model: Model, graph: PoseGraph, plan: ExportPlan) -> ModelSpec:
     return describe(
         model,
         plan.selection,
-        _output_names(graph, plan),
+        _output_names(graph, plan, model.task),
         inputs=plan.input,
         output_format="custom" if plan.postprocess is not None else None,
         plugins=(pose_nms.NAME,) if _plugin_selection(plan) else (),
@@ -282,7 +285,7 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Writes the description into the file and checks the graph. Raises ExportError when the checker complains."""
     if spec.output.format == "flat":  # the tracer loses the width where the batch is symbolic
         width = proto.graph.output[0].type.tensor_type.shape.dim[1]
-        width.dim_value = 6 + 3 * spec.skeleton.num_joints
+        width.dim_value = 7 if spec.task == "detection" else 6 + 3 * spec.skeleton.num_joints
     # A plugin's outputs that nothing reads are left without a type by the simplifier, which the checker refuses.
     typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
     del proto.graph.value_info[:]
@@ -304,11 +307,11 @@ def _example_shape(plan: ExportPlan) -> tuple[int, int, int, int]:
     return plan.input.batch or 2, plan.input.channels, plan.input.height, plan.input.width
 
 
-def _output_names(graph: PoseGraph, plan: ExportPlan) -> tuple[str, ...]:
+def _output_names(graph: PoseGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:
     if plan.selection is not None:
-        return FLAT_OUTPUTS if plan.selection.flat else BATCH_OUTPUTS
+        return FLAT_OUTPUTS if plan.selection.flat else batch_outputs(task)
     if plan.postprocess is None:
-        return RAW_OUTPUTS
+        return raw_outputs(task)
     with torch.inference_mode():
         outputs = graph(torch.zeros(_example_shape(plan), dtype=plan.dtype, device=plan.device))
     if isinstance(outputs, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Two ONNX operators that torch has no exact twin of, as autograd functions: eager torch computes what ONNX specifies.
+"""ONNX operators that torch has no exact twins of, as autograd functions: eager torch computes what ONNX specifies.
 
 ``forward`` is the reference for every backend; ``symbolic`` is what the exporter writes.
 Sources: https://onnx.ai/onnx/operators/onnx__TopK.html, https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html.
@@ -48,31 +48,69 @@ class KeepScores(torch.autograd.Function):
         all_boxes, all_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
         kept = np.zeros_like(all_scores)
         for image, (image_boxes, image_scores) in enumerate(zip(all_boxes, all_scores, strict=True)):
-            rows = np.flatnonzero(image_scores > confidence)  # NaN is above nothing
-            overlaps = box_iou(image_boxes[rows]) > np.float32(iou)
-            alive = np.ones(len(rows), bool)
-            left = limit
-            for place, row in enumerate(rows):
-                if left and alive[place]:
-                    kept[image, row] = image_scores[row]
-                    alive &= ~overlaps[place]
-                    left -= 1
+            rows = survivors(image_boxes, image_scores, limit, iou, confidence)
+            kept[image, rows] = image_scores[rows]
         return torch.from_numpy(kept).to(scores.device)
 
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidence: float) -> Any:
-        selected = g.op(
-            "NonMaxSuppression",
-            boxes,
-            g.op("Unsqueeze", scores, _constant(g, torch.tensor([1]))),
-            _constant(g, torch.tensor([limit])),
-            _constant(g, torch.tensor([iou], dtype=torch.float32)),
-            _constant(g, torch.tensor([confidence], dtype=torch.float32)),
-        )  # (survivors, 3): image, class, candidate
+        one_class = g.op("Unsqueeze", scores, _constant(g, torch.tensor([1])))
+        selected = _suppress(g, boxes, one_class, limit, iou, confidence)
         places = g.op("Gather", selected, _constant(g, torch.tensor([0, 2])), axis_i=1)  # (survivors, 2)
-        nothing = g.op("ConstantOfShape", g.op("Shape", scores), value_t=torch.tensor([0.0]))
-        kept = g.op("ScatterND", nothing, places, g.op("GatherND", scores, places))
-        return kept.setType(scores.type())
+        return _scatter_kept(g, scores, places)
+
+
+class KeepClassScores(torch.autograd.Function):
+    """:class:`KeepScores` per class: an anchor may survive for several classes, and suppresses within each alone."""
+
+    @staticmethod
+    def forward(_ctx: Any, boxes: Tensor, scores: Tensor, limit: int, iou: float, confidence: float) -> Tensor:
+        """Boxes (B, P, 4) xyxy and scores (B, K, P), in any order, to scores (B, K, P); ``limit`` counts per class."""
+        all_boxes, all_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
+        kept = np.zeros_like(all_scores)
+        for image, (image_boxes, image_scores) in enumerate(zip(all_boxes, all_scores, strict=True)):
+            for kind, values in enumerate(image_scores):
+                rows = survivors(image_boxes, values, limit, iou, confidence)
+                kept[image, kind, rows] = values[rows]
+        return torch.from_numpy(kept).to(scores.device)
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidence: float) -> Any:
+        selected = _suppress(g, boxes, scores, limit, iou, confidence)
+        return _scatter_kept(g, scores, selected)
+
+
+def survivors(boxes: Floats, scores: Floats, limit: int, iou: float, confidence: float) -> npt.NDArray[np.intp]:
+    """Rows of (P, 4) boxes with (P,) scores that greedy suppression keeps, best first; of equals the first row."""
+    rows = np.flatnonzero(scores > confidence)  # NaN is above nothing
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    overlaps = box_iou(boxes[rows]) > np.float32(iou)
+    alive = np.ones(len(rows), bool)
+    kept: list[int] = []
+    for place in range(len(rows)):
+        if len(kept) < limit and alive[place]:
+            kept.append(rows[place])
+            alive &= ~overlaps[place]
+    return np.array(kept, np.intp)
+
+
+def _suppress(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidence: float) -> Any:
+    """NonMaxSuppression of (B, P, 4) and (B, K, P): (survivors, 3) image, class, candidate."""
+    return g.op(
+        "NonMaxSuppression",
+        boxes,
+        scores,
+        _constant(g, torch.tensor([limit])),
+        _constant(g, torch.tensor([iou], dtype=torch.float32)),
+        _constant(g, torch.tensor([confidence], dtype=torch.float32)),
+    )
+
+
+def _scatter_kept(g: Any, scores: Any, places: Any) -> Any:
+    """``scores`` at ``places``, zero elsewhere."""
+    nothing = g.op("ConstantOfShape", g.op("Shape", scores), value_t=torch.tensor([0.0]))
+    kept = g.op("ScatterND", nothing, places, g.op("GatherND", scores, places))
+    return kept.setType(scores.type())
 
 
 def box_iou(boxes: Floats) -> Floats:

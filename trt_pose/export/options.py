@@ -26,7 +26,7 @@ from ..types import (
 from .graph import Selection
 
 if TYPE_CHECKING:
-    from ..models.pose_model import PoseModel
+    from ..models.model import Model
 
 DYNAMIC = "dynamic"
 # TensorRT 10.3 to 11.x parse it, and ONNX Runtime's CUDA provider has no kernels for some operators from 19 on.
@@ -128,7 +128,7 @@ def plan_device(device: torch.device | str | None) -> torch.device | None:
     return chosen
 
 
-def plan_selection(model: PoseModel, anchors: int, options: Mapping[str, Any]) -> Selection:
+def plan_selection(model: Model, anchors: int, options: Mapping[str, Any]) -> Selection:
     """Thresholds and limits of the file; limits above the number of anchors are lowered (said if asked for)."""
     candidates = count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
     limit = options["max_predictions_per_image"]
@@ -160,7 +160,7 @@ def plan_selection(model: PoseModel, anchors: int, options: Mapping[str, Any]) -
 
 
 def plan_input(
-    model: PoseModel,
+    model: Model,
     shape: Any,
     channels: int | None,
     dtype: Any,

@@ -11,11 +11,11 @@ from ..types import InputSpec, ModelSpec, OutputSpec
 from .graph import Selection
 
 if TYPE_CHECKING:
-    from ..models.pose_model import PoseModel
+    from ..models.model import Model
 
 
 def describe(
-    model: PoseModel,
+    model: Model,
     selection: Selection | None,
     names: Sequence[str],
     *,
@@ -38,6 +38,7 @@ def describe(
     chosen = selection
     return ModelSpec(
         model=model.name,
+        task=model.task,
         input=inputs or replace(model.processing.input, batch=batch),
         output=OutputSpec(
             format=output_format or (("flat" if chosen.flat else "batch") if chosen else "raw"),
@@ -48,6 +49,7 @@ def describe(
             num_pre_nms_predictions=chosen.candidates if chosen else None,
         ),
         skeleton=model.processing.skeleton,
+        class_names=model.processing.class_names,
         weights=model.weights,
         weights_sha256=model.weights_sha256() if digest else "",
         plugins_required=plugins,

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 
 from ..errors import RunnerError
-from ..runtime.base import BATCH_OUTPUTS, TensorInfo, check_feeds
+from ..runtime.base import TensorInfo, batch_outputs, check_feeds
 from ..types import ModelSpec
 from .graph import PoseGraph, Selection, assemble
 from .options import check_threshold, count
 from .spec import describe
 
 if TYPE_CHECKING:
-    from ..models.pose_model import PoseModel
+    from ..models.model import Model
 
 
 class TorchRunner:
@@ -32,7 +32,7 @@ class TorchRunner:
     @classmethod
     def of_model(
         cls,
-        model: PoseModel,
+        model: Model,
         *,
         iou: float | None = None,
         confidence: float | None = None,
@@ -49,7 +49,7 @@ class TorchRunner:
             limit=defaults.max_predictions if limit is None else count("post_nms_max_predictions", limit),
         )
         graph = assemble(model, size.height, size.width, selection=selection, fuse=fuse)
-        return cls(graph, describe(model, selection, BATCH_OUTPUTS, batch=None))
+        return cls(graph, describe(model, selection, batch_outputs(model.task), batch=None))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         if self._graph is None:
@@ -59,7 +59,7 @@ class TorchRunner:
         pixels = torch.from_numpy(np.ascontiguousarray(feeds[self.spec.input.name])).to(device)
         with torch.inference_mode():
             outputs = self._graph(pixels)
-        return {name: value.cpu().numpy() for name, value in zip(BATCH_OUTPUTS, outputs, strict=True)}
+        return {name: value.cpu().numpy() for name, value in zip(self.spec.output.names, outputs, strict=True)}
 
     def close(self) -> None:
         self._graph = None

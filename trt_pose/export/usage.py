@@ -27,7 +27,7 @@ def _facts(path: str, spec: ModelSpec) -> str:
         lines.append(
             f"Kept:   scores above {spec.output.confidence_threshold:g}, IoU up to {spec.output.nms_threshold:g},"
             f" best {spec.output.num_pre_nms_predictions} candidates,"
-            f" at most {spec.output.max_predictions_per_image} people per image"
+            f" at most {spec.output.max_predictions_per_image} {_plural(spec)} per image"
         )
     return "\n".join(lines)
 
@@ -80,8 +80,12 @@ def _trt_pose_section(path: str, spec: ModelSpec) -> list[str]:
         "",
         f"with PosePredictor({path!r}) as predictor:",
         '    result = predictor.predict("image.jpg")',
-        "for pose in result.poses:",
-        "    print(pose.scores[0], pose.boxes[0], pose.joints[0])",
+        f"found = result.{'detections' if spec.task == 'detection' else 'poses'}",
+        *(
+            ["for name, score, box in zip(found.names, found.scores, found.boxes):", "    print(name, score, box)"]
+            if spec.task == "detection"
+            else ["for pose in found:", "    print(pose.scores[0], pose.boxes[0], pose.joints[0])"]
+        ),
         'result.save("poses.jpg")',
         "```",
     ]
@@ -139,8 +143,11 @@ def _placement(size: InputSpec) -> list[str]:
 
 def _read(spec: ModelSpec) -> list[str]:
     if spec.output.format in ("batch", "flat") and not spec.input.normalized_in_graph:
-        return [*_rows(spec), "    print(image_index, score, box, joints)"]
+        return [*_rows(spec), f"    print(image_index, score, box, {_what(spec)})"]
     if spec.output.format in ("batch", "flat"):
+        box = "    box = (box.reshape(2, 2) - offset) / scale  # px of the image: upper left, lower right"
+        if spec.task == "detection":
+            return [*_rows(spec), box, "    print(image_index, score, box.tolist(), int(kind))  # the class, from 0"]
         return [
             *_rows(spec),
             "    box = (box.reshape(2, 2) - offset) / scale  # px of the image: upper left, lower right",
@@ -161,11 +168,22 @@ def _rows(spec: ModelSpec) -> list[str]:
             "(predictions,) = outputs",
             "for row in predictions:",
             "    image_index, box, score = int(row[0]), row[1:5], row[5]",
-            f"    joints = row[6:].reshape({spec.skeleton.num_joints}, 3)",
+            "    kind = row[6]"
+            if spec.task == "detection"
+            else f"    joints = row[6:].reshape({spec.skeleton.num_joints}, 3)",
         ]
     return [
         "num_predictions, *rows = outputs",
-        "people = [(i, row) for i, count in enumerate(num_predictions[:, 0]) for row in range(count)]",
-        "for image_index, row in people:",
-        "    box, score, joints = (values[image_index, row] for values in rows)",
+        "found = [(i, row) for i, count in enumerate(num_predictions[:, 0]) for row in range(count)]",
+        "for image_index, row in found:",
+        f"    box, score, {_what(spec)} = (values[image_index, row] for values in rows)",
     ]
+
+
+def _what(spec: ModelSpec) -> str:
+    """The variable that holds what a row is besides box and score."""
+    return "kind" if spec.task == "detection" else "joints"
+
+
+def _plural(spec: ModelSpec) -> str:
+    return "objects" if spec.task == "detection" else "people"

@@ -9,14 +9,16 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from .. import image as images, pose_nms
+from ..detections import Detections
 from ..errors import ExportError
-from ..matching import compare_poses
+from ..matching import Difference, compare_detections, compare_poses
 from ..results import Poses
 from ..runtime.ort import OnnxRunner
 from ..types import ModelSpec
-from .graph import DecodePoses, Normalize, PoseGraph, Selection, SelectPoses
+from .graph import DecodePoses, Normalize, PoseGraph, SelectDetections, Selection, SelectPoses
 
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
 # scores by 1e-5 (CONTRIBUTING.md, tolerances). Ten to fifty times that still means the same graph.
@@ -41,14 +43,14 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
         feed = torch.from_numpy(pixels).to(next(graph.parameters()).device)
         if spec.plugins_required:
             graph, proto, names = _without_plugin(graph, proto)
-        if isinstance(graph.postprocess, SelectPoses):
+        if isinstance(graph.postprocess, (SelectPoses, SelectDetections)):
             graph, proto = _with_candidates(graph, proto, feed)
         outputs = graph(feed)
     expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
     with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
         found = runner.run({spec.input.name: pixels})
-    if isinstance(graph.postprocess, SelectPoses):
-        _compare_poses(dict(zip(names, expected, strict=True)), found, spec, len(pixels))
+    if isinstance(graph.postprocess, (SelectPoses, SelectDetections)):
+        _compare_found(dict(zip(names, expected, strict=True)), found, spec, len(pixels))
     else:
         _compare_arrays(expected, [found[name] for name in names], spec)
 
@@ -75,9 +77,11 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
 def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tensor) -> tuple[PoseGraph, onnx.ModelProto]:
     """Graph and file with the confidence threshold low enough that some candidates pass on the photograph."""
     select = graph.postprocess
-    assert isinstance(select, SelectPoses)  # noqa: S101 - the caller looked
+    assert isinstance(select, (SelectPoses, SelectDetections))  # noqa: S101 - the caller looked
     logits = graph.network(graph.preprocess(feed))[0]
-    best = logits[:, 0].sigmoid().topk(min(_LEAST_CANDIDATES, logits.shape[2]), dim=1).values[:, -1].min()
+    # Of a pose model the first logit is the person's, the others are joints'.
+    best = (logits[:, 0] if isinstance(select, SelectPoses) else logits.amax(dim=1)).sigmoid()  # (B, A)
+    best = best.topk(min(_LEAST_CANDIDATES, best.shape[1]), dim=1).values[:, -1].min()
     threshold = min(select.selection.confidence, float(best) * 0.999)
     chosen = select.selection
     lowered = Selection(threshold, chosen.iou, chosen.candidates, chosen.limit, chosen.flat)
@@ -87,18 +91,25 @@ def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tenso
     name = "verification_threshold"
     copy.graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), name))
     node.input[4] = name
-    return PoseGraph(graph.preprocess, graph.network, SelectPoses(select.decode, lowered)), copy
+    again: nn.Module = type(select)(select.decode, lowered)  # type: ignore[arg-type]
+    return PoseGraph(graph.preprocess, graph.network, again), copy
 
 
-def _compare_poses(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:
+def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:
     for index in range(batch):
-        gap = compare_poses(Poses.from_outputs(expected, spec, index), Poses.from_outputs(found, spec, index))
+        gap = _gap(expected, found, spec, index)
         allowed = max(1, int(UNMATCHED_SHARE * (gap.first + gap.second)))
         if gap.unmatched > allowed or not (gap.px <= PX and gap.score <= SCORE):
             raise ExportError(
                 f"comparing {spec.model}: torch and ONNX Runtime disagree: {gap} (allowed {PX} px, {SCORE} score,"
                 f" {allowed} unmatched). Please report this; verification=False writes the file all the same."
             )
+
+
+def _gap(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, index: int) -> Difference:
+    if spec.task == "detection":
+        return compare_detections(*(Detections.from_outputs(outputs, spec, index) for outputs in (expected, found)))
+    return compare_poses(*(Poses.from_outputs(outputs, spec, index) for outputs in (expected, found)))
 
 
 def _compare_arrays(expected: list[npt.NDArray[Any]], found: list[npt.NDArray[Any]], spec: ModelSpec) -> None:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .pose_model import PoseModel
+from .families import NAMES, count_outputs, make
+from .model import Model
 from .processing import from_checkpoint
-from .yolo_nas_pose import VARIANTS, YoloNASPose
 
 StateDict = dict[str, Tensor]
 
@@ -51,27 +51,27 @@ def _safe_globals() -> list[Any]:
     return [*inert, *scalars, *builtin, np.dtype, *dtypes, collections.defaultdict, typing.Any]
 
 
-def initialize(name: str, num_joints: int, seed: int) -> PoseModel:
-    """A model without weights, initialised from ``seed``; warns that its poses mean nothing."""
+def initialize(name: str, count: int | None, seed: int) -> Model:
+    """A model without weights, initialised from ``seed``; warns that what it finds means nothing."""
     warnings.warn(
-        f"{name} has no weights (initialised from seed {seed}): its poses are meaningless."
+        f"{name} has no weights (initialised from seed {seed}): what it finds is meaningless."
         " Give pretrained_weights or checkpoint_path.",
         stacklevel=3,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = YoloNASPose(name, num_joints)
+        model = make(name, count)
     model.weights = f"seed {seed}"
     return model.eval()
 
 
-def load(name: str, path: Path, num_joints: int | None = None, origin: str | None = None) -> PoseModel:
+def load(name: str, path: Path, count: int | None = None, origin: str | None = None) -> Model:
     """Makes model ``name`` with the weights of ``path``.
 
     Args:
         name: model name.
         path: ``.pth``, ``.pt`` or ``.safetensors``.
-        num_joints: J that the file must have; None takes the file's.
+        count: joints or classes that the file must have; None takes the file's.
         origin: what to call the weights in the description of exported files; the file name when None.
 
     Raises:
@@ -79,14 +79,14 @@ def load(name: str, path: Path, num_joints: int | None = None, origin: str | Non
     """
     record = _read(path)
     state = _state_dict(record, path)
-    found = _count_joints(state)
-    if found is not None and num_joints is not None and found != num_joints:
+    kind, found = count_outputs(state) or ("outputs", None)
+    if found is not None and count is not None and found != count:
         raise CheckpointError(
-            f"loading {path}: it was trained for {found} joints, num_classes={num_joints} was asked for."
+            f"loading {path}: it was trained for {found} {kind}, num_classes={count} was asked for."
             f" Leave num_classes out or give {found}."
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = YoloNASPose(name, found or num_joints or 17)
+        model = make(name, found or count)
     _check_keys(model, state, name, path)
     model.to_empty(device="cpu")
     placeholders = {key: torch.zeros_like(own) for key, own in model.state_dict().items() if key not in state}
@@ -168,16 +168,7 @@ def _state_dict(record: Mapping[str, Any], path: Path) -> StateDict:
     return state
 
 
-def _count_joints(state: StateDict) -> int | None:
-    head = state.get("heads.head1.cls_pred.weight")
-    return (
-        len(head) - 1
-        if head is not None and f"{head.ndim}" == "4" and "heads.head1.pose_pred.weight" in state
-        else None
-    )
-
-
-def _check_keys(model: PoseModel, state: StateDict, name: str, path: Path) -> None:
+def _check_keys(model: Model, state: StateDict, name: str, path: Path) -> None:
     own = model.state_dict()
     missing = [key for key in own if key not in state and not _may_miss(key)]
     unexpected = [key for key in state if key not in own]
@@ -207,20 +198,20 @@ def _may_miss(key: str) -> bool:
 
 def _likely_model(state: StateDict) -> str | None:
     """The variant whose tensors have the most shapes in common with ``state``, if most of them do."""
-    joints = _count_joints(state)
-    if joints is None:
+    found = count_outputs(state)
+    if found is None:
         return None
     best, best_share = None, 0.5
-    for name in VARIANTS:
+    for name in NAMES:
         with torch.device("meta"):
-            own = YoloNASPose(name, joints).state_dict()
+            own = make(name, found[1]).state_dict()
         share = sum(key in state and state[key].shape == tensor.shape for key, tensor in own.items()) / len(own)
         if share > best_share:
             best, best_share = name, share
     return best
 
 
-def _check_finite(model: PoseModel, path: Path) -> None:
+def _check_finite(model: Model, path: Path) -> None:
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"loading {path}: {key} holds NaN or infinite values. Use an earlier checkpoint.")

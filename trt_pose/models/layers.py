@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Distances to the four sides of a box are distributions over 0..16 cells (DFL, https://arxiv.org/abs/2006.04388).
+BINS = 17
+
 Activation = Callable[[], nn.Module]
 
 
@@ -129,6 +132,39 @@ class QARepVGG(nn.Module):
         self.fused = True
 
 
+class RepVGG(nn.Module):
+    """``act(bn(conv3x3(x)) + bn(conv1x1(x)))`` (RepVGG, https://arxiv.org/abs/2101.03697), without its identity."""
+
+    def __init__(self, inputs: int, outputs: int, act: Activation = relu) -> None:
+        super().__init__()
+        self.branch_3x3, self.branch_1x1 = (
+            nn.Sequential(
+                OrderedDict(
+                    conv=nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False), bn=nn.BatchNorm2d(outputs)
+                )
+            )
+            for kernel in (3, 1)
+        )
+        self.act = act()
+        self.rbr_reparam: nn.Conv2d | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rbr_reparam is not None:
+            return cast(Tensor, self.act(self.rbr_reparam(x)))
+        return cast(Tensor, self.act(self.branch_3x3(x) + self.branch_1x1(x)))
+
+    def fuse(self) -> None:
+        if self.rbr_reparam is not None:
+            return
+        wide, narrow = (
+            _folded(cast(nn.Conv2d, branch.conv).weight, None, cast(nn.BatchNorm2d, branch.bn))
+            for branch in (self.branch_3x3, self.branch_1x1)
+        )
+        weight = wide[0] + F.pad(narrow[0], (1, 1, 1, 1))
+        self.rbr_reparam = _conv_like(cast(nn.Conv2d, self.branch_3x3.conv), weight, wide[1] + narrow[1])
+        del self.branch_3x3, self.branch_1x1
+
+
 class Bottleneck(nn.Module):
     """``alpha * x + cv2(cv1(x))`` with a learned scalar alpha."""
 
@@ -182,7 +218,7 @@ def fuse(model: nn.Module) -> None:
     """Folds every QARepVGG block and batch norm below ``model`` into convolutions, in place (evaluation only)."""
     with torch.no_grad():
         for module in list(model.modules()):
-            if isinstance(module, (Conv, ConvBNAct, QARepVGG)):
+            if isinstance(module, (Conv, ConvBNAct, QARepVGG, RepVGG)):
                 module.fuse()
 
 

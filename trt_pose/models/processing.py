@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import CheckpointError
-from ..skeleton import COCO, Skeleton
+from ..skeleton import COCO, COCO_CLASSES, Skeleton
 from ..types import InputSpec, Normalization
 
 
@@ -20,13 +20,14 @@ class Processing:
     """Defaults that travel with a model.
 
     Attributes:
-        input: image policy. skeleton: the joints.
+        input: image policy. skeleton: the joints of a pose model. class_names: the classes of a detection model.
         confidence, iou: thresholds, 0..1.
         max_candidates, max_predictions: limits of ``predict`` before and after NMS.
     """
 
     input: InputSpec
-    skeleton: Skeleton
+    skeleton: Skeleton = field(default_factory=lambda: Skeleton(()))
+    class_names: tuple[str, ...] = ()
     confidence: float = 0.5
     iou: float = 0.7
     max_candidates: int = 300
@@ -50,6 +51,39 @@ def pose_defaults(num_joints: int) -> Processing:
     return replace(COCO_POSE, skeleton=Skeleton.for_joint_count(num_joints))
 
 
+YOLO_NAS_INPUT = InputSpec(
+    height=640,
+    width=640,
+    resize="longest_side",
+    resize_to=(636, 636),
+    padding="center",
+    pad_value=114,
+    normalization=Normalization("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+)
+# ImageNet's numbers, applied to the channels in BGR order, as the published weights were trained.
+PP_YOLOE_INPUT = InputSpec(
+    height=640,
+    width=640,
+    resize="stretch",
+    resize_to=(640, 640),
+    normalization=Normalization("BGR", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+)
+
+
+def detection_defaults(name: str, num_classes: int) -> Processing:
+    """The published processing of a detection family."""
+    names = COCO_CLASSES if num_classes == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(num_classes))
+    pp_yoloe = name.startswith("ppyoloe")
+    return Processing(
+        PP_YOLOE_INPUT if pp_yoloe else YOLO_NAS_INPUT,
+        class_names=names,
+        confidence=0.5 if pp_yoloe else 0.25,
+        iou=0.65 if pp_yoloe else 0.7,
+        max_candidates=1024,
+        max_predictions=300,
+    )
+
+
 def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) -> Processing:
     """Applies a checkpoint's ``processing_params`` over ``base``; absent entries keep the base's value.
 
@@ -60,7 +94,8 @@ def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) ->
         return replace(
             base,
             input=_read_steps(params.get("image_processor"), base.input, origin),
-            skeleton=_read_skeleton(params, base.skeleton),
+            skeleton=base.skeleton if base.class_names else _read_skeleton(params, base.skeleton),
+            class_names=_read_classes(params, base.class_names),
             confidence=_share(params.get("conf"), base.confidence),
             iou=_share(params.get("iou"), base.iou),
             max_candidates=int(_number(params.get("pre_nms_max_predictions"), base.max_candidates)),
@@ -84,6 +119,11 @@ def _share(value: Any, default: float) -> float:
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"a threshold of {share}")
     return share
+
+
+def _read_classes(params: Mapping[str, Any], base: tuple[str, ...]) -> tuple[str, ...]:
+    names = params.get("class_names")
+    return tuple(map(str, names)) if names is not None and len(names) == len(base) else base
 
 
 def _read_skeleton(params: Mapping[str, Any], base: Skeleton) -> Skeleton:

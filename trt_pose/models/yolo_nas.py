@@ -5,6 +5,7 @@ Attribute names are checkpoint keys: see layers.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,7 @@ class Body:
 
 
 STRIDES = (8, 16, 32)
+BOX_CHANNELS = (128, 256, 512)  # of the heads, times their width
 
 BODY_N = Body(
     32,
@@ -59,6 +61,11 @@ BODY_L = Body(
     (CSP(96, 2, 96, True), CSP(192, 3, 128, True), CSP(384, 5, 256, True), CSP(768, 2, 512, True)),
     (CSP(192, 4, 128), CSP(96, 4, 128), CSP(192, 4, 128), CSP(384, 4, 256)),
 )
+
+
+def rounded(channels: float) -> int:
+    """Channels of a head, by the reference's rule: truncated, then up to the next multiple of 8."""
+    return math.ceil(int(channels) / 8) * 8
 
 
 class Stem(nn.Module):

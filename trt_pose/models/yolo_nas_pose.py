@@ -5,19 +5,16 @@ Attribute names are checkpoint keys: see layers.py.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .layers import ConvBNAct, set_batch_norm
-from .pose_model import PoseModel
-from .yolo_nas import BODY_L, BODY_M, BODY_N, BODY_S, STRIDES, Backbone, Body, Neck
+from .layers import BINS, ConvBNAct, set_batch_norm
+from .model import PoseModel
+from .yolo_nas import BODY_L, BODY_M, BODY_N, BODY_S, BOX_CHANNELS, STRIDES, Backbone, Body, Neck, rounded
 
-# Distances to the four sides are distributions over 0..16 cells (DFL, https://arxiv.org/abs/2006.04388).
-BINS = 17
-_BOX_CHANNELS, _POSE_CHANNELS, _POSE_BLOCKS = (128, 256, 512), (128, 512, 512), (2, 2, 3)
+_POSE_CHANNELS, _POSE_BLOCKS = (128, 512, 512), (2, 2, 3)
 
 
 class Variant(NamedTuple):
@@ -65,8 +62,8 @@ class PoseHeads(nn.Module):
     def __init__(self, channels: tuple[int, int, int], width: float, num_joints: int) -> None:
         super().__init__()
         heads = [
-            PoseHead(inputs, _rounded(box * width), _rounded(pose * width), blocks, num_joints)
-            for inputs, box, pose, blocks in zip(channels, _BOX_CHANNELS, _POSE_CHANNELS, _POSE_BLOCKS, strict=True)
+            PoseHead(inputs, rounded(box * width), rounded(pose * width), blocks, num_joints)
+            for inputs, box, pose, blocks in zip(channels, BOX_CHANNELS, _POSE_CHANNELS, _POSE_BLOCKS, strict=True)
         ]
         self.head1, self.head2, self.head3 = heads
 
@@ -74,11 +71,6 @@ class PoseHeads(nn.Module):
         levels = zip(self.head1(p3), self.head2(p4), self.head3(p5), strict=True)
         logits, distances, offsets = (torch.cat([x.flatten(2) for x in maps], dim=2) for maps in levels)
         return logits, distances, offsets
-
-
-def _rounded(channels: float) -> int:
-    """The reference's rule: truncated, then up to the next multiple of 8."""
-    return math.ceil(int(channels) / 8) * 8
 
 
 class YoloNASPose(PoseModel):

@@ -16,9 +16,17 @@ from ..types import ModelSpec
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 # Output tensor names of the output contract (CONTRIBUTING.md).
-BATCH_OUTPUTS = ("num_predictions", "pred_boxes", "pred_scores", "pred_joints")
 FLAT_OUTPUTS = ("flat_predictions",)
-RAW_OUTPUTS = ("pred_boxes", "pred_scores", "pred_joints")
+_WHAT = {"pose": ("pred_joints",), "detection": ("pred_classes",)}
+
+
+def batch_outputs(task: str) -> tuple[str, ...]:
+    return ("num_predictions", "pred_boxes", "pred_scores", *_WHAT[task])
+
+
+def raw_outputs(task: str) -> tuple[str, ...]:
+    """Of a file without selection: the scores of a detection model are those of all classes."""
+    return ("pred_boxes", "pred_scores", *(_WHAT[task] if task == "pose" else ()))
 
 
 @dataclass(frozen=True)

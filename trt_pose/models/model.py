@@ -1,4 +1,4 @@
-"""The base of pose models: what every family shares around its network."""
+"""The base of the models: what every family shares around its network."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ import torch
 from torch import Tensor, nn
 
 from . import layers
-from .processing import Processing, pose_defaults
+from .processing import Processing, detection_defaults, pose_defaults
 
 if TYPE_CHECKING:
+    from ..detections import Result
     from ..export.result import ModelExportResult
-    from ..results import PoseResult
 
 
-class PoseModel(nn.Module):
-    """A pose network with its joints, thresholds and image policy.
+class Model(nn.Module):
+    """A network with its classes or joints, thresholds and image policy.
 
     Attributes:
-        name: model name. num_joints: J.
+        name: model name. task: ``pose`` or ``detection``.
         processing: defaults for ``predict`` and ``export``; replace it to change them.
         weights: where the weights came from, for the description of exported files.
+        strides: of the levels, in the order of their anchors.
     """
 
     strides: tuple[int, ...] = ()
+    task = ""
 
-    def __init__(self, name: str, num_joints: int) -> None:
+    def __init__(self, name: str, processing: Processing) -> None:
         super().__init__()
         self.name = name
-        self.num_joints = num_joints
-        self.processing: Processing = pose_defaults(num_joints)
+        self.processing = processing
         self.weights = "seed"
 
     def first_conv(self) -> nn.Conv2d:
         """The convolution that sees the image, after :meth:`fuse`."""
         raise NotImplementedError
 
-    def fuse(self) -> PoseModel:
+    def fuse(self) -> Model:
         """Folds branches and batch norms into convolutions, in place; for inference only."""
         layers.fuse(self)
         return self
@@ -69,8 +70,8 @@ class PoseModel(nn.Module):
         post_nms_max_predictions: int | None = None,
         batch_size: int = 1,
         fuse_model: bool = True,
-    ) -> PoseResult | list[PoseResult]:
-        """Finds the people in images with torch; the same results as the exported file gives.
+    ) -> Result | list[Result]:
+        """Finds the people or objects in images with torch; the same results as the exported file gives.
 
         Args:
             images: whatever :meth:`trt_pose.PosePredictor.predict` takes.
@@ -92,5 +93,25 @@ class PoseModel(nn.Module):
         with PosePredictor(runner) as predictor:
             return predictor.predict(images, batch_size=batch_size)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
+
+
+class PoseModel(Model):
+    """A model that finds people and their J joints."""
+
+    task = "pose"
+
+    def __init__(self, name: str, num_joints: int) -> None:
+        super().__init__(name, pose_defaults(num_joints))
+        self.num_joints = num_joints
+
+
+class DetectionModel(Model):
+    """A model that finds objects of K classes."""
+
+    task = "detection"
+
+    def __init__(self, name: str, num_classes: int) -> None:
+        super().__init__(name, detection_defaults(name, num_classes))
+        self.num_classes = num_classes

@@ -1,0 +1,195 @@
+"""Detection files: what ONNX Runtime gives, against torch and against loops in NumPy."""
+
+import json
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from trt_pose import ExportError, PosePredictor, RunnerError, open_runner
+from trt_pose.compare import compare
+from trt_pose.detections import Detections
+from trt_pose.export.graph import DecodeDetections
+from trt_pose.matching import compare_detections
+from trt_pose.models.layers import BINS
+from trt_pose.models.pp_yoloe import PPYoloE, Variant as PPVariant
+from trt_pose.models.yolo_nas_detection import Variant as NASVariant, YoloNAS
+from trt_pose.quantize import QuantizeOptions, quantize
+from trt_pose.types import Precision
+
+from .. import reference
+from ..conftest import SMALL, TINY
+from ..keyed_weights import apply_keyed_weights
+
+CLASSES = 6
+OPTIONS = {**SMALL, "confidence_threshold": 0.3}
+
+
+def tiny(family):
+    if family == "yolo_nas":
+        model = YoloNAS("yolo_nas_s", CLASSES, NASVariant(TINY.body, 0.125))
+    else:
+        model = PPYoloE("ppyoloe_s", CLASSES, PPVariant(0.33, 0.125))
+    model = apply_keyed_weights(model.eval())
+    model.weights = "keyed"
+    return model
+
+
+@pytest.fixture(scope="module", params=["yolo_nas", "ppyoloe"])
+def model(request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 256, (3, 3, 128, 160), dtype=np.uint8)
+
+
+def by_loops(model, pixels, confidence, iou, candidates, limit):
+    """Boxes, scores, classes of one image (3, H, W) uint8, by hand."""
+    policy = model.processing.input.normalization
+    image = pixels.astype(np.float64)[::-1] if policy.channels == "BGR" else pixels.astype(np.float64)
+    image = (image - np.reshape(policy.mean, (3, 1, 1))) / np.reshape(policy.std, (3, 1, 1))
+    with torch.inference_mode():
+        heads = model(torch.from_numpy(image[None].astype(np.float32)))
+        boxes, scores = (values[0].numpy() for values in DecodeDetections(model.strides, 128, 160)(heads))
+    best = sorted(range(len(scores)), key=lambda anchor: (-scores[anchor].max(), anchor))[:candidates]
+    kept = []
+    for kind in range(scores.shape[1]):
+        rows = reference.select(boxes[best], scores[best, kind], None, confidence, iou, candidates, candidates)
+        kept += [(scores[best[row], kind], kind, best[row]) for row in rows]
+    kept.sort(key=lambda item: -item[0])
+    kept = kept[:limit]
+    return boxes[[anchor for *_, anchor in kept]], [score for score, *_ in kept], [kind for _, kind, _ in kept]
+
+
+@pytest.mark.parametrize("batch", [1, 2, "dynamic"])
+@pytest.mark.parametrize("flat", [False, True], ids=["batch", "flat"])
+def test_onnx_equals_torch_and_loops(model, tmp_path, pixels, batch, flat):
+    formats = "flat" if flat else "batch"
+    result = model.export(tmp_path / "m.onnx", batch_size=batch, output_predictions_format=formats, **OPTIONS)
+    assert result.spec.task == "detection"
+    assert len(result.spec.class_names) == CLASSES
+    count = 3 if batch == "dynamic" else batch
+    with open_runner(tmp_path / "m.onnx", providers=["cpu"]) as runner:
+        outputs = runner.run({"input": pixels[:count]})
+    if not flat:
+        assert list(outputs) == ["num_predictions", "pred_boxes", "pred_scores", "pred_classes"]
+        assert outputs["pred_classes"].dtype == np.int64
+    for image in range(count):
+        got = Detections.from_outputs(outputs, result.spec, image)
+        boxes, scores, classes = by_loops(model, pixels[image], 0.3, model.processing.iou, 100, 100)
+        want = Detections(boxes, np.array(scores, np.float32), np.array(classes), got.class_names)
+        gap = compare_detections(want, got)
+        assert gap.matched == gap.first == gap.second > 3
+        assert gap.px < 2e-2
+        assert gap.score < 1e-4
+        assert (np.diff(got.scores) <= 0).all()
+    if not flat:
+        for image in range(count):
+            found = int(outputs["num_predictions"][image, 0])
+            assert (outputs["pred_classes"][image, found:] == -1).all()
+            assert not outputs["pred_boxes"][image, found:].any()
+            assert not outputs["pred_scores"][image, found:].any()
+
+
+def test_the_limit_cuts_by_score_not_by_class(model, tmp_path, pixels):
+    options = {**OPTIONS, "confidence_threshold": 0.05}
+    spec = model.export(tmp_path / "all.onnx", **options).spec
+    model.export(tmp_path / "few.onnx", max_predictions_per_image=5, **options)
+    found = []
+    for name in ("all.onnx", "few.onnx"):
+        with open_runner(tmp_path / name, providers=["cpu"]) as runner:
+            found.append(Detections.from_outputs(runner.run({"input": pixels[:1]}), spec))
+    assert len(found[0]) > len(found[1]) == 5
+    np.testing.assert_array_equal(found[0].scores[:5], found[1].scores)
+
+
+def test_an_object_may_have_several_classes(model, tmp_path, pixels):
+    spec = model.export(tmp_path / "m.onnx", **{**OPTIONS, "confidence_threshold": 0.01}).spec
+    with open_runner(tmp_path / "m.onnx", providers=["cpu"]) as runner:
+        found = Detections.from_outputs(runner.run({"input": pixels[:1]}), spec)
+    boxes = {tuple(box) for box in found.boxes.tolist()}
+    assert len(boxes) < len(found)
+
+
+def test_predicting_drawing_and_the_rest(model, tmp_path, photograph):
+    path = tmp_path / "m.onnx"
+    model.export(path, **{**OPTIONS, "confidence_threshold": 0.2})
+    with PosePredictor(path, providers=["cpu"]) as predictor:
+        result = predictor.predict(photograph)
+        assert len(predictor.predict([photograph, photograph])) == 2
+    found = result.prediction
+    assert len(result) == len(found) > 2
+    assert found.names[0] == found.class_names[found.classes[0]]
+    assert found.filter(0.9999).boxes.shape == (0, 4)
+    assert len(found[0]) == len(next(iter(found))) == 1
+    record = json.loads(result.to_json())
+    assert record["detections"][0]["name"] == found.names[0]
+    row = found.to_coco(7)[0]
+    assert row["image_id"] == 7
+    assert row["category_id"] == found.classes[0] + 1
+    drawn = result.draw()
+    assert drawn.shape == photograph.shape
+    assert (drawn != photograph).any()
+    result.save(tmp_path / "drawn.png")
+    eager = model.predict(photograph, conf=0.2)
+    assert eager.prediction.class_names == found.class_names
+    supervision = pytest.importorskip("supervision")
+    assert isinstance(found.to_supervision(), supervision.Detections)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16, Precision.INT8_FP16])
+def test_every_precision(model, tmp_path, picture_folder, precision):
+    model.export(tmp_path / "m.onnx", verification=False, **OPTIONS)
+    data = picture_folder if precision.has_int8 else None
+    report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", data, QuantizeOptions(precision))
+    assert min(report.noise_db.values()) > (10 if precision.has_int8 else 40)
+    with open_runner(tmp_path / "q.onnx", providers=["cpu"]) as runner:
+        assert runner.spec.precision == precision
+
+
+def test_raw_heads_of_every_anchor(model, tmp_path, pixels):
+    spec = model.export(tmp_path / "m.onnx", postprocessing=False, **SMALL).spec
+    assert spec.output.names == ("pred_boxes", "pred_scores")
+    with open_runner(tmp_path / "m.onnx", providers=["cpu"]) as runner:
+        outputs = runner.run({"input": pixels[:1]})
+    anchors = sum((128 // stride) * (160 // stride) for stride in (8, 16, 32))
+    assert outputs["pred_boxes"].shape == (1, anchors, 4)
+    assert outputs["pred_scores"].shape == (1, anchors, CLASSES)
+    with pytest.raises(RunnerError, match="postprocessing"):
+        PosePredictor(tmp_path / "m.onnx", providers=["cpu"])
+
+
+def test_what_is_not_there_yet_is_refused(model, tmp_path, photograph):
+    with pytest.raises(ExportError, match="the plugin node is for poses"):
+        model.export(tmp_path / "m.onnx", engine="tensorrt", **SMALL)
+    model.export(tmp_path / "m.onnx", verification=False, **SMALL)
+    with pytest.raises(RunnerError, match="compares pose files"):
+        compare(tmp_path / "m.onnx", tmp_path / "m.onnx", photograph)
+
+
+def test_the_printed_snippets_run(model, tmp_path, photo_path, monkeypatch, capsys):
+    import re
+
+    (tmp_path / "image.jpg").write_bytes(photo_path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for formats in ("batch", "flat"):
+        text = str(model.export("m.onnx", output_predictions_format=formats, **OPTIONS))
+        assert "objects per image" in text
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(block, {})  # noqa: S102 - our own printed code
+    assert capsys.readouterr().out
+
+
+def test_the_mean_stays_out_of_the_first_convolution(tmp_path):
+    """Zero padding after the subtraction is not the colour zero: PP-YOLOE's normalization cannot be folded."""
+    tiny("ppyoloe").export(tmp_path / "m.onnx", verification=False, **SMALL)
+    first = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node][:5]
+    assert "Conv" in first
+    assert first.index("Conv") > 1
+    assert BINS == 17

@@ -1,0 +1,200 @@
+"""Results of detection models: the objects of one image, and an image together with its objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import draw
+from .errors import MissingDependencyError, RunnerError
+from .image import Image, undo_letterbox
+from .results import Floats, Index, PoseResult
+from .types import Letterbox, ModelSpec
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
+        scores: (N,) float32 in 0..1, descending.
+        classes: (N,) int64, positions in ``class_names``. One object may appear under several classes.
+        class_names: what the classes are.
+    """
+
+    boxes: Floats
+    scores: Floats
+    classes: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Mapping[str, npt.NDArray[Any]],
+        spec: ModelSpec,
+        index: int = 0,
+        placed: Letterbox | None = None,
+        confidence: float = 0.0,
+    ) -> Detections:
+        """Takes image ``index`` out of what a runner returned for a batch; see ``Poses.from_outputs``.
+
+        Raises:
+            RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+        """
+        if spec.output.format == "flat":
+            flat = outputs["flat_predictions"]  # (M, 7)
+            rows = flat[flat[:, 0] == index]
+            boxes, scores, classes = rows[:, 1:5], rows[:, 5], rows[:, 6]
+        elif spec.output.format == "batch":
+            count = int(outputs["num_predictions"][index, 0])
+            boxes, scores = outputs["pred_boxes"][index, :count], outputs["pred_scores"][index, :count]
+            classes = outputs["pred_classes"][index, :count]
+        else:
+            raise RunnerError(
+                f"reading detections: {spec.model} was exported with postprocessing off, so its outputs are undecided"
+                " candidates. Export it with postprocessing=True."
+            )
+        boxes = boxes.astype(np.float32)
+        if placed is not None:
+            boxes = undo_letterbox(boxes.reshape(-1, 2, 2), placed).reshape(-1, 4)
+        found = cls(boxes, scores.astype(np.float32), classes.astype(np.int64), spec.class_names)
+        return found.filter(confidence) if confidence > 0 else found
+
+    # The reference release's names for the same arrays, so that code written for it keeps working.
+    @property
+    def bboxes_xyxy(self) -> Floats:
+        return self.boxes
+
+    @property
+    def confidence(self) -> Floats:
+        return self.scores
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        return self.classes
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Detections:
+        """One object (int) or several (slice, mask, indices), as Detections."""
+        rows: Any = index
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"detection {index} of {len(self)}")
+            rows = [int(index)]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.class_names)
+
+    def __iter__(self) -> Iterator[Detections]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class name of each object."""
+        return tuple(self.class_names[kind] for kind in self.classes)
+
+    def filter(self, confidence: float) -> Detections:
+        """The objects with a score above ``confidence``."""
+        return self[self.scores > confidence]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One plain dict per object: class, name, score, box {x1, y1, x2, y2}."""
+        return [
+            {
+                "class": int(kind),
+                "name": name,
+                "score": float(score),
+                "box": dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
+            }
+            for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+        ]
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.to_dicts(), indent=indent)
+
+    def to_coco(self, image_id: int, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
+        """Rows of a COCO detection results file; ``category_ids`` per class, 1, 2, 3 … when None."""
+        ids = category_ids or tuple(range(1, len(self.class_names) + 1))
+        return [
+            {
+                "image_id": image_id,
+                "category_id": ids[kind],
+                "score": float(score),
+                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+            }
+            for box, score, kind in zip(self.boxes, self.scores, self.classes, strict=True)
+        ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """``supervision.Detections``; needs ``pip install supervision``."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise MissingDependencyError(
+                "converting to supervision: the package is not installed. Run: pip install 'trt-pose[supervision]'"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.classes.copy(),
+            data={"class_name": np.array(self.names)},
+        )
+
+    def draw(self, image: Image) -> Image:
+        """A copy of ``image`` (H, W, 3) uint8 RGB with the boxes and class names on it."""
+        return draw.draw_boxes(image, self.boxes, self.scores, self.classes, self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionResult:
+    """One image and the objects in it: what ``predict`` returns for a detection model.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB, as decoded.
+        detections: the objects, px of ``image``.
+        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+    """
+
+    image: Image
+    detections: Detections
+    source: str
+
+    @property
+    def prediction(self) -> Detections:
+        """The reference release's name for :attr:`detections`."""
+        return self.detections
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def draw(self) -> Image:
+        """(H, W, 3) uint8 RGB: the image with its objects."""
+        return self.detections.draw(self.image)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the drawn image; the suffix decides the format. Raises SourceError when it cannot be written."""
+        return draw.save(self.draw(), path)
+
+    def show(self) -> None:
+        """Opens the drawn image in the desktop's image viewer."""
+        draw.show(self.draw())
+
+    def to_dict(self) -> dict[str, Any]:
+        height, width = self.image.shape[:2]
+        return {"source": self.source, "width": width, "height": height, "detections": self.detections.to_dicts()}
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+
+Result = PoseResult | DetectionResult
