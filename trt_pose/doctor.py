@@ -19,7 +19,17 @@ from .errors import EngineError, MissingDependencyError
 from .runtime.cuda import find_gpu
 from .types import ModelSpec
 
-_PACKAGES = ("trt-pose", "numpy", "opencv-python-headless", "onnxruntime", "torch", "onnx", "onnxslim", "cuda-bindings")
+_PACKAGES = (
+    "trt-pose",
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "torch",
+    "onnx",
+    "onnxslim",
+    "cuda-bindings",
+    "polygraphy",
+)
 # In a process of its own: two TensorRTs do not share one, and one that crashes is a finding, not the end.
 _PROBE = (
     "import sys; from trt_pose.engine.flavor import find_flavor; from trt_pose.engine.plugin import load_plugins;"

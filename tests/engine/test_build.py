@@ -20,6 +20,7 @@ from trt_pose.inspect import inspect_engine
 from trt_pose.quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from trt_pose.quantize.cache import from_tensorrt
 from trt_pose.quantize.network import Network
+from trt_pose.runtime.cuda import find_gpu
 from trt_pose.types import InputSpec, ModelSpec
 
 from ..conftest import SMALL, make_model
@@ -246,6 +247,8 @@ def test_options_out_of_range():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refusals(tiny_onnx, tiny_plugin_onnx, tmp_path, error, words, change):
+    if "with a GPU only" in words and find_gpu():
+        pytest.skip("there is a GPU")
     bare = onnx.load(tiny_plugin_onnx)
     del bare.metadata_props[:]
     onnx.save(bare, tmp_path / "bare")

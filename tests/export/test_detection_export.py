@@ -8,15 +8,20 @@ import onnx
 import pytest
 import torch
 
-from trt_pose import ExportError, PosePredictor, RunnerError, open_runner
+from trt_pose import EngineError, PosePredictor, RunnerError, UsageError, open_runner
 from trt_pose.compare import compare
 from trt_pose.detections import Detections
-from trt_pose.export.graph import DecodeDetections
+from trt_pose.engine.flavor import Flavor
+from trt_pose.engine.plugin import check_buildable
+from trt_pose.export.efficient_nms import EfficientSelect
+from trt_pose.export.graph import DecodeDetections, SelectDetections, Selection
 from trt_pose.matching import compare_detections
 from trt_pose.models.layers import BINS
 from trt_pose.models.pp_yoloe import PPYoloE, Variant as PPVariant
 from trt_pose.models.yolo_nas_detection import Variant as NASVariant, YoloNAS
 from trt_pose.quantize import QuantizeOptions, quantize
+from trt_pose.quantize.network import cut
+from trt_pose.runtime.ort import OnnxRunner
 from trt_pose.types import Precision
 
 from .. import reference
@@ -163,9 +168,60 @@ def test_raw_heads_of_every_anchor(model, tmp_path, pixels):
         PosePredictor(tmp_path / "m.onnx", providers=["cpu"])
 
 
-def test_what_is_not_there_yet_is_refused(model, tmp_path, photograph):
-    with pytest.raises(ExportError, match="the plugin node is for poses"):
-        model.export(tmp_path / "m.onnx", engine="tensorrt", **SMALL)
+@pytest.mark.parametrize("batch", [2, "dynamic"])
+@pytest.mark.parametrize("flat", [False, True], ids=["batch", "flat"])
+def test_the_node_of_tensorrt(model, tmp_path, pixels, batch, flat):
+    """EfficientNMS_TRT attribute by attribute; what feeds it, against the file for ONNX Runtime."""
+    options = {**OPTIONS, "batch_size": batch, "output_predictions_format": "flat" if flat else "batch"}
+    spec = model.export(tmp_path / "m.onnx", engine="tensorrt", max_predictions_per_image=20, **options).spec
+    assert spec.plugins_required == ("EfficientNMS_TRT",)
+    proto = onnx.load(tmp_path / "m.onnx")
+    (node,) = [node for node in proto.graph.node if node.domain == "TRT"]
+    assert node.op_type == "EfficientNMS_TRT"
+    values = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    assert values.pop("score_threshold") == pytest.approx(0.3)
+    assert values.pop("iou_threshold") == pytest.approx(model.processing.iou)
+    assert values == {
+        "plugin_version": b"1", "max_output_boxes": 20, "background_class": -1, "score_activation": 0,
+        "class_agnostic": 0, "box_coding": 0,
+    }  # fmt: skip
+    assert len(node.input) == 2
+    if not flat:
+        shapes = [[dim.dim_value for dim in item.type.tensor_type.shape.dim][1:] for item in proto.graph.output]
+        assert shapes == [[1], [20, 4], [20], [20]]
+    heads = cut(proto, list(node.input))
+    model.export(tmp_path / "raw.onnx", postprocessing=False, **{**SMALL, "batch_size": 2})
+    with (
+        OnnxRunner(heads.SerializeToString(), providers=["cpu"]) as fed,
+        open_runner(tmp_path / "raw.onnx", providers=["cpu"]) as raw,
+    ):
+        got, want = fed.run({"input": pixels[:2]}), raw.run({"input": pixels[:2]})
+    for name, reference_name in zip(node.input, ("pred_boxes", "pred_scores")):
+        np.testing.assert_allclose(got[name], want[reference_name], atol=1e-3)
+
+
+def test_the_reference_of_the_node_is_the_onnx_selection(model, tmp_path, pixels):
+    """In torch both forms keep the same objects, as long as no limit of either bites."""
+    selection = Selection(0.3, model.processing.iou, 400, 50)
+    decode = DecodeDetections(model.strides, 128, 160)
+    with torch.inference_mode():
+        heads = model(torch.from_numpy(pixels).float() / 255)
+        first = EfficientSelect(selection, None)(decode(heads))
+        second = SelectDetections(decode, selection)(heads)
+    assert first[0].sum() > 6
+    for got, want in zip(first, second):
+        torch.testing.assert_close(got.to(want.dtype), want)
+
+
+def test_what_the_node_and_rtx_cannot_do(model, tmp_path, photograph):
+    with pytest.raises(UsageError, match="nms_threshold is 0"):
+        model.export(tmp_path / "m.onnx", engine="tensorrt", nms_threshold=0.0, **SMALL)
+    spec = model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **SMALL).spec
+    with pytest.raises(EngineError, match="TensorRT-RTX has no EfficientNMS_TRT"):
+        check_buildable(spec, Flavor("tensorrt_rtx", "1.7", None))
+    check_buildable(spec, Flavor("tensorrt", "10.3", None))
+    with pytest.raises(RunnerError, match="holds a plugin node ONNX Runtime does not have"):
+        PosePredictor(tmp_path / "m.onnx", providers=["cpu"])
     model.export(tmp_path / "m.onnx", verification=False, **SMALL)
     with pytest.raises(RunnerError, match="compares pose files"):
         compare(tmp_path / "m.onnx", tmp_path / "m.onnx", photograph)

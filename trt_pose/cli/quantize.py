@@ -108,8 +108,9 @@ def calibration_export(
     """Write a cache in the format of TensorRT 10's entropy calibrator."""
     from ..quantize.cache import CalibrationCache, write_tensorrt
 
-    write_tensorrt(CalibrationCache.read(cache).thresholds, output, tensorrt)
-    print(output)
+    thresholds = CalibrationCache.read(cache).thresholds
+    write_tensorrt(thresholds, output, tensorrt)
+    print(f"{output}: ranges of {len(thresholds)} tensors; TensorRT runs layers without one in a higher precision")
 
 
 @calibration_app.command("import")

@@ -48,6 +48,12 @@ def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
             f"building {spec.model} with {flavor}: the flat format has a data-dependent number of rows (NonZero), which"
             " TensorRT-RTX cannot build. Export it in batch format."
         )
+    foreign = [name for name in spec.plugins_required if name != NAME]
+    if foreign:
+        raise EngineError(
+            f"building {spec.model} with {flavor}: TensorRT-RTX has no {foreign[0]}, TensorRT's own library does."
+            " Build it with TensorRT."
+        )
     if spec.output.format == "batch" and NAME not in spec.plugins_required:
         raise EngineError(
             f"building {spec.model} with {flavor}: it was exported for ONNX Runtime, and TensorRT-RTX cannot build its"

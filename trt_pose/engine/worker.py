@@ -67,6 +67,8 @@ def _build(job: dict[str, Any], report: TextIO) -> Any:
     _check_gpu(flavor, options, gpu)
     started = time.monotonic()
     log = Log(flavor)
+    if not flavor.is_rtx:  # EfficientNMS_TRT and the rest of TensorRT's own
+        flavor.module.init_libnvinfer_plugins(log.logger, "")
     builder = flavor.module.Builder(log.logger)
     network, parser = _parse(builder, log, job)
     plan = _serialize(builder, network, parser, log, job, options, report)

@@ -22,6 +22,7 @@ from ..quantize.document import read_spec, save
 from ..quantize.model import quantize_model
 from ..runtime.base import FLAT_OUTPUTS, batch_outputs, raw_outputs
 from ..types import METADATA_KEY, DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
+from . import efficient_nms
 from .graph import PoseGraph, Selection, assemble
 from .options import (
     DEFAULT_CANDIDATES,
@@ -148,12 +149,10 @@ def export_model(
         calibration_data=calibration_loader,
     )
     if (through_plugin := _plugin_selection(plan)) is not None:
-        if not isinstance(model, PoseModel):
-            raise ExportError(
-                f"exporting {model.name} for TensorRT: the plugin node is for poses. Export it for onnxruntime:"
-                " TensorRT builds that file, too (TensorRT-RTX does not), or use postprocessing=False."
-            )
-        check_limits(through_plugin, anchors, model.num_joints)
+        if isinstance(model, PoseModel):
+            check_limits(through_plugin, anchors, model.num_joints)
+        else:
+            efficient_nms.check_limits(through_plugin, plan.input.batch)
     check_writable(plan.output, ExportError)  # before the work, not after
     return run_plan(model, plan)
 
@@ -189,10 +188,17 @@ def _plugin_selection(plan: ExportPlan) -> Selection | None:
     return plan.selection if plan.target is ExportTargetBackend.TENSORRT else None
 
 
+def _plugin_name(model: Model) -> str:
+    return pose_nms.NAME if isinstance(model, PoseModel) else efficient_nms.NAME
+
+
 def _build(model: Model, plan: ExportPlan) -> PoseGraph:
     finish = plan.postprocess
-    if isinstance(model, PoseModel) and (through_plugin := _plugin_selection(plan)) is not None:
-        finish = PluginSelect(through_plugin, plan.input.batch, model.num_joints)
+    if (through_plugin := _plugin_selection(plan)) is not None:
+        if isinstance(model, PoseModel):
+            finish = PluginSelect(through_plugin, plan.input.batch, model.num_joints)
+        else:
+            finish = efficient_nms.EfficientSelect(through_plugin, plan.input.batch)
     return assemble(
         model,
         plan.input.height,
@@ -210,7 +216,7 @@ def _describe(model: Model, graph: PoseGraph, plan: ExportPlan) -> ModelSpec:
         _output_names(graph, plan, model.task),
         inputs=plan.input,
         output_format="custom" if plan.postprocess is not None else None,
-        plugins=(pose_nms.NAME,) if _plugin_selection(plan) else (),
+        plugins=(_plugin_name(model),) if _plugin_selection(plan) else (),
         digest=True,
     )
 

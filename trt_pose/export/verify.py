@@ -11,14 +11,14 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from .. import image as images, pose_nms
+from .. import image as images
 from ..detections import Detections
 from ..errors import ExportError
 from ..matching import Difference, compare_detections, compare_poses
 from ..results import Poses
 from ..runtime.ort import OnnxRunner
 from ..types import ModelSpec
-from .graph import DecodePoses, Normalize, PoseGraph, SelectDetections, Selection, SelectPoses
+from .graph import DecodeBoxes, Normalize, PoseGraph, SelectDetections, Selection, SelectPoses
 
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
 # scores by 1e-5 (CONTRIBUTING.md, tolerances). Ten to fifty times that still means the same graph.
@@ -42,7 +42,7 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     with torch.inference_mode():
         feed = torch.from_numpy(pixels).to(next(graph.parameters()).device)
         if spec.plugins_required:
-            graph, proto, names = _without_plugin(graph, proto)
+            graph, proto, names = _without_plugin(graph, proto, spec.plugins_required)
         if isinstance(graph.postprocess, (SelectPoses, SelectDetections)):
             graph, proto = _with_candidates(graph, proto, feed)
         outputs = graph(feed)
@@ -55,10 +55,12 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
         _compare_arrays(expected, [found[name] for name in names], spec)
 
 
-def _without_plugin(graph: PoseGraph, proto: onnx.ModelProto) -> tuple[PoseGraph, onnx.ModelProto, tuple[str, ...]]:
+def _without_plugin(
+    graph: PoseGraph, proto: onnx.ModelProto, plugins: tuple[str, ...]
+) -> tuple[PoseGraph, onnx.ModelProto, tuple[str, ...]]:
     """Graph and file up to the plugin node, which ONNX Runtime lacks: the decoded heads, and their names."""
-    decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodePoses))
-    names = tuple(next(node for node in proto.graph.node if node.op_type == pose_nms.NAME).input)
+    decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
+    names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
     cut = onnx.utils.Extractor(proto).extract_model([item.name for item in proto.graph.input], list(names))
     cut.metadata_props.extend(proto.metadata_props)
     return PoseGraph(graph.preprocess, graph.network, decode), cut, names
