@@ -37,7 +37,9 @@ def test_models(capsys):
     assert "yolo_nas_pose_l" in capsys.readouterr().out
     assert call("models", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in listed] == [f"yolo_nas_pose_{size}" for size in "nsml"]
+    names = {task: [entry["name"] for entry in listed if entry["task"] == task] for task in ("pose", "detection")}
+    assert names["pose"] == [f"yolo_nas_pose_{size}" for size in "nsml"]
+    assert names["detection"] == [*(f"yolo_nas_{size}" for size in "sml"), *(f"ppyoloe_{size}" for size in "smlx")]
 
 
 @pytest.fixture(scope="module")

@@ -228,7 +228,7 @@ class Calibration:
             raise
 
     def _start_over(self, earlier: list[str]) -> None:
-        """Drops the counts of an interrupted run that saw other images, before any of these was skipped for it."""
+        """Drops the counts of an interrupted run that saw other images; an error when some were skipped for it."""
         if not earlier:
             return
         self.forget()
@@ -253,7 +253,7 @@ class Calibration:
             outputs = runner.run({self._spec.input.name: full})
             # OpenCV counts outside the interpreter's lock: a tensor per core.
             jobs = [
-                pool.submit(self.histograms[name].add, values[:rows] if len(values) == together else values)
+                pool.submit(self.histograms[name].add, values[:rows] if values.shape[:1] == (together,) else values)
                 for name, values in outputs.items()
             ]
             for name, job in zip(outputs, jobs, strict=True):
