@@ -70,8 +70,7 @@ def by_loops(model, pixels, confidence, iou, candidates, limit):
     return boxes[[anchor for *_, anchor in kept]], [score for score, *_ in kept], [kind for _, kind, _ in kept]
 
 
-@pytest.mark.parametrize("batch", [1, 2, "dynamic"])
-@pytest.mark.parametrize("flat", [False, True], ids=["batch", "flat"])
+@pytest.mark.parametrize(("batch", "flat"), [(1, False), (2, True), ("dynamic", False), ("dynamic", True)])
 def test_onnx_equals_torch_and_loops(model, tmp_path, pixels, batch, flat):
     formats = "flat" if flat else "batch"
     result = model.export(tmp_path / "m.onnx", batch_size=batch, output_predictions_format=formats, **OPTIONS)
@@ -168,8 +167,7 @@ def test_raw_heads_of_every_anchor(model, tmp_path, pixels):
         PosePredictor(tmp_path / "m.onnx", providers=["cpu"])
 
 
-@pytest.mark.parametrize("batch", [2, "dynamic"])
-@pytest.mark.parametrize("flat", [False, True], ids=["batch", "flat"])
+@pytest.mark.parametrize(("batch", "flat"), [(2, False), ("dynamic", True)])
 def test_the_node_of_tensorrt(model, tmp_path, pixels, batch, flat):
     """EfficientNMS_TRT attribute by attribute; what feeds it, against the file for ONNX Runtime."""
     options = {**OPTIONS, "batch_size": batch, "output_predictions_format": "flat" if flat else "batch"}
