@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import draw
-from .errors import MissingDependencyError, RunnerError
-from .image import Image, undo_letterbox
-from .results import Floats, Index, PoseResult
+from .errors import MissingDependencyError
+from .image import Image
+from .results import Findings, Floats, ImageResult, PoseResult, read_rows
 from .types import Letterbox, ModelSpec
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(Findings):
     """The objects found in one image, best first.
 
     Attributes:
@@ -32,8 +30,6 @@ class Detections:
         class_names: what the classes are.
     """
 
-    boxes: Floats
-    scores: Floats
     classes: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
 
@@ -51,30 +47,11 @@ class Detections:
         Raises:
             RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
         """
-        if spec.output.format == "flat":
-            flat = outputs["flat_predictions"]  # (M, 7)
-            rows = flat[flat[:, 0] == index]
-            boxes, scores, classes = rows[:, 1:5], rows[:, 5], rows[:, 6]
-        elif spec.output.format == "batch":
-            count = int(outputs["num_predictions"][index, 0])
-            boxes, scores = outputs["pred_boxes"][index, :count], outputs["pred_scores"][index, :count]
-            classes = outputs["pred_classes"][index, :count]
-        else:
-            raise RunnerError(
-                f"reading detections: {spec.model} was exported with postprocessing off, so its outputs are undecided"
-                " candidates. Export it with postprocessing=True."
-            )
-        boxes = boxes.astype(np.float32)
-        if placed is not None:
-            boxes = undo_letterbox(boxes.reshape(-1, 2, 2), placed).reshape(-1, 4)
-        found = cls(boxes, scores.astype(np.float32), classes.astype(np.int64), spec.class_names)
+        boxes, scores, rest = read_rows(outputs, spec, index, placed)
+        found = cls(boxes, scores, rest.reshape(-1).astype(np.int64), spec.class_names)
         return found.filter(confidence) if confidence > 0 else found
 
-    # The reference release's names for the same arrays, so that code written for it keeps working.
-    @property
-    def bboxes_xyxy(self) -> Floats:
-        return self.boxes
-
+    # The reference release's names.
     @property
     def confidence(self) -> Floats:
         return self.scores
@@ -83,29 +60,13 @@ class Detections:
     def labels(self) -> npt.NDArray[np.int64]:
         return self.classes
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, index: Index) -> Detections:
-        """One object (int) or several (slice, mask, indices), as Detections."""
-        rows: Any = index
-        if isinstance(index, (int, np.integer)):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"detection {index} of {len(self)}")
-            rows = [int(index)]
+    def _take(self, rows: Any) -> Detections:
         return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.class_names)
-
-    def __iter__(self) -> Iterator[Detections]:
-        return (self[index] for index in range(len(self)))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The class name of each object."""
         return tuple(self.class_names[kind] for kind in self.classes)
-
-    def filter(self, confidence: float) -> Detections:
-        """The objects with a score above ``confidence``."""
-        return self[self.scores > confidence]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One plain dict per object: class, name, score, box {x1, y1, x2, y2}."""
@@ -118,9 +79,6 @@ class Detections:
             }
             for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
         ]
-
-    def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dicts(), indent=indent)
 
     def to_coco(self, image_id: int, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
         """Rows of a COCO detection results file; ``category_ids`` per class, 1, 2, 3 … when None."""
@@ -156,7 +114,7 @@ class Detections:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionResult:
+class DetectionResult(ImageResult):
     """One image and the objects in it: what ``predict`` returns for a detection model.
 
     Attributes:
@@ -165,7 +123,6 @@ class DetectionResult:
         source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
     """
 
-    image: Image
     detections: Detections
     source: str
 
@@ -174,27 +131,13 @@ class DetectionResult:
         """The reference release's name for :attr:`detections`."""
         return self.detections
 
-    def __len__(self) -> int:
-        return len(self.detections)
-
     def draw(self) -> Image:
         """(H, W, 3) uint8 RGB: the image with its objects."""
         return self.detections.draw(self.image)
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the drawn image; the suffix decides the format. Raises SourceError when it cannot be written."""
-        return draw.save(self.draw(), path)
-
-    def show(self) -> None:
-        """Opens the drawn image in the desktop's image viewer."""
-        draw.show(self.draw())
-
     def to_dict(self) -> dict[str, Any]:
         height, width = self.image.shape[:2]
         return {"source": self.source, "width": width, "height": height, "detections": self.detections.to_dicts()}
-
-    def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dict(), indent=indent)
 
 
 Result = PoseResult | DetectionResult

@@ -20,13 +20,91 @@ from .types import Letterbox, ModelSpec
 
 if TYPE_CHECKING:
     import supervision
+    from typing_extensions import Self
 
 Floats = npt.NDArray[np.float32]
 Index = int | np.integer[Any] | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Poses:
+class Findings:
+    """What was found in one image, best first: what people and objects have in common.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
+        scores: (N,) float32 in 0..1, descending.
+    """
+
+    boxes: Floats
+    scores: Floats
+
+    # The reference release's name for the same array, so that code written for it keeps working.
+    @property
+    def bboxes_xyxy(self) -> Floats:
+        return self.boxes
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Self:
+        """One (int) or several (slice, mask, indices), as the same kind."""
+        rows: Any = index
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"{type(self).__name__.lower().removesuffix('s')} {index} of {len(self)}")
+            rows = [int(index)]
+        return self._take(rows)
+
+    def _take(self, rows: Any) -> Self:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[index] for index in range(len(self)))
+
+    def filter(self, confidence: float) -> Self:
+        """Those with a score above ``confidence``."""
+        return self[self.scores > confidence]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.to_dicts(), indent=indent)
+
+
+def read_rows(
+    outputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, index: int, placed: Letterbox | None
+) -> tuple[Floats, Floats, npt.NDArray[Any]]:
+    """Image ``index`` of what a runner returned for a batch: boxes (N, 4), scores (N,), and the rest of each row.
+
+    The rest are the joints or the class, as the file's format holds them; boxes are px of the source image where
+    ``placed`` says how it was letterboxed.
+
+    Raises:
+        RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+    """
+    if spec.output.format == "flat":
+        flat = outputs["flat_predictions"]  # (M, 6 + the rest)
+        rows = flat[flat[:, 0] == index]
+        boxes, scores, rest = rows[:, 1:5], rows[:, 5], rows[:, 6:]
+    elif spec.output.format == "batch":
+        count = int(outputs["num_predictions"][index, 0])
+        boxes, scores = outputs["pred_boxes"][index, :count], outputs["pred_scores"][index, :count]
+        rest = outputs["pred_joints" if spec.task == "pose" else "pred_classes"][index, :count]
+    else:
+        what = "poses" if spec.task == "pose" else "detections"
+        raise RunnerError(
+            f"reading {what}: {spec.model} was exported with postprocessing off, so its outputs are undecided"
+            " candidates. Export it with postprocessing=True."
+        )
+    boxes = boxes.astype(np.float32)
+    if placed is not None:
+        boxes = undo_letterbox(boxes.reshape(-1, 2, 2), placed).reshape(-1, 4)
+    return boxes, scores.astype(np.float32), rest
+
+
+@dataclass(frozen=True, eq=False)
+class Poses(Findings):
     """The people found in one image, best first.
 
     Attributes:
@@ -36,8 +114,6 @@ class Poses:
         skeleton: what the J joints are.
     """
 
-    boxes: Floats
-    scores: Floats
     joints: Floats
     skeleton: Skeleton
 
@@ -63,32 +139,14 @@ class Poses:
         Raises:
             RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
         """
-        if spec.output.format == "flat":
-            flat = outputs["flat_predictions"]  # (M, 6 + 3J)
-            rows = flat[flat[:, 0] == index]
-            boxes, scores, joints = rows[:, 1:5], rows[:, 5], rows[:, 6:]
-        elif spec.output.format == "batch":
-            count = int(outputs["num_predictions"][index, 0])
-            boxes, scores = outputs["pred_boxes"][index, :count], outputs["pred_scores"][index, :count]
-            joints = outputs["pred_joints"][index, :count]
-        else:
-            raise RunnerError(
-                f"reading poses: {spec.model} was exported with postprocessing off, so its outputs are undecided"
-                " candidates. Export it with postprocessing=True."
-            )
-        joints = joints.reshape(len(boxes), spec.skeleton.num_joints, 3).astype(np.float32)
-        boxes = boxes.astype(np.float32)
+        boxes, scores, rest = read_rows(outputs, spec, index, placed)
+        joints = rest.reshape(len(boxes), spec.skeleton.num_joints, 3).astype(np.float32)
         if placed is not None:
-            boxes = undo_letterbox(boxes.reshape(-1, 2, 2), placed).reshape(-1, 4)
             joints[:, :, :2] = undo_letterbox(joints[:, :, :2], placed)
-        poses = cls(boxes, scores.astype(np.float32), joints, spec.skeleton)
+        poses = cls(boxes, scores, joints, spec.skeleton)
         return poses.filter(confidence) if confidence > 0 else poses
 
-    # The reference release's names for the same arrays, so that code written for it keeps working.
-    @property
-    def bboxes_xyxy(self) -> Floats:
-        return self.boxes
-
+    # The reference release's names.
     @property
     def poses(self) -> Floats:
         return self.joints
@@ -97,24 +155,8 @@ class Poses:
     def edge_links(self) -> tuple[tuple[int, int], ...]:
         return self.skeleton.edges
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, index: Index) -> Poses:
-        """One person (int) or several (slice, mask, indices), as Poses."""
-        rows: Any = index
-        if isinstance(index, (int, np.integer)):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"pose {index} of {len(self)}")
-            rows = [int(index)]
+    def _take(self, rows: Any) -> Poses:
         return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton)
-
-    def __iter__(self) -> Iterator[Poses]:
-        return (self[index] for index in range(len(self)))
-
-    def filter(self, confidence: float) -> Poses:
-        """The people with a score above ``confidence``."""
-        return self[self.scores > confidence]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One plain dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}."""
@@ -129,9 +171,6 @@ class Poses:
             }
             for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
         ]
-
-    def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dicts(), indent=indent)
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """Rows of a COCO keypoint results file (https://cocodataset.org/#format-results)."""
@@ -175,30 +214,29 @@ class Poses:
 
 
 @dataclass(frozen=True, eq=False)
-class PoseResult:
-    """One image and the people in it: what ``predict`` returns.
+class ImageResult:
+    """One image and what was found in it: what ``predict`` returns.
 
     Attributes:
         image: (H, W, 3) uint8, RGB, as decoded.
-        poses: the people, px of ``image``.
-        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
     """
 
     image: Image
-    poses: Poses
-    source: str
 
     @property
-    def prediction(self) -> Poses:
-        """The reference release's name for :attr:`poses`."""
-        return self.poses
+    def prediction(self) -> Findings:
+        """The reference release's name for what was found."""
+        raise NotImplementedError
+
+    def draw(self) -> Image:
+        """(H, W, 3) uint8 RGB: the image with what was found in it."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
 
     def __len__(self) -> int:
-        return len(self.poses)
-
-    def draw(self, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
-        """(H, W, 3) uint8 RGB: the image with its poses."""
-        return self.poses.draw(self.image, joint_confidence=joint_confidence, boxes=boxes)
+        return len(self.prediction)
 
     def save(self, path: str | Path) -> Path:
         """Writes the drawn image; the suffix decides the format. Raises SourceError when it cannot be written."""
@@ -208,12 +246,35 @@ class PoseResult:
         """Opens the drawn image in the desktop's image viewer."""
         draw.show(self.draw())
 
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+
+@dataclass(frozen=True, eq=False)
+class PoseResult(ImageResult):
+    """One image and the people in it: what ``predict`` returns.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB, as decoded.
+        poses: the people, px of ``image``.
+        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+    """
+
+    poses: Poses
+    source: str
+
+    @property
+    def prediction(self) -> Poses:
+        """The reference release's name for :attr:`poses`."""
+        return self.poses
+
+    def draw(self, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
+        """(H, W, 3) uint8 RGB: the image with its poses."""
+        return self.poses.draw(self.image, joint_confidence=joint_confidence, boxes=boxes)
+
     def to_dict(self) -> dict[str, Any]:
         height, width = self.image.shape[:2]
         return {"source": self.source, "width": width, "height": height, "poses": self.poses.to_dicts()}
-
-    def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dict(), indent=indent)
 
 
 def write_json(results: list[dict[str, Any]], path: str | Path) -> None:
