@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from trt_pose import Poses, RunnerError, SourceError, UsageError
-from trt_pose.compare import check_loss, compare, compare_image, compare_with_report, object_keypoint_similarity
+from trt_pose.compare import check_loss, compare, compare_image, object_keypoint_similarity
 from trt_pose.files import to_json
 from trt_pose.quantize import QuantizeOptions, quantize
 from trt_pose.skeleton import COCO
@@ -73,7 +73,7 @@ def test_a_spoiled_file_is_measured(tiny_onnx, picture_folder, tmp_path):
 
 def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):
     quantize(tiny_onnx, tmp_path / "q.onnx", None, QuantizeOptions(Precision.FP16))
-    result = compare_with_report(tiny_onnx, tmp_path / "q.onnx", picture_folder, tmp_path / "r.html", confidence=0.3)
+    result = compare(tiny_onnx, tmp_path / "q.onnx", picture_folder, report=tmp_path / "r.html", confidence=0.3)
     text = (tmp_path / "r.html").read_text()
     assert str(result) in text
     assert text.count("data:image/jpeg;base64,") == 12
@@ -81,7 +81,7 @@ def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):
     assert json.loads(json.dumps(result.to_dict()))["total"]["people"] == result.people
     for path, error in ((tmp_path / "r.pdf", UsageError), (tmp_path / "none" / "r.html", SourceError)):
         with pytest.raises(error):
-            compare_with_report(tiny_onnx, tiny_onnx, picture_folder, path)
+            compare(tiny_onnx, tiny_onnx, picture_folder, report=path)
 
 
 def test_what_cannot_be_compared(tiny_onnx, picture_folder, tmp_path):

@@ -133,42 +133,37 @@ def check_loss(result: Comparison, limit: float) -> bool:
 
 
 def compare(
-    first: str | Path, second: str | Path, images: Any, *, confidence: float | None = None, tensors: bool = False
+    first: str | Path,
+    second: str | Path,
+    images: Any,
+    *,
+    confidence: float | None = None,
+    tensors: bool = False,
+    report: Path | None = None,
 ) -> Comparison:
     """Runs two files on the same images.
 
     Args:
-        first: the reference. second: what is compared with it; ``.onnx`` or an engine each.
+        first: the reference. second: what is compared with it; ``.onnx`` each.
         images: see :func:`trt_pose.sources.open_source`.
         confidence: keep scores above it; None takes the files' own.
-        tensors: also measure the noise of every tensor both files have (two ``.onnx``).
+        tensors: also measure the noise of every tensor both files have, on the first image.
+        report: an ``.html`` to write: one page with the worst images side by side.
 
     Raises:
         RunnerError: a file that cannot be run here, or files of different joints or classes.
-        SourceError: unreadable images.
+        SourceError: unreadable images, a report that cannot be written. UsageError: another suffix of the report.
     """
-    rows, _ = _run(first, second, images, confidence)
-    noise = tensor_noise(first, second, images) if tensors else {}
-    return Comparison(str(first), str(second), tuple(rows), noise)
-
-
-def compare_with_report(
-    first: str | Path,
-    second: str | Path,
-    images: Any,
-    report: Path,
-    *,
-    confidence: float | None = None,
-    tensors: bool = False,
-) -> Comparison:
-    """As :func:`compare`, and writes one page of HTML with the worst images side by side."""
-    if report.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"writing {report}: got the suffix {report.suffix or 'none'!r}, expected .html. Correct it.")
-    check_writable(report, SourceError)
+    if report is not None:
+        if report.suffix.lower() not in (".html", ".htm"):
+            got = report.suffix or "none"
+            raise UsageError(f"writing {report}: got the suffix {got!r}, expected .html. Correct it.")
+        check_writable(report, SourceError)
     rows, worst = _run(first, second, images, confidence)
-    noise = tensor_noise(first, second, images) if tensors else {}
-    result = Comparison(str(first), str(second), tuple(rows), noise)
-    write_atomically(report, lambda path: path.write_text(_page(result, worst), encoding="utf-8"), SourceError)
+    result = Comparison(str(first), str(second), tuple(rows), _noise(first, second, images) if tensors else {})
+    if report is not None:
+        page = _page(result, worst)
+        write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"), SourceError)
     return result
 
 
@@ -250,9 +245,8 @@ def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.flo
     return np.nan_to_num(similarity, nan=0.0)
 
 
-def tensor_noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
-    """Signal to noise of every floating-point tensor two ``.onnx`` files share, dB, on the first image."""
-    from .quantize.noise import shared_noise
+def _noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
+    from .quantize.noise import shared_noise  # needs the onnx package, which comparing poses does not
 
     return shared_noise(first, second, images)
 

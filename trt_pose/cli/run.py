@@ -72,13 +72,9 @@ def compare(
     json: Json = False,
 ) -> None:
     """Show how much the people two files find differ, image by image."""
-    from ..compare import check_loss, compare as compare_files, compare_with_report
+    from ..compare import check_loss, compare as compare_files
 
-    result = (
-        compare_with_report(first, second, images, report, confidence=conf, tensors=tensors)
-        if report
-        else compare_files(first, second, images, confidence=conf, tensors=tensors)
-    )
+    result = compare_files(first, second, images, confidence=conf, tensors=tensors, report=report)
     if json:
         print(to_json(result.to_dict()))
     else:
