@@ -1,9 +1,5 @@
 """The detection networks against the reference release: keys, counts, numbers, final detections."""
 
-import gzip
-import json
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -12,25 +8,12 @@ from trt_pose import CheckpointError, models
 from trt_pose.export.graph import DecodeDetections
 from trt_pose.export.operators import survivors
 from trt_pose.matching import box_iou
-from trt_pose.models import families
 
-from ..conftest import DATA
-from ..keyed_weights import apply_keyed_weights
+from ..conftest import DATA, make_model
+from .published import check_published
 
 NAMES = tuple(name for name, info in models.MODELS.items() if info.task == "detection")
 PX, SCORE = 2e-3, 1e-5
-
-
-def keyed(name, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return apply_keyed_weights(models.get(name, **options))
-
-
-@pytest.fixture(scope="module")
-def published():
-    with gzip.open(DATA / "detection_keys.json.gz") as file:
-        return json.load(file)
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +22,14 @@ def pixels():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_state_dict_has_the_published_keys_shapes_and_counts(name, published):
-    with torch.device("meta"):  # shapes only
-        model = families.make(name)
-        fused = sum(p.numel() for p in families.make(name).eval().fuse().parameters())
-    assert [[key, list(t.shape)] for key, t in model.state_dict().items()] == published[name]["state_dict"]
-    used = sum(p.numel() for key, p in model.named_parameters() if ".rbr_reparam." not in key)
-    assert used == published[name]["parameters"] == models.MODELS[name].parameters
-    assert fused == published[name]["parameters_fused"]
-    assert models.MODELS[name].gmacs == published[name]["gmacs_640"]
+def test_state_dict_has_the_published_keys_shapes_and_counts(name):
+    check_published(name)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("name", ["yolo_nas_s", "ppyoloe_s"])
 def test_outputs_equal_the_reference_release(name, fused, pixels):
-    model = keyed(name)
+    model = make_model(name)
     if fused:
         model.fuse()
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
@@ -68,7 +44,7 @@ def test_outputs_equal_the_reference_release(name, fused, pixels):
 @pytest.mark.parametrize("name", ["yolo_nas_s", "ppyoloe_s"])
 def test_detections_equal_the_reference_release(name, pixels):
     """The same objects as its NMS keeps of the best 1,000 pairs of anchor and class, at 0.25 and 0.7."""
-    model = keyed(name).fuse()
+    model = make_model(name).fuse()
     with torch.inference_mode():
         all_boxes, all_scores = DecodeDetections(model.strides, 320, 256)(model(pixels))
     for image in range(2):
@@ -92,7 +68,7 @@ def test_detections_equal_the_reference_release(name, pixels):
 
 @pytest.mark.parametrize(("name", "count"), [("yolo_nas_s", 3), ("ppyoloe_s", 1)])
 def test_checkpoints_of_any_class_count_load(name, count, tmp_path):
-    first = keyed(name, num_classes=count)
+    first = make_model(name, num_classes=count)
     names = [f"thing {index}" for index in range(count)]
     torch.save(
         {"net": first.state_dict(), "processing_params": {"class_names": names, "conf": 0.1}}, tmp_path / "c.pth"
@@ -110,7 +86,7 @@ def test_checkpoints_of_any_class_count_load(name, count, tmp_path):
 
 def test_the_published_policies():
     """YOLO-NAS: RGB, longest side to 636, centred on 114; PP-YOLOE: stretched, BGR, ImageNet's numbers."""
-    nas, pp = keyed("yolo_nas_s").processing, keyed("ppyoloe_s").processing
+    nas, pp = make_model("yolo_nas_s").processing, make_model("ppyoloe_s").processing
     assert (nas.input.resize_to, nas.input.padding, nas.input.pad_value) == ((636, 636), "center", 114)
     assert nas.input.normalization.channels == "RGB"
     assert (nas.confidence, nas.iou) == (0.25, 0.7)
