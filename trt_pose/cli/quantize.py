@@ -14,7 +14,6 @@ from .base import Json, app, print_table
 
 if TYPE_CHECKING:
     from ..quantize import QuantizeOptions
-    from ..types import Precision
 
 
 @app.command()
@@ -38,11 +37,11 @@ def quantize(
 ) -> None:
     """Make an INT8 or FP16 copy of an ONNX file, and say what it cost."""
     from ..quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer, quantize as make
-    from ..types import CalibrationMethod
+    from ..types import CalibrationMethod, Precision
 
-    chosen = _precision(file, precision)
+    chosen = Precision.parse(precision) if precision else None
     unused = [word for word, value in (("--method", method), ("--cache", cache), ("--exclude", exclude)) if value]
-    if not chosen.has_int8 and unused:
+    if chosen and not chosen.has_int8 and unused:
         raise UsageError(f"quantizing to {chosen}: {', '.join(unused)} belong to INT8. Leave them out.")
     options = QuantizeOptions(
         precision=chosen,
@@ -68,16 +67,6 @@ def quantize(
     )
     if report.kept:
         print_table(("kept", "why"), list(report.kept.items()))
-
-
-def _precision(file: Path, asked: str | None) -> Precision:
-    """What was asked for; else INT8, with FP16 beside it where the file is for TensorRT."""
-    from ..quantize.document import load, read_spec
-    from ..types import Precision
-
-    if asked is not None:
-        return Precision.parse(asked)
-    return Precision.INT8_FP16 if read_spec(load(file)).plugins_required else Precision.INT8
 
 
 def _sensitivity(file: Path, images: str | None, options: QuantizeOptions, target_db: float | None, json: bool) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from ..errors import CalibrationError, UsageError
 from ..quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
-from ..quantize.calibrate import DEFAULT_BATCHES, DEFAULT_PERCENTILE
+from ..quantize.batches import DEFAULT_BATCHES
+from ..quantize.calibrate import DEFAULT_PERCENTILE
 from ..types import (
     CalibrationMethod,
     DetectionOutputFormatMode,

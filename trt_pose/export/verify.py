@@ -15,6 +15,7 @@ from .. import image as images
 from ..detections import Detections
 from ..errors import ExportError
 from ..matching import Difference, compare_detections, compare_poses
+from ..quantize.network import cut
 from ..results import Poses
 from ..runtime.ort import OnnxRunner
 from ..types import ModelSpec
@@ -61,9 +62,7 @@ def _without_plugin(
     """Graph and file up to the plugin node, which ONNX Runtime lacks: the decoded heads, and their names."""
     decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
     names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
-    cut = onnx.utils.Extractor(proto).extract_model([item.name for item in proto.graph.input], list(names))
-    cut.metadata_props.extend(proto.metadata_props)
-    return PoseGraph(graph.preprocess, graph.network, decode), cut, names
+    return PoseGraph(graph.preprocess, graph.network, decode), cut(proto, names), names
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:

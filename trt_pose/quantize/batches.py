@@ -18,6 +18,7 @@ Pixels = npt.NDArray[Any]
 
 # Images read at a time from a folder, where the file does not fix the number.
 _READ_TOGETHER = 4
+DEFAULT_BATCHES = 16  # the reference release's
 _END = object()
 
 
@@ -54,6 +55,20 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterat
         raise CalibrationError(
             "calibrating: the loader gave no batch, expected at least one. Check the folder or the data set."
         )
+
+
+def feeds(batches: Iterable[Pixels], spec: InputSpec) -> Iterator[tuple[Pixels, int]]:
+    """Batches of any size as a runner takes them: images, and how many of them are real.
+
+    A fixed batch is filled up with copies of its last image; a symbolic one gets one image at a time, so that memory
+    does not grow with the loader's batches.
+    """
+    together = spec.batch or 1
+    for batch in batches:
+        for start in range(0, len(batch), together):
+            images = batch[start : start + together]
+            copies = np.repeat(images[-1:], together - len(images), axis=0)
+            yield np.concatenate([images, copies]), len(images)
 
 
 def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
@@ -161,7 +176,7 @@ def _open(data: Any, spec: InputSpec, limit: int | None) -> Iterator[Any]:
         return _random(spec, limit)
     files = data if isinstance(data, (list, tuple)) and data else [data]
     if all(isinstance(item, (str, Path)) for item in files):
-        return _letterboxed(list(files) if files is data else data, spec)
+        return _letterboxed(data, spec)
     if isinstance(data, np.ndarray) or hasattr(data, "detach"):  # one batch, not a list of images
         return iter([data])
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
@@ -181,5 +196,5 @@ def _letterboxed(data: Any, spec: InputSpec) -> Iterator[Pixels]:
 
 def _random(spec: InputSpec, limit: int | None) -> Iterator[Pixels]:
     generator = np.random.default_rng(0)
-    for _ in range(limit or 16):
+    for _ in range(limit or DEFAULT_BATCHES):
         yield generator.integers(0, 256, (spec.batch or 1, spec.channels, spec.height, spec.width), dtype=np.uint8)

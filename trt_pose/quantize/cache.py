@@ -31,7 +31,7 @@ class CalibrationCache:
         thresholds: tensor name to the magnitude that becomes 127.
         model: SHA-256 of the graph and weights that compute the tensors.
         preprocessing: the input description, as JSON.
-        data: SHA-256 of the images as fed, in order. images: how many.
+        data: SHA-256 of the images as fed, in any order. images: how many.
         method: see :class:`trt_pose.CalibrationMethod`, with its percentile.
         versions: of the programs that made it, for the record.
     """

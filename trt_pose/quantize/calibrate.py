@@ -26,13 +26,13 @@ from ..files import cache_folder, check_writable, write_atomically
 from ..progress import track
 from ..runtime.ort import OnnxRunner
 from ..types import CalibrationMethod, InputSpec, ModelSpec
-from .batches import Pixels, open_batches, value_range
+from .batches import DEFAULT_BATCHES, Pixels, feeds, open_batches, value_range
 from .cache import IMPORTED, CalibrationCache, from_tensorrt
 from .document import load, read_spec
 from .histogram import BINS, Histogram
 from .network import Network, cut
 
-DEFAULT_BATCHES, DEFAULT_PERCENTILE = 16, 99.99  # the reference release's
+DEFAULT_PERCENTILE = 99.99  # the reference release's
 _SAVE_EVERY_S = 20.0
 
 
@@ -244,16 +244,12 @@ class Calibration:
             )
 
     def _count(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
-        together = self._spec.input.batch or 1
-        for start in range(0, len(batch), together):
-            images = batch[start : start + together]
-            rows = len(images)
-            # A fixed batch is filled up with its last image, whose copies are not counted.
-            full = np.concatenate([images, np.repeat(images[-1:], together - rows, axis=0)])
-            outputs = runner.run({self._spec.input.name: full})
+        for images, rows in feeds([batch], self._spec.input):
+            outputs = runner.run({self._spec.input.name: images})
             # OpenCV counts outside the interpreter's lock: a tensor per core.
+            batched = images.shape[:1]
             jobs = [
-                pool.submit(self.histograms[name].add, values[:rows] if values.shape[:1] == (together,) else values)
+                pool.submit(self.histograms[name].add, values[:rows] if values.shape[:1] == batched else values)
                 for name, values in outputs.items()
             ]
             for name, job in zip(outputs, jobs, strict=True):

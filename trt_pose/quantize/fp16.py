@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ExportError
 from ..runtime.ort import OnnxRunner
-from .batches import Pixels
-from .network import Network, cut, float_tensors, tidy
+from .batches import Pixels, feeds
+from .network import Network, cut, float_tensors, replace_nodes, tidy
 from .qdq import opset
 
 LARGEST = 65504.0  # of FP16 (IEEE 754 binary16)
@@ -65,12 +65,7 @@ def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
     ranges = dict.fromkeys(names, 0.0)
     with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
         (feed,) = runner.inputs
-        together = runner.spec.input.batch or 1
-        for images in (
-            batch[np.arange(start, start + together) % len(batch)]
-            for batch in batches
-            for start in range(0, len(batch), together)
-        ):
+        for images, _ in feeds(batches, runner.spec.input):
             outputs = runner.run({feed: images})
             for name in names:
                 seen = max(abs(float(outputs[f"{name}/{kind}"])) for kind in ("ReduceMax", "ReduceMin"))
@@ -125,13 +120,8 @@ class _Converter:
         nodes = []
         for node in graph.node:
             nodes += [*self._casts_before(node), node, *self._casts_after(node)]
-        ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:], graph.value_info[:]
-        graph.node.extend(ordered)
-        used = {name for node in graph.node for name in node.input} | self._outputs
-        kept = [item for item in graph.initializer if item.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        del graph.value_info[:]
+        replace_nodes(graph, nodes)
         return self._proto
 
     def _casts_before(self, node: Any) -> Iterator[onnx.NodeProto]:

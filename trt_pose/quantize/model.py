@@ -32,12 +32,12 @@ class QuantizeOptions:
     """What to make of a file.
 
     Attributes:
-        precision: ``int8``, ``fp16`` or ``int8+fp16``.
+        precision: ``int8``, ``fp16`` or ``int8+fp16``; None takes INT8, with FP16 beside it in files for TensorRT.
         calibration: how INT8 ranges are found. cache: a calibration cache to use or make.
         selective: which layers become INT8.
     """
 
-    precision: Precision = Precision.INT8
+    precision: Precision | None = Precision.INT8
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     selective: SelectiveQuantizer = field(default_factory=SelectiveQuantizer)
     cache: Path | None = None
@@ -100,16 +100,17 @@ def quantize_model(
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """As :func:`quantize`, in memory; ``proto`` is left as it is."""
     spec = read_spec(proto)
-    check_precision(spec, options.precision)
+    wanted = options.precision or (Precision.INT8_FP16 if spec.plugins_required else Precision.INT8)
+    check_precision(spec, wanted)
     network, seen = Network(proto), Seen(data, spec)
     made, cache, chosen, kept = network.proto, None, list[Layer](), dict[str, str]()
-    if options.precision.has_int8 and spec.precision == Precision.FP32:
+    if wanted.has_int8 and spec.precision == Precision.FP32:
         chosen = options.selective.choose(network.layers)
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
         passing = seen.passing(options.calibration.batches) if data is not None else None
         cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
     overflows: dict[str, str] = {}
-    if options.precision.has_fp16:
+    if wanted.has_fp16:
         with step("looking for values beyond FP16"):
             overflows = find_overflows(network, seen.samples())
         kept.update(overflows)
@@ -117,11 +118,11 @@ def quantize_model(
     if cache is not None:
         with step("placing quantizers"):
             made = quantize_layers(network, chosen, cache.thresholds)
-    if options.precision.has_fp16:
+    if wanted.has_fp16:
         with step("converting to FP16"):
             made = to_half(Network(made) if cache else network, overflows)
     report = QuantizationReport(
-        precision=options.precision,
+        precision=wanted,
         method=cache.method if cache else "",
         images=cache.images if cache else 0,
         int8_layers=len(chosen),
@@ -134,12 +135,11 @@ def quantize_model(
 
 
 def check_precision(spec: ModelSpec, wanted: Precision) -> None:
-    Precision.parse(spec.precision)
-    halving = spec.precision == Precision.INT8 and wanted is Precision.INT8_FP16
-    if wanted is Precision.FP32 or (spec.precision != Precision.FP32 and not halving):
+    has = Precision.parse(spec.precision)
+    halving = has is Precision.INT8 and wanted is Precision.INT8_FP16
+    if wanted is Precision.FP32 or (has is not Precision.FP32 and not halving):
         raise UsageError(
-            f"quantizing to {wanted}: the file is in {spec.precision}. Quantize an FP32 file to fp16, int8 or"
-            " int8+fp16."
+            f"quantizing to {wanted}: the file is in {has}. Quantize an FP32 file to fp16, int8 or int8+fp16."
         )
 
 

@@ -206,10 +206,19 @@ def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
             node.name = f"{node.name or node.op_type}#{index}"
         taken.add(node.name)
         kept.append(node)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
+    replace_nodes(copy.graph, kept)
     return copy
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Makes ``nodes``, some of them the graph's own, its nodes in that order; drops initializers nothing reads."""
+    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(ordered)
+    used = {name for node in graph.node for name in node.input} | {item.name for item in graph.output}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _constant_value(node: Any) -> npt.NDArray[Any] | None:

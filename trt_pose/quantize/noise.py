@@ -12,7 +12,7 @@ import onnx
 
 from ..errors import CalibrationError
 from ..runtime.ort import OnnxRunner
-from .batches import Pixels, open_batches
+from .batches import Pixels, feeds, open_batches
 from .document import load, read_spec
 from .network import Network, cut
 
@@ -30,12 +30,8 @@ def noise_between(
 def compute(proto: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]) -> dict[str, Values]:
     """Runs a graph up to ``tensors``; per tensor the values over all samples, flat."""
     with OnnxRunner(cut(proto, tensors).SerializeToString(), providers=["cpu"]) as runner:
-        together = runner.spec.input.batch or 1
-        runs = [
-            runner.run({runner.spec.input.name: batch[np.arange(start, start + together) % len(batch)]})
-            for batch in samples
-            for start in range(0, len(batch), together)
-        ]
+        inputs = runner.spec.input
+        runs = [runner.run({inputs.name: images}) for images, _ in feeds(samples, inputs)]
     return {name: np.concatenate([np.ravel(outputs[name]) for outputs in runs]).astype(np.float64) for name in tensors}
 
 

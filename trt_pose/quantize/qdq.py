@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import CalibrationError
-from .network import Layer, Network
+from .network import Layer, Network, replace_nodes
 
 INT8_MAX = 127.0
 # QuantizeLinear per channel from 13 on.
@@ -86,13 +86,7 @@ class _Writer:
                 if layer.weight is not None:
                     node.input[1] = self._weight(layer.weight, layer.axis)
             self._nodes.append(node)
-        ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
-        del graph.node[:]
-        graph.node.extend(ordered)
-        used = {name for node in graph.node for name in node.input} | {item.name for item in graph.output}
-        kept = [item for item in graph.initializer if item.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        replace_nodes(graph, self._nodes)
         return self._proto
 
     def _activation(self, name: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..engine.plan import SUFFIXES as ENGINE_SUFFIXES
 from ..errors import RunnerError
 from .base import Runner
-
-_ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
 def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
@@ -26,7 +25,7 @@ def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
         from .ort import OnnxRunner
 
         return OnnxRunner(path, **options)
-    if suffix in _ENGINE_SUFFIXES:
+    if suffix in ENGINE_SUFFIXES:
         raise RunnerError(
             f"opening {path!s}: this version runs .onnx files only. Use the ONNX file the engine was built of."
         )
