@@ -62,7 +62,7 @@ class ByKernel:
         shapes = ((4,), (), (17, 3))
         self.outputs = [torch.zeros(batch, LIMIT, *shape, device="cuda") for shape in shapes]
         addresses = [array.data_ptr() for array in (*self.inputs, self.count, *self.outputs)]
-        self.params = KernelParams(*addresses, anchors, 17, min(4096, anchors), LIMIT, CONFIDENCE, IOU)
+        self.params = KernelParams(*addresses, None, anchors, 1, 17, min(4096, anchors), LIMIT, CONFIDENCE, IOU)
         source = Path(str(resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh")))
         self.kernel = Kernel(source, "pose_nms")
 

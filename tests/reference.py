@@ -77,32 +77,57 @@ def pose_nms(boxes, scores, joints, score_threshold, iou_threshold, candidates, 
     out_scores = np.zeros((batch, limit), np.float32)
     out_joints = np.zeros((batch, limit, joints_count, 3), np.float32)
     for image in range(batch):
-        score = scores[image, :, 0]
-        above = np.flatnonzero(score > np.float32(score_threshold))
-        order = above[np.argsort(-score[above], kind="stable")][:candidates]
-        with np.errstate(all="ignore"):
-            corners = boxes[image][order]
-            swap = ~(corners[:, :2] < corners[:, 2:])
-            low = np.where(swap, corners[:, 2:], corners[:, :2])
-            high = np.where(swap, corners[:, :2], corners[:, 2:])
-            area = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
-            alive = np.ones(len(order), bool)
-            kept = []
-            for place in range(len(order)):
-                if not alive[place]:
-                    continue
-                if len(kept) == limit:
-                    break
-                kept.append(order[place])
-                # The formulas with their comparisons, so that NaN and infinities go the way they state.
-                left = np.where(low[place] > low, low[place], low)
-                right = np.where(high[place] < high, high[place], high)
-                width, height = (right - left).T
-                common = width * height
-                union = area[place] + area - common
-                alive &= ~((width > 0) & (height > 0) & (union > 0) & (common / union > np.float32(iou_threshold)))
+        kept = keep(boxes[image], scores[image], score_threshold, iou_threshold, candidates, limit)
         rows = len(kept)
         count[image] = rows
-        out_boxes[image, :rows], out_scores[image, :rows] = boxes[image][kept], score[kept]
+        out_boxes[image, :rows], out_scores[image, :rows] = boxes[image][kept], scores[image, kept, 0]
         out_joints[image, :rows] = joints[image][kept]
     return count, out_boxes, out_scores, out_joints
+
+
+def detection_nms(boxes, scores, score_threshold, iou_threshold, candidates, limit):
+    """DetectionNMS_TRT as plugins/README.md states it: (B, A, 4), (B, A, K) to the four outputs."""
+    batch, classes = len(boxes), scores.shape[2]
+    count = np.zeros((batch, 1), np.int32)
+    out_boxes = np.zeros((batch, limit, 4), np.float32)
+    out_scores = np.zeros((batch, limit), np.float32)
+    out_classes = np.full((batch, limit), -1, np.int32)
+    for image in range(batch):
+        pairs = keep(boxes[image], scores[image], score_threshold, iou_threshold, candidates, limit)
+        count[image] = len(pairs)
+        for row, pair in enumerate(pairs):
+            anchor, kind = divmod(int(pair), classes)
+            out_boxes[image, row], out_scores[image, row] = boxes[image, anchor], scores[image, anchor, kind]
+            out_classes[image, row] = kind
+    return count, out_boxes, out_scores, out_classes
+
+
+def keep(boxes, scores, score_threshold, iou_threshold, candidates, limit):
+    """One image, (A, 4) and (A, K), to the kept pairs, anchor * K + class, best first."""
+    classes = scores.shape[1]
+    score = scores.reshape(-1)
+    above = np.flatnonzero(score > np.float32(score_threshold))
+    order = above[np.argsort(-score[above], kind="stable")][:candidates]
+    with np.errstate(all="ignore"):
+        corners = boxes[order // classes]
+        swap = ~(corners[:, :2] < corners[:, 2:])
+        low = np.where(swap, corners[:, 2:], corners[:, :2])
+        high = np.where(swap, corners[:, :2], corners[:, 2:])
+        area = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
+        alive = np.ones(len(order), bool)
+        kept = []
+        for place in range(len(order)):
+            if not alive[place]:
+                continue
+            if len(kept) == limit:
+                break
+            kept.append(order[place])
+            # The formulas with their comparisons, so that NaN and infinities go the way they state.
+            left = np.where(low[place] > low, low[place], low)
+            right = np.where(high[place] < high, high[place], high)
+            width, height = (right - left).T
+            common = width * height
+            union = area[place] + area - common
+            hit = (width > 0) & (height > 0) & (union > 0) & (common / union > np.float32(iou_threshold))
+            alive &= ~(hit & (order % classes == order[place] % classes))
+    return kept

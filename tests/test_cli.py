@@ -279,6 +279,6 @@ def test_build_with_trtexec_words(tiny_plugin_onnx, picture_folder, tmp_path, ca
     assert call("inspect", engine) == 0
     assert "PoseNMS_TRT" in capsys.readouterr().out
     assert call("inspect", engine, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["sidecar"]["comparison"]["total"]["people"] > 50
+    assert json.loads(capsys.readouterr().out)["sidecar"]["comparison"]["total"]["found"] > 50
     assert call("build", tiny_plugin_onnx) == 1
     assert "name the .onnx file" in capsys.readouterr().err

@@ -42,20 +42,20 @@ def test_an_image_by_hand():
     assert row.px_mean == pytest.approx(1.0)
     assert row.score == pytest.approx(0.2)
     empty = compare_image(people(), people())
-    assert (empty.first, empty.matched, empty.px_mean, empty.oks) == (0, 0, 0.0, 0.0)
+    assert (empty.first, empty.matched, empty.px_mean, empty.similarity) == (0, 0, 0.0, 0.0)
 
 
 def test_a_file_equals_itself(tiny_onnx, picture_folder):
     result = compare(tiny_onnx, tiny_onnx, picture_folder, confidence=0.3)
     assert len(result.images) == 6
-    assert result.people == result.matched > 10
-    assert (result.oks_loss, result.px_mean, result.missed, result.extra) == (0.0, 0.0, 0, 0)
+    assert result.found == result.matched > 10
+    assert (result.loss, result.px_mean, result.missed, result.extra) == (0.0, 0.0, 0, 0)
 
 
 def test_a_file_for_tensorrt_equals_the_one_for_onnxruntime(tiny_onnx, tiny_plugin_onnx, picture_folder):
     """The plugin node runs on the CPU as a function of ONNX's own operators."""
     result = compare(tiny_onnx, tiny_plugin_onnx, picture_folder)
-    assert result.people == result.matched > 50
+    assert result.found == result.matched > 50
     assert result.px_mean < 1e-3
 
 
@@ -66,7 +66,7 @@ def test_a_spoiled_file_is_measured(tiny_onnx, picture_folder, tmp_path):
             item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) + np.float32(1.0), item.name))
     onnx.save(proto, tmp_path / "off.onnx")
     result = compare(tiny_onnx, tmp_path / "off.onnx", picture_folder, tensors=True)
-    assert result.oks_loss > 0.05
+    assert result.loss > 0.05
     assert next(iter(result.noise_db)).endswith("pose_pred/Conv_output_0")  # the noisiest tensor is named first
     assert max(result.noise_db.values()) == math.inf  # what lies before it is equal
 
@@ -78,7 +78,7 @@ def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):
     assert str(result) in text
     assert text.count("data:image/jpeg;base64,") == 12
     assert text.count("<tr>") == 7
-    assert json.loads(json.dumps(result.to_dict()))["total"]["people"] == result.people
+    assert json.loads(json.dumps(result.to_dict()))["total"]["found"] == result.found
     for path, error in ((tmp_path / "r.pdf", UsageError), (tmp_path / "none" / "r.html", SourceError)):
         with pytest.raises(error):
             compare(tiny_onnx, tiny_onnx, picture_folder, report=path)
@@ -103,7 +103,7 @@ def test_a_limit_is_kept_and_nan_passes_none(tiny_onnx, picture_folder, tmp_path
             item.CopyFrom(numpy_helper.from_array(np.full(item.dims, np.nan, np.float32), item.name))
     onnx.save(proto, tmp_path / "nan.onnx")
     result = compare(tiny_onnx, tmp_path / "nan.onnx", picture_folder, tensors=True)
-    assert result.oks_loss > 0.1
+    assert result.loss > 0.1
     assert not check_loss(result, 0.01)
     assert json.loads(to_json(result.to_dict()))["noise_db"]
     assert check_loss(compare(tiny_onnx, tiny_onnx, picture_folder), 0.0)

@@ -32,8 +32,9 @@ _PACKAGES = (
 )
 # In a process of its own: two TensorRTs do not share one, and one that crashes is a finding, not the end.
 _PROBE = (
-    "import sys; from trt_pose.engine.flavor import find_flavor; from trt_pose.engine.plugin import load_plugins;"
-    " flavor = find_flavor(sys.argv[1]); print(flavor.version); print(load_plugins(flavor))"
+    "import sys; from trt_pose.engine.flavor import find_flavor; from trt_pose.engine import plugin;"
+    " flavor = find_flavor(sys.argv[1]); print(flavor.version); print(plugin.load_plugins(flavor));"
+    " print(*plugin.registered(flavor))"
 )
 
 
@@ -97,8 +98,9 @@ def _flavor(name: str) -> tuple[Finding, Flavor | None]:
     command = [sys.executable, "-c", _PROBE, name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own code
     if done.returncode == 0:
-        version, plugin = done.stdout.splitlines()[-2:]
-        return Finding(name, True, f"{version}; {plugin}"), Flavor(name, version, None, plugin)
+        version, plugin, operators = done.stdout.splitlines()[-3:]
+        has = f"{version}; {plugin}; operators {operators.replace(' ', ', ')}"
+        return Finding(name, True, has), Flavor(name, version, None, plugin, tuple(operators.split()))
     last = (done.stderr.strip().splitlines() or [f"the process died with code {done.returncode}"])[-1]
     reason = last.partition("Error: ")[2] or last
     absent = "MissingDependencyError" in last
@@ -108,7 +110,7 @@ def _flavor(name: str) -> tuple[Finding, Flavor | None]:
 def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]:
     needs = ", ".join(spec.plugins_required) or "nothing beyond ONNX"
     findings = [Finding("file", True, f"{spec.model}, {spec.output.format} format, {spec.precision}; needs {needs}")]
-    through = " (the plugin node in ONNX's own operators)" if pose_nms.NAME in spec.plugins_required else ""
+    through = " (the plugin node in ONNX's own operators)" if spec.plugins_required else ""
     findings.append(Finding("in onnxruntime", not refusal, refusal or f"runs{through}"))
     for flavor in flavors:
         try:
@@ -170,8 +172,9 @@ def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
     """What an engine calls, and whether it is here; programs in C++ need the library."""
     findings = []
     for name in sidecar.plugins:
-        found = name in here.plugin
-        mend = "Build the library: make plugin" if name == pose_nms.NAME else "Load its library first"
+        found = name in here.operators
+        ours = name in (pose_nms.NAME, pose_nms.DETECTION_NAME)
+        mend = "Build the library: make plugin" if ours else "Load its library first"
         findings.append(Finding(f"plugin {name}", found, here.plugin if found else f"not registered. {mend}"))
     return findings
 

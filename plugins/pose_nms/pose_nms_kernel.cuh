@@ -1,4 +1,5 @@
-// PoseNMS_TRT, the kernel: greedy non-maximum suppression of one image per block, joints following their boxes.
+// PoseNMS_TRT and DetectionNMS_TRT, the kernel: greedy non-maximum suppression of one image per block, class by class,
+// joints following their boxes. Poses have one class, detections have no joints.
 //
 // Its logic is proven on the CPU, bit for bit; no GPU has run it yet (plugins/README.md).
 //
@@ -6,8 +7,9 @@
 // NVRTC and, through cpu/cuda_on_cpu.hpp, g++ compile the very same lines.
 //
 // Steps of a block: collect the scores above the threshold -> narrow them to the best `candidates` -> sort ->
-// suppress tile by tile -> write. Candidates are 64-bit keys (score bits, then the anchor inverted), all different, so
-// that every step has one possible result whatever the order in which threads run.
+// suppress tile by tile -> write. A candidate is a pair of anchor and class, `anchor * classes + class`. Candidates are
+// 64-bit keys (score bits, then the pair inverted), all different, so that every step has one possible result whatever
+// the order in which threads run.
 #pragma once
 
 namespace trt_pose {
@@ -15,22 +17,26 @@ namespace trt_pose {
 using Key = unsigned long long;
 
 constexpr int kMaxCandidates = 4096;  // keys of that many fit the 48 KiB of shared memory every GPU gives without asking
-constexpr int kMaxAnchors = 65536;    // 16 bits of a key
+constexpr int kMaxAnchors = 65536;
+constexpr int kMaxClasses = 4096;
+constexpr int kPairBits = 28;         // of a key: 65,536 anchors of 4,096 classes
 constexpr int kTile = 64;             // candidates resolved at a time: one 64-bit word per row of the overlap matrix
-constexpr int kDigitBits = 12;        // of a radix-select pass: four passes over the 48 bits of a key
+constexpr int kDigitBits = 12;        // of a radix-select pass: five passes over the 60 bits of a key
 constexpr int kBins = 1 << kDigitBits;
 constexpr unsigned kFullWarp = 0xffffffffu;
 
 struct PoseNmsParams {
     const float* boxes;   // (B, A, 4) xyxy
-    const float* scores;  // (B, A, 1)
+    const float* scores;  // (B, A, K)
     const float* joints;  // (B, A, J, 3)
     int* numPredictions;  // (B, 1)
     float* predBoxes;     // (B, N, 4)
     float* predScores;    // (B, N)
     float* predJoints;    // (B, N, J, 3)
+    int* predClasses;     // (B, N), null where nobody asks for them
     int anchors;          // A, 1..65536
-    int jointCount;       // J, 1..256
+    int classes;          // K, 1..4096
+    int jointCount;       // J, 0..256
     int candidates;       // num_pre_nms_predictions, 1..4096
     int limit;            // N = max_output_boxes, 1..4096
     float scoreThreshold;
@@ -48,6 +54,7 @@ struct Shared {
     };
     unsigned short kept[kMaxCandidates];  // places in `keys` of the survivors, in order
     Box tile[kTile];
+    int tileClass[kTile];
     unsigned rows[kTile][2];  // row r: later candidates of the tile that r suppresses
     unsigned alive[2];        // candidates of the tile no earlier survivor suppresses
     unsigned found;           // scores above the threshold, later keys collected
@@ -82,25 +89,27 @@ __device__ inline bool overlaps(const Box& a, const Box& b, float threshold) {
 }
 
 // Scores above a threshold >= 0 are positive floats, whose bits ascend with their value; of equal scores the lower
-// anchor has the larger key.
-__device__ inline Key makeKey(float score, int anchor) {
-    return (static_cast<Key>(__float_as_uint(score)) << 16) | static_cast<Key>(kMaxAnchors - 1 - anchor);
+// pair has the larger key.
+constexpr Key kPairMask = (Key{1} << kPairBits) - 1;
+__device__ inline Key makeKey(float score, int pair) {
+    return (static_cast<Key>(__float_as_uint(score)) << kPairBits) | (kPairMask - static_cast<Key>(pair));
 }
-__device__ inline int anchorOf(Key key) { return kMaxAnchors - 1 - static_cast<int>(key & 0xffffu); }
-__device__ inline float scoreOf(Key key) { return __uint_as_float(static_cast<unsigned>(key >> 16)); }
+__device__ inline int pairOf(Key key) { return static_cast<int>(kPairMask - (key & kPairMask)); }
+__device__ inline float scoreOf(Key key) { return __uint_as_float(static_cast<unsigned>(key >> kPairBits)); }
 
 template <int kThreads>
 class PoseNms {
 public:
     __device__ PoseNms(const PoseNmsParams& params, Shared& memory, int image)
-        : p(params), shared(memory), thread(static_cast<int>(threadIdx.x)) {
-        scores = p.scores + static_cast<long long>(image) * p.anchors;
+        : p(params), shared(memory), thread(static_cast<int>(threadIdx.x)), pairs(params.anchors * params.classes) {
+        scores = p.scores + static_cast<long long>(image) * pairs;
         boxes = p.boxes + static_cast<long long>(image) * p.anchors * 4;
         joints = p.joints + static_cast<long long>(image) * p.anchors * p.jointCount * 3;
         outCount = p.numPredictions + image;
         outBoxes = p.predBoxes + static_cast<long long>(image) * p.limit * 4;
         outScores = p.predScores + static_cast<long long>(image) * p.limit;
         outJoints = p.predJoints + static_cast<long long>(image) * p.limit * p.jointCount * 3;
+        outClasses = p.predClasses ? p.predClasses + static_cast<long long>(image) * p.limit : nullptr;
     }
 
     __device__ void run() {
@@ -118,20 +127,22 @@ private:
     const PoseNmsParams& p;
     Shared& shared;
     const int thread;
+    const int pairs;  // 1..2^28
     const float *scores, *boxes, *joints;
-    int* outCount;
+    int *outCount, *outClasses;
     float *outBoxes, *outScores, *outJoints;
 
-    __device__ Key keyAt(int anchor) const {
-        if (anchor >= p.anchors) return 0;
-        const float score = scores[anchor];
-        return score > p.scoreThreshold ? makeKey(score, anchor) : 0;  // NaN is above nothing
+    __device__ Key keyAt(int pair) const {
+        if (pair >= pairs) return 0;
+        const float score = scores[pair];
+        return score > p.scoreThreshold ? makeKey(score, pair) : 0;  // NaN is above nothing
     }
 
     __device__ void clear() {
         for (int i = thread; i < p.limit * 4; i += kThreads) outBoxes[i] = 0.0f;
         for (int i = thread; i < p.limit; i += kThreads) outScores[i] = 0.0f;
         for (int i = thread; i < p.limit * p.jointCount * 3; i += kThreads) outJoints[i] = 0.0f;
+        for (int i = thread; outClasses && i < p.limit; i += kThreads) outClasses[i] = -1;
     }
 
     // Gathers the keys from `least` on, in any order; returns how many there are, of which the first
@@ -139,7 +150,7 @@ private:
     __device__ int collect(Key least) {
         if (thread == 0) shared.found = 0;
         __syncthreads();
-        for (int base = 0; base < p.anchors; base += kThreads) {
+        for (int base = 0; base < pairs; base += kThreads) {
             const Key key = keyAt(base + thread);
             const bool chosen = key != 0 && key >= least;
             const unsigned votes = __ballot_sync(kFullWarp, chosen);
@@ -160,10 +171,10 @@ private:
     __device__ Key smallestChosen() {
         Key prefix = 0;
         int wanted = p.candidates;
-        for (int shift = 48 - kDigitBits; shift >= 0; shift -= kDigitBits) {
+        for (int shift = 32 + kPairBits - kDigitBits; shift >= 0; shift -= kDigitBits) {
             for (int bin = thread; bin < kBins; bin += kThreads) shared.histogram[bin] = 0;
             __syncthreads();
-            for (int base = 0; base < p.anchors; base += kThreads) {
+            for (int base = 0; base < pairs; base += kThreads) {
                 const Key key = keyAt(base + thread);
                 if (key != 0 && (key >> (shift + kDigitBits)) == prefix)
                     atomicAdd(&shared.histogram[static_cast<unsigned>(key >> shift) & (kBins - 1)], 1u);
@@ -252,24 +263,30 @@ private:
     // it as soon as a survivor overlaps it; a tile of candidates is resolved at once by its overlap matrix.
     __device__ int suppress(int count) {
         Box mine[kSlots] = {};
+        int kinds[kSlots] = {};
         bool alive[kSlots];
 #pragma unroll
         for (int slot = 0; slot < kSlots; ++slot) {
             const int place = slot * kThreads + thread;
             alive[slot] = place < count;
-            if (alive[slot]) mine[slot] = load(anchorOf(shared.keys[place]));
+            if (!alive[slot]) continue;
+            const int pair = pairOf(shared.keys[place]);
+            mine[slot] = load(pair / p.classes);
+            kinds[slot] = pair % p.classes;
         }
         int kept = 0;
         for (int start = 0; start < count && kept < p.limit; start += kTile) {
-            publish(start, mine, alive);
+            publish(start, mine, kinds, alive);
             compareTile();
             const Key survivors = resolve(start, kept);
 #pragma unroll
             for (int slot = 0; slot < kSlots; ++slot) {
                 if (slot * kThreads + thread < start + kTile) alive[slot] = false;
-                for (Key left = survivors; alive[slot] && left != 0; left &= left - 1)
-                    alive[slot] = !overlaps(shared.tile[__ffsll(static_cast<long long>(left)) - 1], mine[slot],
-                                            p.iouThreshold);
+                for (Key left = survivors; alive[slot] && left != 0; left &= left - 1) {
+                    const int row = __ffsll(static_cast<long long>(left)) - 1;
+                    alive[slot] = shared.tileClass[row] != kinds[slot] ||
+                                  !overlaps(shared.tile[row], mine[slot], p.iouThreshold);
+                }
             }
             __syncthreads();  // tile, rows and liveness are read before the next tile overwrites them
         }
@@ -278,7 +295,8 @@ private:
 
     // Copies the tile's boxes and liveness from their threads' registers into shared memory. Tiles begin at multiples of
     // 64 and warps look after 32 candidates in a row, so that one vote fills one word.
-    __device__ void publish(int start, const Box (&mine)[kSlots], const bool (&alive)[kSlots]) {
+    __device__ void publish(int start, const Box (&mine)[kSlots], const int (&kinds)[kSlots],
+                            const bool (&alive)[kSlots]) {
 #pragma unroll
         for (int slot = 0; slot < kSlots; ++slot) {
             const int row = slot * kThreads + thread - start;
@@ -287,6 +305,7 @@ private:
             const unsigned votes = __ballot_sync(kFullWarp, lives);
             if (inside) {
                 shared.tile[row] = mine[slot];
+                shared.tileClass[row] = kinds[slot];
                 if (thread % 32 == 0) shared.alive[row / 32] = votes;
             }
         }
@@ -297,7 +316,8 @@ private:
     __device__ void compareTile() {
         for (int pair = thread; pair < kTile * kTile; pair += kThreads) {
             const int row = pair / kTile, column = pair % kTile;
-            const bool hit = row < column && overlaps(shared.tile[row], shared.tile[column], p.iouThreshold);
+            const bool hit = row < column && shared.tileClass[row] == shared.tileClass[column] &&
+                             overlaps(shared.tile[row], shared.tile[column], p.iouThreshold);
             const unsigned votes = __ballot_sync(kFullWarp, hit);
             if (thread % 32 == 0) shared.rows[row][column / 32] = votes;
         }
@@ -324,12 +344,13 @@ private:
         const int width = p.jointCount * 3;
         for (int row = thread / 32; row < kept; row += kThreads / 32) {
             const Key key = shared.keys[shared.kept[row]];
-            const int anchor = anchorOf(key), lane = thread % 32;
+            const int pair = pairOf(key), anchor = pair / p.classes, lane = thread % 32;
             const float* from = joints + static_cast<long long>(anchor) * width;
             float* to = outJoints + static_cast<long long>(row) * width;
             for (int i = lane; i < width; i += 32) to[i] = from[i];
             if (lane < 4) outBoxes[row * 4 + lane] = boxes[static_cast<long long>(anchor) * 4 + lane];
             if (lane == 4) outScores[row] = scoreOf(key);
+            if (lane == 5 && outClasses) outClasses[row] = pair % p.classes;
         }
     }
 };

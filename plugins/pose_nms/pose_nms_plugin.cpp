@@ -1,4 +1,4 @@
-// PoseNMS_TRT as a TensorRT plugin: the shell around pose_nms_kernel.cuh. Compiled as CUDA.
+// PoseNMS_TRT and DetectionNMS_TRT as TensorRT plugins: the shell around pose_nms_kernel.cuh. Compiled as CUDA.
 //
 // Loads into the registries of TensorRT 10.16, 11.4 and RTX 1.7; no TensorRT runtime has called its enqueue yet.
 //
@@ -25,14 +25,18 @@ using nvinfer1::PluginField;
 using nvinfer1::PluginFieldCollection;
 using nvinfer1::PluginFieldType;
 
-constexpr char kName[] = "PoseNMS_TRT";
+// The two operators: poses come with joints and have one class, detections have classes and no joints.
+enum class Operator { kPoses, kDetections };
+constexpr const char* nameOf(Operator kind) { return kind == Operator::kPoses ? "PoseNMS_TRT" : "DetectionNMS_TRT"; }
+
 constexpr char kVersion[] = "1";
 constexpr char kNamespace[] = "";
 constexpr int kMaxOutputs = 4096;
 constexpr int kMaxJoints = 256;
-constexpr int kInputs = 3, kOutputs = 4;
+constexpr int kOutputs = 4;
+constexpr int inputsOf(Operator kind) { return kind == Operator::kPoses ? 3 : 2; }
 
-// The attributes of the operator; serialized whole into the engine.
+// The attributes of both operators; serialized whole into the engine.
 struct Attributes {
     float scoreThreshold = 0, iouThreshold = 0;
     int maxOutputBoxes = 0, numPreNmsPredictions = 0;
@@ -46,9 +50,9 @@ Result guarded(const char* where, Result failed, Action action) noexcept {
     try {
         return action();
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "%s: %s: %s\n", kName, where, error.what());
+        std::fprintf(stderr, "trt_pose plugin: %s: %s\n", where, error.what());
     } catch (...) {
-        std::fprintf(stderr, "%s: %s: unknown error\n", kName, where);
+        std::fprintf(stderr, "trt_pose plugin: %s: unknown error\n", where);
     }
     return failed;
 }
@@ -93,24 +97,41 @@ Attributes readAttributes(const PluginFieldCollection& fields) {
 }
 
 // -1 stands for a dimension that is not known yet, as while the engine is built.
-void checkShapes(const nvinfer1::Dims& boxes, const nvinfer1::Dims& scores, const nvinfer1::Dims& joints) {
-    const auto agree = [](int64_t a, int64_t b) { return a == b || a == -1 || b == -1; };
-    bool shaped = boxes.nbDims == 3 && scores.nbDims == 3 && joints.nbDims == 4 && agree(boxes.d[2], 4) &&
-                  agree(scores.d[2], 1) && agree(joints.d[3], 3);
-    for (int axis = 0; shaped && axis < 2; ++axis)  // batch and anchors
-        shaped = agree(boxes.d[axis], scores.d[axis]) && agree(boxes.d[axis], joints.d[axis]) &&
-                 agree(scores.d[axis], joints.d[axis]);
-    if (!shaped) refuse("inputs must be boxes (B, A, 4), scores (B, A, 1) and joints (B, A, J, 3)");
-    if (boxes.d[1] > kMaxAnchors || joints.d[2] > kMaxJoints) refuse("at most 65536 anchors and 256 joints");
+bool agree(int64_t a, int64_t b) { return a == b || a == -1 || b == -1; }
+
+void checkBoxes(const nvinfer1::Dims& boxes, const nvinfer1::Dims& others) {
+    const bool shaped = boxes.nbDims == 3 && others.nbDims >= 3 && agree(boxes.d[2], 4) &&
+                        agree(boxes.d[0], others.d[0]) && agree(boxes.d[1], others.d[1]);
+    if (!shaped) refuse("boxes must be (B, A, 4), scores (B, A, K) and joints (B, A, J, 3)");
+    if (boxes.d[1] > kMaxAnchors) refuse("at most 65536 anchors");
 }
 
-class PoseNmsPlugin final : public nvinfer1::IPluginV3,
-                            public nvinfer1::IPluginV3OneCore,
-                            public nvinfer1::IPluginV3OneBuild,
-                            public nvinfer1::IPluginV3OneRuntime {
+void checkShapes(Operator kind, const nvinfer1::Dims& boxes, const nvinfer1::Dims& scores,
+                 const nvinfer1::Dims& joints) {
+    checkBoxes(boxes, scores);
+    if (scores.nbDims != 3) refuse("scores must be (B, A, K)");
+    if (kind == Operator::kDetections) {
+        if (scores.d[2] == 0 || scores.d[2] > kMaxClasses) refuse("1 to 4096 classes");
+        return;
+    }
+    checkBoxes(boxes, joints);
+    if (!agree(scores.d[1], joints.d[1]) || !agree(scores.d[0], joints.d[0])) refuse("scores and joints must agree");
+    if (!agree(scores.d[2], 1)) refuse("scores of poses must be (B, A, 1)");
+    if (joints.nbDims != 4 || !agree(joints.d[3], 3)) refuse("joints must be (B, A, J, 3)");
+    if (joints.d[2] > kMaxJoints) refuse("at most 256 joints");
+}
+
+template <Operator kKind>
+class NmsPlugin final : public nvinfer1::IPluginV3,
+                        public nvinfer1::IPluginV3OneCore,
+                        public nvinfer1::IPluginV3OneBuild,
+                        public nvinfer1::IPluginV3OneRuntime {
+    static constexpr bool kPoses = kKind == Operator::kPoses;
+    static constexpr int kInputs = inputsOf(kKind);
+
 public:
-    explicit PoseNmsPlugin(const Attributes& attributes) : attributes_(attributes) {}
-    PoseNmsPlugin(const PoseNmsPlugin& other) : PoseNmsPlugin(other.attributes_) {}
+    explicit NmsPlugin(const Attributes& attributes) : attributes_(attributes) {}
+    NmsPlugin(const NmsPlugin& other) : NmsPlugin(other.attributes_) {}
 
     nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override {
         switch (type) {
@@ -122,10 +143,10 @@ public:
     }
 
     nvinfer1::IPluginV3* clone() noexcept override {
-        return guarded<nvinfer1::IPluginV3*>("clone", nullptr, [&] { return new PoseNmsPlugin(*this); });
+        return guarded<nvinfer1::IPluginV3*>("clone", nullptr, [&] { return new NmsPlugin(*this); });
     }
 
-    const char* getPluginName() const noexcept override { return kName; }
+    const char* getPluginName() const noexcept override { return nameOf(kKind); }
     const char* getPluginVersion() const noexcept override { return kVersion; }
     const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
@@ -133,8 +154,7 @@ public:
 
     int32_t getOutputDataTypes(DataType* outputs, int32_t count, const DataType*, int32_t inputs) const noexcept override {
         if (count != kOutputs || inputs != kInputs) return 1;
-        outputs[0] = DataType::kINT32;
-        outputs[1] = outputs[2] = outputs[3] = DataType::kFLOAT;
+        for (int place = 0; place < kOutputs; ++place) outputs[place] = outputType(place);
         return 0;
     }
 
@@ -142,10 +162,9 @@ public:
                             nvinfer1::DimsExprs* outputs, int32_t outputCount,
                             nvinfer1::IExprBuilder& builder) noexcept override {
         return guarded("getOutputShapes", 1, [&] {
-            if (count != kInputs || outputCount != kOutputs) refuse("takes 3 inputs and gives 4 outputs");
-            if (inputs[0].nbDims != 3 || inputs[2].nbDims != 4) refuse("boxes must have 3 dimensions, joints 4");
+            if (count != kInputs || outputCount != kOutputs) refuse("another number of inputs or outputs");
+            if (inputs[0].nbDims != 3 || inputs[kInputs - 1].nbDims != (kPoses ? 4 : 3)) refuse("another number of dimensions");
             const auto* batch = inputs[0].d[0];
-            const auto* jointCount = inputs[2].d[2];
             const auto* limit = builder.constant(attributes_.maxOutputBoxes);
             const auto set = [](nvinfer1::DimsExprs& shape, std::initializer_list<const nvinfer1::IDimensionExpr*> dims) {
                 shape.nbDims = 0;
@@ -154,7 +173,10 @@ public:
             set(outputs[0], {batch, builder.constant(1)});
             set(outputs[1], {batch, limit, builder.constant(4)});
             set(outputs[2], {batch, limit});
-            set(outputs[3], {batch, limit, jointCount, builder.constant(3)});
+            if constexpr (kPoses)
+                set(outputs[3], {batch, limit, inputs[2].d[2], builder.constant(3)});
+            else
+                set(outputs[3], {batch, limit});
             return 0;
         });
     }
@@ -164,14 +186,14 @@ public:
         if (inputs != kInputs || outputs != kOutputs || place < 0 || place >= kInputs + kOutputs) return false;
         const auto& tensor = tensors[place].desc;
         return tensor.format == nvinfer1::PluginFormat::kLINEAR &&
-               tensor.type == (place == kInputs ? DataType::kINT32 : DataType::kFLOAT);
+               tensor.type == (place < kInputs ? DataType::kFLOAT : outputType(place - kInputs));
     }
 
     int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t count,
                             const nvinfer1::DynamicPluginTensorDesc*, int32_t) noexcept override {
         return guarded("configurePlugin", 1, [&] {
-            if (count != kInputs) refuse("takes 3 inputs");
-            checkShapes(inputs[0].desc.dims, inputs[1].desc.dims, inputs[2].desc.dims);
+            if (count != kInputs) refuse("another number of inputs");
+            checkShapes(kKind, inputs[0].desc.dims, inputs[1].desc.dims, inputs[kInputs - 1].desc.dims);
             return 0;
         });
     }
@@ -179,8 +201,8 @@ public:
     int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t count, const nvinfer1::PluginTensorDesc*,
                           int32_t) noexcept override {
         return guarded("onShapeChange", 1, [&] {
-            if (count != kInputs) refuse("takes 3 inputs");
-            checkShapes(inputs[0].dims, inputs[1].dims, inputs[2].dims);
+            if (count != kInputs) refuse("another number of inputs");
+            checkShapes(kKind, inputs[0].dims, inputs[1].dims, inputs[kInputs - 1].dims);
             return 0;
         });
     }
@@ -188,16 +210,29 @@ public:
     int32_t enqueue(const nvinfer1::PluginTensorDesc* inputs, const nvinfer1::PluginTensorDesc*,
                     const void* const* data, void* const* out, void*, cudaStream_t stream) noexcept override {
         return guarded("enqueue", 1, [&] {
-            const auto& joints = inputs[2].dims;
-            const int anchors = static_cast<int>(joints.d[1]);
-            const PoseNmsParams params{
-                static_cast<const float*>(data[0]), static_cast<const float*>(data[1]),
-                static_cast<const float*>(data[2]), static_cast<int*>(out[0]), static_cast<float*>(out[1]),
-                static_cast<float*>(out[2]), static_cast<float*>(out[3]), anchors, static_cast<int>(joints.d[2]),
-                attributes_.numPreNmsPredictions < anchors ? attributes_.numPreNmsPredictions : anchors,
-                attributes_.maxOutputBoxes, attributes_.scoreThreshold, attributes_.iouThreshold};
-            if (joints.d[0] == 0) return 0;  // no images; CUDA refuses an empty grid
-            poseNms<kBlockThreads><<<static_cast<unsigned>(joints.d[0]), kBlockThreads, 0, stream>>>(params);
+            const auto& scores = inputs[1].dims;
+            PoseNmsParams params{};
+            params.boxes = static_cast<const float*>(data[0]);
+            params.scores = static_cast<const float*>(data[1]);
+            params.numPredictions = static_cast<int*>(out[0]);
+            params.predBoxes = static_cast<float*>(out[1]);
+            params.predScores = static_cast<float*>(out[2]);
+            if constexpr (kPoses) {
+                params.joints = static_cast<const float*>(data[2]);
+                params.predJoints = static_cast<float*>(out[3]);
+                params.jointCount = static_cast<int>(inputs[2].dims.d[2]);
+            } else {
+                params.predClasses = static_cast<int*>(out[3]);
+            }
+            params.anchors = static_cast<int>(scores.d[1]);
+            params.classes = static_cast<int>(scores.d[2]);
+            const int pairs = params.anchors * params.classes;
+            params.candidates = attributes_.numPreNmsPredictions < pairs ? attributes_.numPreNmsPredictions : pairs;
+            params.limit = attributes_.maxOutputBoxes;
+            params.scoreThreshold = attributes_.scoreThreshold;
+            params.iouThreshold = attributes_.iouThreshold;
+            if (scores.d[0] == 0) return 0;  // no images; CUDA refuses an empty grid
+            poseNms<kBlockThreads><<<static_cast<unsigned>(scores.d[0]), kBlockThreads, 0, stream>>>(params);
             const cudaError_t error = cudaGetLastError();  // and clears it: the next launch is not to blame for this one
             if (error != cudaSuccess) refuse(cudaGetErrorString(error));
             return 0;
@@ -218,23 +253,29 @@ public:
     }
 
 private:
+    // The number of rows is int32, classes too.
+    static constexpr DataType outputType(int place) {
+        return place == 0 || (place == 3 && !kPoses) ? DataType::kINT32 : DataType::kFLOAT;
+    }
+
     Attributes attributes_;
     std::array<PluginField, 4> fields_;
     PluginFieldCollection collection_{};
 };
 
-class PoseNmsCreator final : public nvinfer1::IPluginCreatorV3One {
+template <Operator kKind>
+class NmsCreator final : public nvinfer1::IPluginCreatorV3One {
 public:
     nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,
                                       nvinfer1::TensorRTPhase) noexcept override {
         return guarded<nvinfer1::IPluginV3*>("createPlugin", nullptr, [&]() -> nvinfer1::IPluginV3* {
             if (fields == nullptr) refuse("got no attributes");
-            return new PoseNmsPlugin(readAttributes(*fields));
+            return new NmsPlugin<kKind>(readAttributes(*fields));
         });
     }
 
     const PluginFieldCollection* getFieldNames() noexcept override { return &collection_; }
-    const char* getPluginName() const noexcept override { return kName; }
+    const char* getPluginName() const noexcept override { return nameOf(kKind); }
     const char* getPluginVersion() const noexcept override { return kVersion; }
     const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
@@ -254,9 +295,10 @@ private:
 
 // What IPluginRegistry::loadLibrary and trtexec's --dynamicPlugins look for.
 TRT_POSE_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-    static trt_pose::PoseNmsCreator creator;
-    static nvinfer1::IPluginCreatorInterface* const creators[] = {&creator};
-    count = 1;
+    static trt_pose::NmsCreator<trt_pose::Operator::kPoses> poses;
+    static trt_pose::NmsCreator<trt_pose::Operator::kDetections> detections;
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&poses, &detections};
+    count = 2;
     return creators;
 }
 

@@ -83,6 +83,12 @@ DynamicPluginTensorDesc tensor(DataType type, std::vector<int64_t> shape, Tensor
     return description;
 }
 
+std::vector<DynamicPluginTensorDesc> detectionTensors(int64_t batch = 2, int64_t anchors = 8400, int64_t classes = 80) {
+    return {tensor(DataType::kFLOAT, {batch, anchors, 4}), tensor(DataType::kFLOAT, {batch, anchors, classes}),
+            tensor(DataType::kINT32, {batch, 1}), tensor(DataType::kFLOAT, {batch, 100, 4}),
+            tensor(DataType::kFLOAT, {batch, 100}), tensor(DataType::kINT32, {batch, 100})};
+}
+
 std::vector<DynamicPluginTensorDesc> tensors(int64_t batch = 2, int64_t anchors = 8400, int64_t joints = 17) {
     return {tensor(DataType::kFLOAT, {batch, anchors, 4}), tensor(DataType::kFLOAT, {batch, anchors, 1}),
             tensor(DataType::kFLOAT, {batch, anchors, joints, 3}), tensor(DataType::kINT32, {batch, 1}),
@@ -95,8 +101,8 @@ T* capability(IPluginV3& plugin, PluginCapabilityType type) {
     return static_cast<T*>(plugin.getCapabilityInterface(type));
 }
 
-void testCreator(IPluginCreatorV3One& creator) {
-    CHECK(std::string(creator.getPluginName()) == "PoseNMS_TRT");
+void testCreator(IPluginCreatorV3One& creator, const char* name) {
+    CHECK(std::string(creator.getPluginName()) == name);
     CHECK(std::string(creator.getPluginVersion()) == "1");
     CHECK(std::string(creator.getPluginNamespace()).empty());
     CHECK(creator.getFieldNames()->nbFields == 4);
@@ -196,6 +202,48 @@ void testOutputShapes(IPluginV3OneBuild& build) {
     CHECK(build.getOutputShapes(inputs, 2, nullptr, 0, outputs, 4, numbers) != 0);
 }
 
+void testDetections(IPluginCreatorV3One& creator) {
+    const Values values;
+    auto plugin = create(creator, fieldsOf(values));
+    CHECK(plugin != nullptr);
+    if (!plugin) return;
+    auto& build = *capability<IPluginV3OneBuild>(*plugin, PluginCapabilityType::kBUILD);
+    auto& runtime = *capability<IPluginV3OneRuntime>(*plugin, PluginCapabilityType::kRUNTIME);
+    const auto good = detectionTensors();
+    for (int place = 0; place < 6; ++place) {
+        CHECK(build.supportsFormatCombination(place, good.data(), 2, 4));
+        auto half = good;
+        half[place].desc.type = DataType::kHALF;
+        CHECK(!build.supportsFormatCombination(place, half.data(), 2, 4));
+    }
+    DataType types[4], inputs[2] = {DataType::kFLOAT, DataType::kFLOAT};
+    CHECK(build.getOutputDataTypes(types, 4, inputs, 2) == 0);
+    CHECK(types[0] == DataType::kINT32 && types[2] == DataType::kFLOAT && types[3] == DataType::kINT32);
+    const auto accepts = [&](std::vector<DynamicPluginTensorDesc> all) {
+        std::vector<PluginTensorDesc> fixed;
+        for (const auto& one : all) fixed.push_back(one.desc);
+        const bool configured = build.configurePlugin(all.data(), 2, all.data() + 2, 4) == 0;
+        CHECK(configured == (runtime.onShapeChange(fixed.data(), 2, fixed.data() + 2, 4) == 0));
+        return configured;
+    };
+    CHECK(accepts(detectionTensors()));
+    CHECK(accepts(detectionTensors(-1, 65536, 4096)));
+    CHECK(!accepts(detectionTensors(1, 65537)));
+    CHECK(!accepts(detectionTensors(1, 100, 4097)));
+    auto scores = detectionTensors();
+    scores[1].desc.dims.d[1] = 100;
+    CHECK(!accepts(scores));
+    Numbers numbers;
+    DimsExprs shapes[2], outputs[4];
+    for (int i = 0; i < 2; ++i) {
+        shapes[i].nbDims = 3;
+        for (int d = 0; d < 3; ++d) shapes[i].d[d] = numbers.constant(good[i].desc.dims.d[d]);
+    }
+    CHECK(build.getOutputShapes(shapes, 2, nullptr, 0, outputs, 4, numbers) == 0);
+    CHECK(outputs[3].nbDims == 2 && outputs[3].d[1]->getConstantValue() == 100);
+    CHECK(build.getOutputShapes(shapes, 3, nullptr, 0, outputs, 4, numbers) != 0);
+}
+
 void testSerialization(IPluginCreatorV3One& creator, IPluginV3& plugin) {
     auto* runtime = capability<IPluginV3OneRuntime>(plugin, PluginCapabilityType::kRUNTIME);
     const auto* saved = runtime->getFieldsToSerialize();
@@ -232,9 +280,12 @@ int main(int count, char** arguments) {
     if (!getCreators) return 1;
     int32_t creators = 0;
     auto* creator = static_cast<IPluginCreatorV3One*>(getCreators(creators)[0]);
-    CHECK(creators == 1);
-    testCreator(*creator);
+    CHECK(creators == 2);
+    auto* detections = static_cast<IPluginCreatorV3One*>(getCreators(creators)[1]);
+    testCreator(*creator, "PoseNMS_TRT");
+    testCreator(*detections, "DetectionNMS_TRT");
     testBadAttributes(*creator);
+    testDetections(*detections);
     const Values values;
     auto plugin = create(*creator, fieldsOf(values));
     CHECK(plugin != nullptr);
@@ -247,6 +298,7 @@ int main(int count, char** arguments) {
     testShapes(*build, *runtime);
     testOutputShapes(*build);
     testSerialization(*creator, *plugin);
+    testSerialization(*detections, *create(*detections, fieldsOf(values)));
     std::printf("%d failures\n", failures);
     return failures != 0;
 }

@@ -20,7 +20,7 @@ from trt_pose.engine.flavor import Flavor, find_flavor
 from trt_pose.engine.plugin import check_buildable, load_plugins
 from trt_pose.engine.plugin_build import build_plugin
 from trt_pose.engine.python_plugin import KernelParams
-from trt_pose.pose_nms import PoseNmsFields, check_shapes
+from trt_pose.pose_nms import NmsFields, check_shapes
 from trt_pose.runtime.cuda import compile_kernel
 from trt_pose.types import ModelSpec, OutputSpec
 
@@ -166,8 +166,8 @@ def test_the_python_plugin_serializes_its_fields():
         values = {"score_threshold": 0.25, "iou_threshold": 0.5, "max_output_boxes": 7, "num_pre_nms_predictions": 70}
         arrays = {n: np.array([values[n]], k) for n, k in kinds.items()}
         fields = trt.PluginFieldCollection([trt.PluginField(n, arrays[n], types[k]) for n, k in kinds.items()])
-        from trt_pose.engine.python_plugin import make_creator
-        plugin = make_creator(trt).create_plugin("nms", fields, trt.TensorRTPhase.BUILD)
+        from trt_pose.engine.python_plugin import make_creators
+        plugin = make_creators(trt)[0].create_plugin("nms", fields, trt.TensorRTPhase.BUILD)
         collection = plugin.get_fields_to_serialize()
         junk = [np.full(1, i, np.int32) for i in range(1000)]  # whatever was freed is written over
         saved = {f.name: float(np.asarray(f.data).reshape(-1)[0]) for f in collection}
@@ -242,11 +242,11 @@ def test_libraries_that_do_not_serve(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_attributes_out_of_range(change):
     good = {"score_threshold": 0.2, "iou_threshold": 0.7, "max_output_boxes": 10, "num_pre_nms_predictions": 100}
-    assert PoseNmsFields.from_values(good).max_output_boxes == 10
+    assert NmsFields.from_values(good).max_output_boxes == 10
     with pytest.raises(UsageError, match=next(iter(change))):
-        PoseNmsFields.from_values({**good, **change})
+        NmsFields.from_values({**good, **change})
     with pytest.raises(UsageError, match="missing"):
-        PoseNmsFields.from_values({name: value for name, value in good.items() if name not in change})
+        NmsFields.from_values({name: value for name, value in good.items() if name not in change})
 
 
 @pytest.mark.parametrize(
@@ -257,12 +257,14 @@ def test_attributes_out_of_range(change):
         [[1, 8, 4], [1, 8, 1], [1, 8, 2, 2]], [[1, 8, 4], [1, 8, 1], [1, 8, 6]], [[8, 4], [8, 1], [8, 2, 3]],
         [[1, 8, 4], [4, 8, 1], [4, 8, 2, 3]],
         [[1, 70_000, 4], [1, 70_000, 1], [1, 70_000, 2, 3]], [[1, 8, 4], [1, 8, 1], [1, 8, 300, 3]],
+        [[1, 8, 4], [1, 8, 5000]], [[1, 8, 4], [1, 9, 80]], [[1, 8, 5], [1, 8, 80]], [[1, 8, 4], [1, 8, 80, 1]],
     ],
     ids=str,
 )  # fmt: skip
 def test_shapes_the_operator_does_not_take(shapes):
     check_shapes([[-1, 8, 4], [-1, 8, 1], [-1, 8, 2, 3]])
     check_shapes([[-1, -1, -1], [2, 8, 1], [2, -1, -1, 3]])
+    check_shapes([[-1, 8, 4], [-1, 8, 80]])
     with pytest.raises(UsageError):
         check_shapes(shapes)
 
@@ -451,7 +453,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
         want = pose_nms(*inputs, 0.25, 0.7, candidates, limit)
         arrays = [torch.from_numpy(array).cuda() for array in (*inputs, *(np.full_like(array, 7) for array in want))]
         params = KernelParams(
-            *(array.data_ptr() for array in arrays), anchors, 17, min(candidates, anchors), limit, 0.25, 0.7
+            *(array.data_ptr() for array in arrays), None, anchors, 1, 17, min(candidates, anchors), limit, 0.25, 0.7
         )
         kernel.launch(batch, BLOCK_THREADS, params, torch.cuda.current_stream().cuda_stream)
         if graph:
@@ -468,7 +470,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
 
 def test_plugins_readme_names_the_attributes():
     text = (PLUGINS / "README.md").read_text()
-    for name in PoseNmsFields.__dataclass_fields__:
+    for name in NmsFields.__dataclass_fields__:
         assert name in text
 
 

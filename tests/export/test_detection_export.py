@@ -11,14 +11,13 @@ import torch
 from trt_pose import EngineError, PosePredictor, RunnerError, UsageError, open_runner
 from trt_pose.compare import compare
 from trt_pose.detections import Detections
-from trt_pose.engine.flavor import Flavor
-from trt_pose.engine.plugin import check_buildable
 from trt_pose.export.efficient_nms import EfficientSelect
 from trt_pose.export.graph import DecodeDetections, SelectDetections, Selection
 from trt_pose.matching import compare_detections
 from trt_pose.models.layers import BINS
 from trt_pose.models.pp_yoloe import PPYoloE, Variant as PPVariant
 from trt_pose.models.yolo_nas_detection import Variant as NASVariant, YoloNAS
+from trt_pose.pose_nms import NmsFields
 from trt_pose.quantize import QuantizeOptions, quantize
 from trt_pose.quantize.network import cut
 from trt_pose.runtime.ort import OnnxRunner
@@ -26,6 +25,7 @@ from trt_pose.types import Precision
 
 from .. import reference
 from ..conftest import SMALL, TINY
+from ..engine.test_plugin import needs_rtx
 from ..keyed_weights import apply_keyed_weights
 
 CLASSES = 6
@@ -211,18 +211,64 @@ def test_the_reference_of_the_node_is_the_onnx_selection(model, tmp_path, pixels
         torch.testing.assert_close(got.to(want.dtype), want)
 
 
-def test_what_the_node_and_rtx_cannot_do(model, tmp_path, photograph):
+def test_what_the_node_cannot_do(model, tmp_path, photograph, tiny_onnx):
     with pytest.raises(UsageError, match="nms_threshold is 0"):
         model.export(tmp_path / "m.onnx", engine="tensorrt", nms_threshold=0.0, **SMALL)
-    spec = model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **SMALL).spec
-    with pytest.raises(EngineError, match="TensorRT-RTX has no EfficientNMS_TRT"):
-        check_buildable(spec, Flavor("tensorrt_rtx", "1.7", None))
-    check_buildable(spec, Flavor("tensorrt", "10.3", None))
-    with pytest.raises(RunnerError, match="holds a plugin node ONNX Runtime does not have"):
-        PosePredictor(tmp_path / "m.onnx", providers=["cpu"])
     model.export(tmp_path / "m.onnx", verification=False, **SMALL)
-    with pytest.raises(RunnerError, match="compares pose files"):
-        compare(tmp_path / "m.onnx", tmp_path / "m.onnx", photograph)
+    with pytest.raises(RunnerError, match="one is for detection, the other for pose"):
+        compare(tmp_path / "m.onnx", tiny_onnx, photograph)
+
+
+def test_a_file_for_tensorrt_runs_in_onnxruntime_and_compares(model, tmp_path, photograph):
+    """The node runs as a function of ONNX's own operators, and both files find the same."""
+    limits = {"num_pre_nms_predictions": 400, "max_predictions_per_image": 100}
+    for name, engine in (("a", "onnxruntime"), ("b", "tensorrt")):
+        model.export(tmp_path / f"{name}.onnx", engine=engine, verification=False, **{**OPTIONS, **limits})
+    result = compare(tmp_path / "a.onnx", tmp_path / "b.onnx", [photograph, photograph[:, ::-1].copy()])
+    assert result.task == "detection"
+    assert result.found == result.matched > 6
+    assert result.px_mean < 1e-3
+    assert result.loss < 1e-5
+    assert "objects" in str(result)
+    assert "IoU loss" in str(result)
+
+
+@needs_rtx
+def test_rtx_builds_it_with_our_own_operator(model, tmp_path, capsys):
+    """TensorRT-RTX has no EfficientNMS_TRT: the builder writes DetectionNMS_TRT in its place."""
+    from trt_pose.engine.build import build_engine
+    from trt_pose.engine.options import BuildOptions
+
+    model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **{**SMALL, "batch_size": "dynamic"})
+    options = BuildOptions(flavor="tensorrt_rtx", compute_capabilities=((8, 6),))
+    sidecar = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", options=options)
+    assert sidecar.plugins == sidecar.spec.plugins_required == ("DetectionNMS_TRT",)
+    assert (tmp_path / "m.engine").stat().st_size > 100_000
+
+
+def test_the_replaced_node(model, tmp_path, pixels):
+    from trt_pose.quantize.nms_node import replace_efficient_nms
+
+    model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **OPTIONS, batch_size=3)
+    theirs = onnx.load(tmp_path / "m.onnx")
+    ours = onnx.load(tmp_path / "m.onnx")
+    replace_efficient_nms(ours)
+    (node,) = [node for node in ours.graph.node if node.domain == "TRT"]
+    assert node.op_type == "DetectionNMS_TRT"
+    names = {item.name for item in node.attribute}
+    assert names == {*NmsFields.__dataclass_fields__, "plugin_version", "plugin_namespace"}
+    with (
+        OnnxRunner(theirs.SerializeToString(), providers=["cpu"]) as first,
+        OnnxRunner(ours.SerializeToString(), providers=["cpu"]) as second,
+    ):
+        want, got = (runner.run({"input": pixels}) for runner in (first, second))
+    assert want["num_predictions"].sum() > 6
+    for name, values in want.items():
+        np.testing.assert_array_equal(values, got[name])
+    (node,) = [node for node in theirs.graph.node if node.domain == "TRT"]
+    next(item for item in node.attribute if item.name == "class_agnostic").i = 1
+    with pytest.raises(EngineError, match="class_agnostic is 1, DetectionNMS_TRT has 0 only"):
+        replace_efficient_nms(theirs)
 
 
 def test_the_printed_snippets_run(model, tmp_path, photo_path, monkeypatch, capsys):

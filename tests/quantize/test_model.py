@@ -46,8 +46,8 @@ def test_every_kind_of_file_in_every_precision(
         assert runner.spec.quantization == str(report)
         assert runner.spec.output.format == output_format
     if found is not None:
-        assert found.people > 3
-        assert found.oks_loss < 0.1
+        assert found.found > 3
+        assert found.loss < 0.1
 
 
 def test_a_dynamic_batch_stays_dynamic(tiny_dynamic_onnx, picture_folder, tmp_path, rng):

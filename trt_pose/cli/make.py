@@ -212,8 +212,8 @@ def build(
     if sidecar.comparison and not json:
         total = sidecar.comparison["total"]
         print(
-            f"quantized ONNX file against the original: {total['missed']} of {total['people']} people missed,"
-            f" {total['extra']} extra, OKS loss {total['oks_loss']:.4f}"
+            f"quantized ONNX file against the original: {total['missed']} of {total['found']} missed,"
+            f" {total['extra']} extra, loss {total['loss']:.4f}"
         )
 
 

@@ -213,7 +213,7 @@ def _describe(
     built = Path(job["engine"])
     capabilities = tuple(f"{major}.{minor}" for major, minor in options.compute_capabilities)
     return Sidecar(
-        spec=prepared.spec,
+        spec=replace(prepared.spec, plugins_required=tuple(done["plugins"])),
         engine_sha256=file_sha256(built),
         engine_bytes=built.stat().st_size,
         onnx_sha256=file_sha256(onnx),
@@ -224,7 +224,7 @@ def _describe(
         precision_asked=precision or prepared.spec.precision,
         precision_found=done["precision_found"],
         precision_note=done["precision_note"],
-        plugins=prepared.spec.plugins_required,
+        plugins=tuple(done["plugins"]),
         plugin=done["plugin"],
         profile={name: [list(shape) for shape in shapes] for name, shapes in job["profile"].items()},
         options=options.to_dict(),

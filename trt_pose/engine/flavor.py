@@ -21,13 +21,15 @@ class Flavor:
 
     Attributes:
         name: ``tensorrt`` or ``tensorrt_rtx``. version: of the package. module: the imported package.
-        plugin: where its pose plugin came from, when it was asked in another process.
+        plugin: where its NMS plugin came from, when it was asked in another process.
+        operators: the NMS operators it has, then.
     """
 
     name: str
     version: str
     module: Any
     plugin: str = ""
+    operators: tuple[str, ...] = ()
 
     @property
     def is_rtx(self) -> bool:

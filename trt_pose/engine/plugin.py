@@ -1,6 +1,6 @@
-"""The pose NMS plugin for TensorRT: the compiled library where there is one, else the same operator in Python.
+"""The NMS plugins for TensorRT: the compiled library where there is one, else the same operators in Python.
 
-Both are found by name, version and namespace, so an engine built with one runs with the other. The specification is
+All are found by name, version and namespace, so an engine built with one runs with the other. The specification is
 plugins/README.md.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
-from ..pose_nms import NAME, NAMESPACE, VERSION
+from ..pose_nms import DETECTION_NAME, EFFICIENT_NAME, EFFICIENT_VERSION, NAME, NAMESPACE, VERSION
 from ..types import ModelSpec
 from .flavor import Flavor
-from .python_plugin import make_creator
+from .python_plugin import make_creators
 
 LIBRARY = "libtrt_pose_plugins.so"
 LIBRARY_VARIABLE = "TRT_POSE_PLUGINS"
@@ -48,13 +48,7 @@ def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
             f"building {spec.model} with {flavor}: the flat format has a data-dependent number of rows (NonZero), which"
             " TensorRT-RTX cannot build. Export it in batch format."
         )
-    foreign = [name for name in spec.plugins_required if name != NAME]
-    if foreign:
-        raise EngineError(
-            f"building {spec.model} with {flavor}: TensorRT-RTX has no {foreign[0]}, TensorRT's own library does."
-            " Build it with TensorRT."
-        )
-    if spec.output.format == "batch" and NAME not in spec.plugins_required:
+    if spec.output.format == "batch" and not spec.plugins_required:
         raise EngineError(
             f"building {spec.model} with {flavor}: it was exported for ONNX Runtime, and TensorRT-RTX cannot build its"
             " NonMaxSuppression. Export it with --backend tensorrt."
@@ -62,13 +56,13 @@ def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
 
 
 def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlugin:
-    """Registers the operator with TensorRT, once per process.
+    """Registers the operators with TensorRT, once per process.
 
     Looked for in this order: ``library``, ``$TRT_POSE_PLUGINS``, the package, ``plugins/build`` of a checkout, the
     loader's path; where there is none, or ``python`` is asked for by name, the Python plugin serves.
 
     Raises:
-        EngineError: a named library is missing, does not load, or lacks the operator.
+        EngineError: a named library is missing, does not load, or lacks an operator.
     """
     registry = flavor.module.get_plugin_registry()
     wanted = str(library or os.environ.get(LIBRARY_VARIABLE) or "")
@@ -106,10 +100,12 @@ def _places() -> Iterator[Path]:
 def _load_library(registry: Any, path: Path) -> LoadedPlugin:
     if not path.exists():
         raise EngineError(f"loading plugins: there is no {path}. Build it with make plugin, or correct the path.")
-    if registry.load_library(str(path)) is None or registry.get_creator(NAME, VERSION, NAMESPACE) is None:
+    loaded = registry.load_library(str(path)) is not None
+    missing = [name for name in (NAME, DETECTION_NAME) if registry.get_creator(name, VERSION, NAMESPACE) is None]
+    if not loaded or missing:
         raise EngineError(
-            f"loading plugins: {path} does not load into this TensorRT or has no {NAME} version {VERSION}."
-            " Build it again with make plugin."
+            f"loading plugins: {path} does not load into this TensorRT or has no {(missing or [NAME])[0]} version"
+            f" {VERSION}. Build it again with make plugin."
         )
     return LoadedPlugin("library", str(path))
 
@@ -123,8 +119,19 @@ def _try_library(registry: Any, path: Path) -> LoadedPlugin | None:
 
 
 def _register_python(registry: Any, trt: Any) -> LoadedPlugin:
-    creator = make_creator(trt)
-    if not registry.register_creator(creator, NAMESPACE):
-        raise EngineError(f"loading plugins: TensorRT refused to register {NAME} version {VERSION}. Restart Python.")
-    _kept_alive.append(creator)
+    for creator in make_creators(trt):
+        if registry.get_creator(creator.name, VERSION, NAMESPACE) is not None:  # of a library that has only the other
+            continue
+        if not registry.register_creator(creator, NAMESPACE):
+            raise EngineError(f"loading plugins: TensorRT refused to register {creator.name}. Restart Python.")
+        _kept_alive.append(creator)
     return LoadedPlugin("python", __file__)
+
+
+def registered(flavor: Flavor) -> tuple[str, ...]:
+    """The NMS operators in the registry: ours, and TensorRT's own EfficientNMS_TRT, which TensorRT-RTX lacks."""
+    if not flavor.is_rtx:  # puts TensorRT's own into the registry
+        flavor.module.init_libnvinfer_plugins(None, "")
+    registry = flavor.module.get_plugin_registry()
+    known = ((NAME, VERSION), (DETECTION_NAME, VERSION), (EFFICIENT_NAME, EFFICIENT_VERSION))
+    return tuple(name for name, version in known if registry.get_creator(name, version, NAMESPACE) is not None)

@@ -1,8 +1,8 @@
-"""The pose NMS operator as a Python plugin: the class TensorRT calls, around the kernel that NVRTC compiles.
+"""The NMS operators as Python plugins: the classes TensorRT calls, around the kernel that NVRTC compiles.
 
 Works in TensorRT 10.3 to 11.x and TensorRT-RTX; the specification is plugins/README.md. The method names are TensorRT's
 (IPluginV3, IPluginCreatorV3One). Its base classes come from the TensorRT in use, so the two classes are put together in
-:func:`make_creator`.
+:func:`make_creators`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..pose_nms import NAME, NAMESPACE, VERSION, PoseNmsFields, check_shapes
+from ..pose_nms import DETECTION_NAME, NAME, NAMESPACE, VERSION, NmsFields, check_shapes
 from ..runtime.cuda import Kernel
 
 BLOCK_THREADS = 1024  # kBlockThreads of the kernel
@@ -33,7 +33,9 @@ class KernelParams(ctypes.Structure):
         ("pred_boxes", ctypes.c_void_p),
         ("pred_scores", ctypes.c_void_p),
         ("pred_joints", ctypes.c_void_p),
+        ("pred_classes", ctypes.c_void_p),
         ("anchors", ctypes.c_int),
+        ("classes", ctypes.c_int),
         ("joint_count", ctypes.c_int),
         ("candidates", ctypes.c_int),
         ("limit", ctypes.c_int),
@@ -79,36 +81,42 @@ class PluginMethods:
     """What TensorRT calls on a plugin.
 
     Attributes:
-        trt: the TensorRT module. kernel: the kernel. fields: the attributes.
+        trt: the TensorRT module. kernel: the kernel. fields: the attributes. plugin_name: which of the operators it is.
     """
 
     trt: Any
     kernel: Kernel
-    fields: PoseNmsFields
+    fields: NmsFields
+    plugin_name: str
+
+    @property
+    def _has_joints(self) -> bool:
+        return self.plugin_name == NAME
 
     def get_capability_interface(self, _type: Any) -> Any:
         return self
 
     def clone(self) -> Any:
-        return type(self)(self.fields)  # type: ignore[call-arg]
+        return type(self)(self.plugin_name, self.fields)  # type: ignore[call-arg]
 
     def attach_to_context(self, _context: Any) -> Any:
         return self.clone()
 
     def get_output_data_types(self, _input_types: Any) -> list[Any]:
         kinds = self.trt.DataType
-        return [kinds.INT32, kinds.FLOAT, kinds.FLOAT, kinds.FLOAT]
+        return [kinds.INT32, kinds.FLOAT, kinds.FLOAT, kinds.FLOAT if self._has_joints else kinds.INT32]
 
     @_recorded
     def get_output_shapes(self, inputs: Any, _shape_inputs: Any, builder: Any) -> list[Any]:
-        batch, joint_count = inputs[0][0], inputs[2][2]
+        batch = inputs[0][0]
         limit = builder.constant(self.fields.max_output_boxes)
         one, four, three = (builder.constant(value) for value in (1, 4, 3))
-        shapes = ([batch, one], [batch, limit, four], [batch, limit], [batch, limit, joint_count, three])
+        last = [batch, limit, inputs[2][2], three] if self._has_joints else [batch, limit]
+        shapes = ([batch, one], [batch, limit, four], [batch, limit], last)
         return [self.trt.DimsExprs(shape) for shape in shapes]
 
-    def supports_format_combination(self, place: int, tensors: Any, _inputs: int) -> bool:
-        wanted = self.trt.DataType.INT32 if place == 3 else self.trt.DataType.FLOAT
+    def supports_format_combination(self, place: int, tensors: Any, inputs: int) -> bool:
+        wanted = self.trt.DataType.FLOAT if place < inputs else self.get_output_data_types(None)[place - inputs]
         description = tensors[place].desc
         return bool(description.format == self.trt.TensorFormat.LINEAR and description.type == wanted)
 
@@ -135,43 +143,47 @@ class PluginMethods:
     def enqueue(
         self, inputs: Any, _outputs: Any, addresses: Any, out_addresses: Any, _workspace: int, stream: int
     ) -> None:
-        batch, anchors, joint_count = inputs[2].dims[0], inputs[2].dims[1], inputs[2].dims[2]
+        batch, anchors, classes = inputs[1].dims
+        if self._has_joints:
+            pointers, joint_count = [*addresses, *out_addresses, None], inputs[2].dims[2]
+        else:
+            pointers, joint_count = [*addresses, None, *out_addresses[:3], None, out_addresses[3]], 0
         params = KernelParams(
-            *addresses, *out_addresses, anchors, joint_count,
-            min(self.fields.num_pre_nms_predictions, anchors), self.fields.max_output_boxes,
+            *pointers, anchors, classes, joint_count,
+            min(self.fields.num_pre_nms_predictions, anchors * classes), self.fields.max_output_boxes,
             self.fields.score_threshold, self.fields.iou_threshold,
         )  # fmt: skip
         if batch:  # CUDA refuses an empty grid
             self.kernel.launch(batch, BLOCK_THREADS, params, stream)
 
 
-def make_creator(trt: Any) -> Any:
-    """The creator of the plugin, made of the base classes of the TensorRT module ``trt``."""
+def make_creators(trt: Any) -> tuple[Any, Any]:
+    """The creators of PoseNMS_TRT and DetectionNMS_TRT, made of the base classes of the TensorRT module ``trt``."""
     source = Path(str(resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh")))
     shared_kernel = Kernel(source, "pose_nms")
     bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
 
-    class PoseNmsPlugin(PluginMethods, *bases):  # type: ignore[misc]
-        def __init__(self, fields: PoseNmsFields) -> None:
+    class NmsPlugin(PluginMethods, *bases):  # type: ignore[misc]
+        def __init__(self, name: str, fields: NmsFields) -> None:
             for base in bases:
                 base.__init__(self)
-            self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+            self.plugin_name, self.plugin_version, self.plugin_namespace = name, VERSION, NAMESPACE
             self.num_outputs = 4
             self.trt, self.kernel, self.fields = trt, shared_kernel, fields
 
-    class PoseNmsCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
-        def __init__(self) -> None:
+    class NmsCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
+        def __init__(self, name: str) -> None:
             trt.IPluginCreatorV3One.__init__(self)
-            self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+            self.name, self.plugin_version, self.plugin_namespace = name, VERSION, NAMESPACE
             self.field_names = field_collection(
-                trt, {name: np.array([], kind) for name, (_, kind) in _ATTRIBUTES.items()}
+                trt, {field: np.array([], kind) for field, (_, kind) in _ATTRIBUTES.items()}
             )
 
         @_recorded
         def create_plugin(self, _name: str, fields: Any, _phase: Any) -> Any:
-            return PoseNmsPlugin(PoseNmsFields.from_values(read_fields(fields)))
+            return NmsPlugin(self.name, NmsFields.from_values(read_fields(fields)))
 
-    return PoseNmsCreator()
+    return NmsCreator(NAME), NmsCreator(DETECTION_NAME)
 
 
 def field_collection(trt: Any, values: Mapping[str, Any]) -> Any:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import EngineError, MissingDependencyError, PoseError
+from ..pose_nms import DETECTION_NAME, EFFICIENT_NAME
 from ..types import ModelSpec
 from .calibrator import make_calibrator
 from .flavor import Flavor, find_flavor
 from .inspector import open_engine, read_layers
 from .options import BuildOptions
-from .plugin import check_buildable, load_plugins
+from .plugin import check_buildable, load_plugins, registered
 from .python_plugin import take_error
 
 _ERRORS_SHOWN = 3
@@ -67,9 +68,12 @@ def _build(job: dict[str, Any], report: TextIO) -> Any:
     _check_gpu(flavor, options, gpu)
     started = time.monotonic()
     log = Log(flavor)
-    if not flavor.is_rtx:  # EfficientNMS_TRT and the rest of TensorRT's own
-        flavor.module.init_libnvinfer_plugins(log.logger, "")
+    operators = registered(flavor)
     builder = flavor.module.Builder(log.logger)
+    plugins = spec.plugins_required
+    if EFFICIENT_NAME in plugins and EFFICIENT_NAME not in operators:
+        job["onnx"] = str(_with_own_nms(Path(job["onnx"]), Path(job["engine"]).parent))
+        plugins = tuple(DETECTION_NAME if name == EFFICIENT_NAME else name for name in plugins)
     network, parser = _parse(builder, log, job)
     plan = _serialize(builder, network, parser, log, job, options, report)
     Path(job["engine"]).write_bytes(plan)
@@ -77,7 +81,8 @@ def _build(job: dict[str, Any], report: TextIO) -> Any:
         "flavor": flavor.name,
         "flavor_version": flavor.version,
         "gpu": gpu,
-        "plugin": str(plugin) if spec.plugins_required else "",
+        "plugin": str(plugin) if plugins else "",
+        "plugins": plugins,
         "precision_found": None,
         "precision_note": "not inspected: no GPU here" if gpu is None else "not inspected: TensorRT crashed",
         "seconds": round(time.monotonic() - started, 2),
@@ -86,6 +91,18 @@ def _build(job: dict[str, Any], report: TextIO) -> Any:
     if gpu is not None:
         found, note = _inspect(log, plan, options)
         yield {**done, "precision_found": found, "precision_note": note}
+
+
+def _with_own_nms(path: Path, folder: Path) -> Path:
+    """The model with our detection NMS in place of TensorRT's own; its weights inside it."""
+    from ..quantize.document import load, save
+    from ..quantize.nms_node import replace_efficient_nms
+
+    model = load(path)
+    replace_efficient_nms(model)
+    written = folder / "own_nms.onnx"
+    save(model, written)
+    return written
 
 
 def find_device(flavor: Flavor) -> dict[str, str] | None:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..pose_nms import EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
 from .graph import Selection, flatten_rows
 from .operators import KeepClassScores, TopK
 from .plugin_node import DOMAIN
 
-NAME = "EfficientNMS_TRT"
-MAX_PAIRS, MAX_BATCH = 4096, 1024
+MAX_BATCH = 1024
 
 
 class EfficientNms(torch.autograd.Function):
@@ -29,6 +29,9 @@ class EfficientNms(torch.autograd.Function):
     def forward(
         _ctx: Any, boxes: Tensor, scores: Tensor, selection: Selection, _batch: int | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        flat = scores.flatten(1)
+        best, pairs = TopK.forward(None, flat, min(EFFICIENT_CANDIDATES, flat.shape[1]))
+        scores = torch.zeros_like(flat).scatter(1, pairs, best).reshape(scores.shape)
         kept = KeepClassScores.forward(
             None, boxes, scores.transpose(1, 2), scores.shape[1], selection.iou, selection.confidence
         )
@@ -41,10 +44,10 @@ class EfficientNms(torch.autograd.Function):
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, selection: Selection, batch: int | None) -> Any:
         outputs = g.op(
-            f"{DOMAIN}::{NAME}",
+            f"{DOMAIN}::{EFFICIENT_NAME}",
             boxes,
             scores,
-            plugin_version_s="1",
+            plugin_version_s=EFFICIENT_VERSION,
             score_threshold_f=selection.confidence,
             iou_threshold_f=selection.iou,
             max_output_boxes_i=selection.limit,
@@ -80,9 +83,9 @@ class EfficientSelect(nn.Module):
 def check_limits(selection: Selection, batch: int | None) -> None:
     """Raises UsageError when the node cannot take such a graph."""
     if selection.iou <= 0:
-        raise UsageError(f"exporting for TensorRT: nms_threshold is 0, {NAME} takes more than 0. Raise it.")
-    if selection.limit > MAX_PAIRS or (batch or 1) > MAX_BATCH:
+        raise UsageError(f"exporting for TensorRT: nms_threshold is 0, {EFFICIENT_NAME} takes more than 0. Raise it.")
+    if selection.limit > EFFICIENT_CANDIDATES or (batch or 1) > MAX_BATCH:
         raise UsageError(
-            f"exporting for TensorRT: got {selection.limit} detections and batch {batch}, {NAME} takes {MAX_PAIRS} and"
-            f" {MAX_BATCH} at most. Lower them."
+            f"exporting for TensorRT: got {selection.limit} detections and batch {batch}, {EFFICIENT_NAME} takes"
+            f" {EFFICIENT_CANDIDATES} and {MAX_BATCH} at most. Lower them."
         )

@@ -189,7 +189,7 @@ def _plugin_selection(plan: ExportPlan) -> Selection | None:
 
 
 def _plugin_name(model: Model) -> str:
-    return pose_nms.NAME if isinstance(model, PoseModel) else efficient_nms.NAME
+    return pose_nms.NAME if isinstance(model, PoseModel) else pose_nms.EFFICIENT_NAME
 
 
 def _build(model: Model, plan: ExportPlan) -> PoseGraph:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ..pose_nms import EFFICIENT_NAME
 from ..types import InputSpec, ModelSpec
 
 
 def usage_instructions(path: str, spec: ModelSpec) -> str:
     """Markdown: what the file takes, what it gives, and code for both ways of running it."""
     if spec.plugins_required:
-        return "\n".join([_facts(path, spec), *_tensorrt_section(path, spec)])
+        return "\n".join([_facts(path, spec), *_tensorrt_section(path, spec), *_trt_pose_section(path, spec)])
     return "\n".join([_facts(path, spec), *_trt_pose_section(path, spec), *_onnxruntime_section(path, spec)])
 
 
@@ -44,7 +45,7 @@ def _pixels(size: InputSpec) -> str:
 
 
 def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
-    """The file is for TensorRT alone: ONNX Runtime has no such operator."""
+    """How TensorRT gets the operator that the file needs."""
     stem = path.removesuffix(".onnx")
     size = f"{spec.input.channels}x{spec.input.height}x{spec.input.width}"
     shapes = (
@@ -55,16 +56,19 @@ def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
             for which, batch in (("min", 1), ("opt", 1), ("max", 8))
         )
     )
+    ours = EFFICIENT_NAME not in spec.plugins_required
+    library = " --dynamicPlugins=libtrt_pose_plugins.so" if ours else ""
     return [
         "",
         f"It holds the plugin node {', '.join(spec.plugins_required)}. With trtexec, on the GPU that will run it:",
         "",
         "```shell",
-        f"trtexec --onnx={path} --saveEngine={stem}.engine{shapes} --dynamicPlugins=libtrt_pose_plugins.so",
+        f"trtexec --onnx={path} --saveEngine={stem}.engine{shapes}{library}",
         "```",
         "",
-        "plugins/README.md tells how to build and load libtrt_pose_plugins.so.",
-        "",
+        "plugins/README.md tells how to build and load libtrt_pose_plugins.so."
+        if ours
+        else "TensorRT brings that operator; for TensorRT-RTX, trt-pose build writes its own in its place.",
     ]
 
 

@@ -59,7 +59,7 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
 def _without_plugin(
     graph: PoseGraph, proto: onnx.ModelProto, plugins: tuple[str, ...]
 ) -> tuple[PoseGraph, onnx.ModelProto, tuple[str, ...]]:
-    """Graph and file up to the plugin node, which ONNX Runtime lacks: the decoded heads, and their names."""
+    """Graph and file up to the plugin node: the decoded heads, and their names."""
     decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
     names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
     return PoseGraph(graph.preprocess, graph.network, decode), cut(proto, names), names

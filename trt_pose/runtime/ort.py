@@ -166,18 +166,18 @@ def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | No
 
 
 def _open(model: str | Path | bytes, options: ort.SessionOptions, own: dict[str, Any]) -> ort.InferenceSession:
-    """A session; a file with the plugin node, which ONNX Runtime lacks, gets the node's meaning along with it."""
+    """A session; a file with a plugin node, which ONNX Runtime lacks, gets the node's meaning along with it."""
     try:
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
     except Exception as error:
-        if pose_nms.NAME not in str(error):
+        if not any(name in str(error) for name in (pose_nms.NAME, pose_nms.EFFICIENT_NAME, pose_nms.DETECTION_NAME)):
             raise
     if not isinstance(model, bytes):  # weights in files of their own lie beside the model
         folder = str(Path(model).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
-    function = resources.files("trt_pose").joinpath(pose_nms.FUNCTION).read_bytes()
-    return ort.InferenceSession(data + function, options, **own)  # two serialized messages in a row are one, merged
+    functions = resources.files("trt_pose").joinpath(pose_nms.FUNCTIONS).read_bytes()
+    return ort.InferenceSession(data + functions, options, **own)  # two serialized messages in a row are one, merged
 
 
 def _check_file(path: Path) -> None:
@@ -188,12 +188,6 @@ def _check_file(path: Path) -> None:
 
 
 def _load_error(name: str, error: Exception) -> RunnerError:
-    text = str(error)
-    if "EfficientNMS_TRT" in text:
-        return RunnerError(
-            f"opening {name}: it was exported for TensorRT and holds a plugin node ONNX Runtime does not have."
-            " Export it with --backend onnxruntime, or build an engine of it."
-        )
     return RunnerError(f"opening {name}: ONNX Runtime cannot load it: {_first_line(error)}. Export it again.")
 
 

@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from trt_pose import pose_nms
-from trt_pose.export.plugin_function import make_function
+from trt_pose.export.plugin_functions import make_functions
 
+from ..plugins.test_detection_nms_kernel import objects
 from ..plugins.test_pose_nms_kernel import people
-from ..reference import pose_nms as reference
+from ..reference import detection_nms, pose_nms as reference
 
 
 def model(score, iou, most, candidates, joints=17):
@@ -49,11 +50,11 @@ def model(score, iou, most, candidates, joints=17):
 
 
 def function_file():
-    return resources.files("trt_pose").joinpath(pose_nms.FUNCTION).read_bytes()
+    return resources.files("trt_pose").joinpath(pose_nms.FUNCTIONS).read_bytes()
 
 
 def test_the_file_in_the_package_is_what_the_text_says():
-    assert onnx.ModelProto.FromString(function_file()) == make_function()
+    assert onnx.ModelProto.FromString(function_file()) == make_functions()
 
 
 @pytest.mark.parametrize(
@@ -84,4 +85,53 @@ def test_nan_scores_are_nobody(rng):
     want = reference(boxes, scores, joints, 0.2, 0.5, 100, 50)
     assert got[0] > 0
     for first, second in zip(got, want):
+        np.testing.assert_array_equal(first, second)
+
+
+def detection_model(name, score, iou, most, candidates):
+    own = {"num_pre_nms_predictions": candidates, "plugin_namespace": ""}
+    theirs = {"background_class": -1, "score_activation": 0, "class_agnostic": 0, "box_coding": 0}
+    node = helper.make_node(
+        name,
+        ["boxes", "scores"],
+        ["num_predictions", "pred_boxes", "pred_scores", "pred_classes"],
+        "nms",
+        domain="TRT",
+        score_threshold=score,
+        iou_threshold=iou,
+        max_output_boxes=most,
+        plugin_version="1",
+        **(own if name == pose_nms.DETECTION_NAME else theirs),
+    )
+    value, real, whole = helper.make_tensor_value_info, TensorProto.FLOAT, TensorProto.INT32
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [value("boxes", real, ["b", "a", 4]), value("scores", real, ["b", "a", "k"])],
+        [
+            value("num_predictions", whole, ["b", 1]),
+            value("pred_boxes", real, ["b", most, 4]),
+            value("pred_scores", real, ["b", most]),
+            value("pred_classes", whole, ["b", most]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("TRT", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString() + function_file()
+
+
+@pytest.mark.parametrize("name", [pose_nms.DETECTION_NAME, pose_nms.EFFICIENT_NAME])
+@pytest.mark.parametrize(
+    ("anchors", "classes", "score", "most"),
+    [(300, 5, 0.3, 100), (60, 3, 0.0, 300), (1, 1, 0.1, 1), (200, 80, 0.5, 50), (100, 4, 1.0, 10)],
+)
+def test_detections_by_the_specification(rng, name, anchors, classes, score, most):
+    candidates = pose_nms.EFFICIENT_CANDIDATES if name == pose_nms.EFFICIENT_NAME else 700
+    boxes, scores = objects(rng, 2, anchors, classes)
+    got = onnxruntime.InferenceSession(detection_model(name, score, 0.5, most, candidates)).run(
+        None, {"boxes": boxes, "scores": scores}
+    )
+    count, want_boxes, want_scores, want_classes = detection_nms(boxes, scores, score, 0.5, candidates, most)
+    if name == pose_nms.EFFICIENT_NAME:
+        want_classes = np.maximum(want_classes, 0)  # what unused rows hold there
+    for first, second in zip(got, (count, want_boxes, want_scores, want_classes), strict=True):
         np.testing.assert_array_equal(first, second)
