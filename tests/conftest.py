@@ -14,6 +14,7 @@ from trt_pose.models.yolo_nas_pose import Variant, YoloNASPose
 
 from . import kernel_on_cpu as kernel
 from .keyed_weights import apply_keyed_weights
+from .rcnn_fixtures import rcnn, rcnn_checkpoint, rcnn_colormap, rcnn_onnx, rcnn_truth  # noqa: F401 - fixtures
 
 DATA = Path(__file__).parent / "data"
 # The same layers as the published sizes, few and narrow: exports in a second, runs in milliseconds.

@@ -38,7 +38,7 @@ def test_models(capsys):
     assert call("models", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     names = {task: [entry["name"] for entry in listed if entry["task"] == task] for task in ("pose", "detection")}
-    assert names["pose"] == [f"yolo_nas_pose_{size}" for size in "nsml"]
+    assert names["pose"] == [*(f"yolo_nas_pose_{size}" for size in "nsml"), "keypointrcnn_resnet50_fpn"]
     assert names["detection"] == [*(f"yolo_nas_{size}" for size in "sml"), *(f"ppyoloe_{size}" for size in "smlx")]
 
 

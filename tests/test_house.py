@@ -24,8 +24,8 @@ LAYERS = (
 )
 TORCH_SIDE = {"models", "export"}
 ONNX_SIDE = TORCH_SIDE | {"quantize"}
-# The two doors of a model: they import what stands above them when they are opened.
-DOORS = {("models/model.py", "predictor")}
+# The doors of a model: they import what stands above them when they are opened.
+DOORS = {("models/model.py", "predictor"), ("models/keypoint_rcnn.py", "predictor")}
 
 
 def module_of(path):
@@ -95,8 +95,8 @@ def test_public_names_exist_and_are_the_documented_ones():
         "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections",
         "EngineError", "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox",
         "MissingDependencyError", "ModelSpec", "Models", "PoseError", "PosePredictor", "PoseResult", "Poses",
-        "Runner", "RunnerError", "Skeleton", "SourceError", "UsageError", "__version__", "models",
-        "open_runner",
+        "Runner", "RunnerError", "Skeleton", "SourceError", "UsageError", "__version__",
+        "convert_to_onnx", "models", "open_runner",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from trt_pose.cli import main
 from trt_pose.models import MODELS
 
 from .conftest import make_model
@@ -63,11 +64,12 @@ def test_what_the_blocks_wrote(desk):
         assert (desk / name).exists(), name
 
 
-def test_the_table_of_models_is_the_catalogue():
-    rows = [
-        f"| {m.name} | {m.parameters / 1e6:.1f} M | {m.gmacs:.1f} | {', '.join(m.weights)} |" for m in MODELS.values()
-    ]
-    assert "\n".join(rows) in README
+def test_the_table_of_models_is_the_one_trt_pose_models_prints(capsys):
+    with pytest.raises(SystemExit):
+        main(["models", "--markdown"])
+    table = capsys.readouterr().out
+    assert len(table.splitlines()) == len(MODELS) + 2
+    assert table in README
 
 
 def test_the_make_targets_of_the_readme_exist():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SourceError,
         UsageError,
     )
+    from .export import convert_to_onnx
     from .predictor import PosePredictor
     from .results import PoseResult, Poses
     from .runtime import Runner, open_runner
@@ -51,6 +52,7 @@ _HOMES = {
     "PoseResult": "results",
     "Poses": "results",
     "Runner": "runtime",
+    "convert_to_onnx": "export",
     "open_runner": "runtime",
     "Skeleton": "skeleton",
     **dict.fromkeys(
@@ -66,7 +68,7 @@ __all__ = [
     "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections", "EngineError",
     "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "MissingDependencyError", "ModelSpec",
     "Models", "PoseError", "PosePredictor", "PoseResult", "Poses", "Runner", "RunnerError", "Skeleton", "SourceError",
-    "UsageError", "__version__", "models", "open_runner",
+    "UsageError", "__version__", "convert_to_onnx", "models", "open_runner",
 ]  # fmt: skip
 
 

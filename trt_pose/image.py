@@ -93,24 +93,35 @@ def letterbox(image: Image, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], Let
         spec: the input description of the model file.
 
     Returns:
-        (3, spec.height, spec.width) uint8 RGB, and how to undo it.
+        (3, spec.height, spec.width) uint8 RGB, of the resized image's own size where the file takes any, and how to
+        undo it.
     """
     source_h, source_w = image.shape[:2]
-    target_h, target_w = spec.resize_to
-    if spec.resize == "stretch":
-        new_h, new_w = target_h, target_w
-        scale_y, scale_x = target_h / source_h, target_w / source_w
-    else:
-        scale_y = scale_x = min(target_h / source_h, target_w / source_w)
-        # At least one pixel: a 1 x 5000 image would otherwise round to nothing.
-        new_h, new_w = max(round(source_h * scale_y), 1), max(round(source_w * scale_x), 1)
-    top = (spec.height - new_h) // 2 if spec.padding == "center" else 0
-    left = (spec.width - new_w) // 2 if spec.padding == "center" else 0
+    new_h, new_w, scale_y, scale_x = _resized(source_h, source_w, spec)
+    height, width = (new_h, new_w) if spec.takes_any_size else (spec.height, spec.width)
+    top = (height - new_h) // 2 if spec.padding == "center" else 0
+    left = (width - new_w) // 2 if spec.padding == "center" else 0
     if (new_h, new_w) != (source_h, source_w):
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    canvas = np.full((spec.channels, spec.height, spec.width), spec.pad_value, np.uint8)  # (3, H, W)
+    canvas = np.full((spec.channels, height, width), spec.pad_value, np.uint8)  # (3, H, W)
     canvas[:, top : top + new_h, left : left + new_w] = image.transpose(2, 0, 1)
     return canvas, Letterbox(scale_x, scale_y, left, top)
+
+
+def _resized(height: int, width: int, spec: InputSpec) -> tuple[int, int, float, float]:
+    """Height and width an image is resized to, and the factors, vertical first."""
+    target_h, target_w = spec.resize_to
+    if spec.resize == "none":
+        return height, width, 1.0, 1.0
+    if spec.resize == "shortest_side":
+        scale = min(target_h, target_w) / min(height, width)
+        new_h, new_w = (max(round(side * scale / spec.divisor), 1) * spec.divisor for side in (height, width))
+        return new_h, new_w, new_h / height, new_w / width
+    if spec.resize == "stretch":
+        return target_h, target_w, target_h / height, target_w / width
+    scale = min(target_h / height, target_w / width)
+    # At least one pixel: a 1 x 5000 image would otherwise round to nothing.
+    return max(round(height * scale), 1), max(round(width * scale), 1), scale, scale
 
 
 def undo_letterbox(points: npt.NDArray[np.float32], placed: Letterbox) -> npt.NDArray[np.float32]:

@@ -94,6 +94,8 @@ class PosePredictor:
         spec = self.spec
         placed = [letterbox(frame.image, spec.input) for frame in frames]
         pixels = np.stack([pixels for pixels, _ in placed]).astype(spec.input.dtype, copy=False)  # (B, 3, H, W)
+        if spec.input.white != 255:
+            pixels = pixels * pixels.dtype.type(spec.input.white / 255)
         if spec.input.batch is not None and len(frames) < spec.input.batch:  # the last images of a fixed batch
             rest = np.full((spec.input.batch - len(frames), *pixels.shape[1:]), spec.input.pad_value, pixels.dtype)
             pixels = np.concatenate([pixels, rest])
@@ -131,7 +133,7 @@ class PosePredictor:
 
 def _check(spec: ModelSpec, confidence: float | None) -> float:
     """The predictor's threshold, 0 when the file's own is enough."""
-    if spec.output.format not in ("batch", "flat"):
+    if not spec.output.is_finished:
         raise RunnerError(
             f"opening {spec.model}: its outputs are in {spec.output.format} format, not finished predictions."
             " Export it with postprocessing=True."

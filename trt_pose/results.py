@@ -91,6 +91,10 @@ def read_rows(
         count = int(outputs["num_predictions"][index, 0])
         boxes, scores = outputs["pred_boxes"][index, :count], outputs["pred_scores"][index, :count]
         rest = outputs["pred_joints" if spec.task == "pose" else "pred_classes"][index, :count]
+    elif spec.output.format == "rcnn":
+        boxes, scores = outputs["boxes"], outputs["scores"]
+        logits = outputs["keypoints_scores"][..., None]  # (N, J, 1)
+        rest = np.concatenate([outputs["keypoints"][..., :2], 1.0 / (1.0 + np.exp(-logits))], axis=2)
     else:
         what = "poses" if spec.task == "pose" else "detections"
         raise RunnerError(
@@ -112,10 +116,12 @@ class Poses(Findings):
         scores: (N,) float32 in 0..1, descending.
         joints: (N, J, 3) float32 x, y (px of the source image), confidence in 0..1.
         skeleton: what the J joints are.
+        classes: (N,) int64 where the model tells classes of bodies apart (Keypoint R-CNN), else None.
     """
 
     joints: Floats
     skeleton: Skeleton
+    classes: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def from_outputs(
@@ -130,7 +136,8 @@ class Poses(Findings):
 
         Args:
             outputs: the named arrays of the file: ``num_predictions``, ``pred_boxes``, ``pred_scores``,
-                ``pred_joints`` (batch format) or ``flat_predictions``.
+                ``pred_joints`` (batch format), ``flat_predictions``, or torchvision's of a Keypoint R-CNN, whose
+                joint confidences are the sigmoids of ``keypoints_scores``.
             spec: the description of the file.
             index: position of the image in the batch.
             placed: how the image was letterboxed; None leaves px of the network input.
@@ -143,7 +150,8 @@ class Poses(Findings):
         joints = rest.reshape(len(boxes), spec.skeleton.num_joints, 3).astype(np.float32)
         if placed is not None:
             joints[:, :, :2] = undo_letterbox(joints[:, :, :2], placed)
-        poses = cls(boxes, scores, joints, spec.skeleton)
+        classes = outputs["labels"].astype(np.int64) if spec.output.format == "rcnn" else None
+        poses = cls(boxes, scores, joints, spec.skeleton, classes)
         return poses.filter(confidence) if confidence > 0 else poses
 
     # The reference release's names.
@@ -156,12 +164,15 @@ class Poses(Findings):
         return self.skeleton.edges
 
     def _take(self, rows: Any) -> Poses:
-        return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton)
+        classes = None if self.classes is None else self.classes[rows]
+        return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton, classes)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}."""
+        """One plain dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}, class if any."""
+        kinds = [{}] * len(self) if self.classes is None else [{"class": int(kind)} for kind in self.classes]
         return [
             {
+                **kind,
                 "score": float(score),
                 "box": dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
                 "joints": {
@@ -169,7 +180,7 @@ class Poses(Findings):
                     for name, (x, y, confidence) in zip(self.skeleton.names, joints, strict=True)
                 },
             }
-            for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
+            for kind, box, score, joints in zip(kinds, self.boxes, self.scores, self.joints, strict=True)
         ]
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:

@@ -7,8 +7,11 @@ sigmas MMPose's dataset descriptions give them (https://github.com/open-mmlab/mm
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
@@ -70,6 +73,26 @@ class Skeleton:
         )
 
     @classmethod
+    def from_colormap(cls, path: str | Path) -> Skeleton:
+        """Names and colours of keypoints from JSON: ``{"items": [{"label": "nose", "color": "#ff6f61"}, ...]}``.
+
+        A colour is ``#rrggbb`` or three numbers 0..255, RGB. Raises UsageError when the file is not of that form.
+        """
+        try:
+            items = json.loads(Path(path).read_text(encoding="utf-8"))["items"]
+            return cls(
+                names=tuple(str(item["label"]) for item in items),
+                joint_colors=tuple(_color(item["color"]) for item in items),
+            )
+        except OSError as error:
+            raise UsageError(f"reading the colormap {path}: {error.strerror}. Check the path.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f'reading the colormap {path}: expected {{"items": [{{"label": "nose", "color": "#ff6f61"}}, ...]}},'
+                f" got {type(error).__name__}: {error}. Correct the file."
+            ) from error
+
+    @classmethod
     def anonymous(cls, num_joints: int) -> Skeleton:
         """Joints named ``joint_0`` ... without edges, for checkpoints that do not say what their joints are."""
         return cls(names=tuple(f"joint_{index}" for index in range(num_joints)))
@@ -101,6 +124,17 @@ def _int_pairs(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
 
 def _colors(colors: Sequence[Sequence[int]]) -> tuple[Color, ...]:
     return tuple((int(r), int(g), int(b)) for r, g, b in colors)
+
+
+def _color(value: Any) -> Color:
+    if isinstance(value, str):
+        if not re.fullmatch("#[0-9a-fA-F]{6}", value):
+            raise ValueError(f"the color {value!r}")
+        value = bytes.fromhex(value[1:])
+    ((red, green, blue),) = _colors([value])
+    if not all(0 <= channel <= 255 for channel in (red, green, blue)):
+        raise ValueError(f"the color {(red, green, blue)}")
+    return red, green, blue
 
 
 _LEFT, _RIGHT, _MIDDLE = (84, 153, 255), (255, 140, 60), (90, 214, 120)

@@ -58,6 +58,7 @@ class Models(_StrEnum):
     PP_YOLOE_M = "ppyoloe_m"
     PP_YOLOE_L = "ppyoloe_l"
     PP_YOLOE_X = "ppyoloe_x"
+    KEYPOINT_RCNN = "keypointrcnn_resnet50_fpn"
 
 
 class ExportTargetBackend(_StrEnum):
@@ -128,15 +129,18 @@ class InputSpec:
     Attributes:
         name: tensor name in the file.
         batch: fixed batch size, or None when symbolic.
-        height, width: input size, px.
+        height, width: input size, px; of a file that takes images of any size, the size it is traced with.
         channels: number of channels.
         dtype: ``uint8`` or ``float32`` (``float16``).
-        resize: ``longest_side`` keeps the aspect ratio, ``stretch`` does not.
+        resize: ``longest_side`` keeps the aspect ratio, ``stretch`` does not. Files that take any size have
+            ``shortest_side``, to the smaller of ``resize_to`` and then to multiples of ``divisor``, or ``none``.
         resize_to: (height, width) the image is resized into before padding, px.
+        divisor: of the sides after ``shortest_side``.
         padding: ``bottom_right`` or ``center``.
         pad_value: grey level of the padding.
         normalization: the photometric step the network was trained with.
-        normalized_in_graph: True when the file takes 0..255 RGB and applies ``normalization`` itself.
+        normalized_in_graph: True when the file takes RGB in 0..``white`` and applies ``normalization`` itself.
+        white: what the file takes for white: 255, or 1 for floats in 0..1.
         custom_preprocessing: a module of the user's own is in the file: what it takes is not known here.
     """
 
@@ -148,25 +152,33 @@ class InputSpec:
     dtype: str = "uint8"
     resize: str = "longest_side"
     resize_to: tuple[int, int] = (640, 640)
+    divisor: int = 1
     padding: str = "bottom_right"
     pad_value: int = 127
     normalization: Normalization = field(default_factory=Normalization)
     normalized_in_graph: bool = True
+    white: int = 255
     custom_preprocessing: bool = False
 
     def __post_init__(self) -> None:
-        if self.resize not in ("longest_side", "stretch") or self.padding not in ("bottom_right", "center"):
+        resizes = ("longest_side", "stretch", "shortest_side", "none")
+        if self.resize not in resizes or self.padding not in ("bottom_right", "center"):
             raise UsageError(
-                f"input policy: got resize={self.resize!r}, padding={self.padding!r}, expected longest_side or stretch,"
-                " bottom_right or center. Correct the policy."
+                f"input policy: got resize={self.resize!r}, padding={self.padding!r}, expected one of"
+                f" {', '.join(resizes)}; bottom_right or center. Correct the policy."
             )
         fits = all(0 < inner <= outer for inner, outer in zip(self.resize_to, (self.height, self.width), strict=True))
-        if not fits or not all(self.normalization.std) or not 0 <= self.pad_value <= 255:
+        if not fits or not all(self.normalization.std) or not 0 <= self.pad_value <= 255 or self.divisor < 1:
             raise UsageError(
                 f"input policy: got images resized to {self.resize_to} in an input of {self.height} x {self.width},"
                 f" padding {self.pad_value}, std {self.normalization.std}; expected them to fit, 0..255, no zero."
                 " Correct the policy."
             )
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether height and width are symbolic in the file."""
+        return self.resize in ("shortest_side", "none")
 
     def with_size(self, height: int, width: int) -> InputSpec:
         """The same policy for another input size; the share of the input that images fill is kept."""
@@ -179,7 +191,8 @@ class OutputSpec:
     """The outputs of the file: see the output contract in CONTRIBUTING.md.
 
     Attributes:
-        format: ``batch``, ``flat`` or ``raw`` (decoded heads of every anchor, no selection in the file).
+        format: ``batch``, ``flat``, ``rcnn`` (torchvision's names, one image) or ``raw`` (decoded heads of every
+            anchor, no selection in the file).
         names: tensor names in order.
         confidence_threshold, nms_threshold: what the file applies; None for ``raw``.
         max_predictions_per_image: N. num_pre_nms_predictions: candidates that enter NMS.
@@ -191,6 +204,11 @@ class OutputSpec:
     nms_threshold: float | None = None
     max_predictions_per_image: int | None = None
     num_pre_nms_predictions: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the outputs are final predictions."""
+        return self.format in ("batch", "flat", "rcnn")
 
 
 @dataclass(frozen=True)

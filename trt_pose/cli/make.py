@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def models(json: Json = False) -> None:
+def models(
+    json: Json = False, markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False
+) -> None:
     """List the models."""
     from dataclasses import asdict
 
@@ -27,10 +29,17 @@ def models(json: Json = False) -> None:
         print(jsonlib.dumps([asdict(info) for info in MODELS.values()], indent=2))
         return
     rows = [
-        (m.name, m.task, f"{m.parameters / 1e6:.1f} M", f"{m.gmacs:.1f}", ", ".join(m.weights), m.weights_licence)
+        (
+            m.name, m.task, f"{m.parameters / 1e6:.1f} M", f"{m.gmacs:.1f}", m.input, ", ".join(m.weights),
+            m.weights_licence,
+        )
         for m in MODELS.values()
-    ]
-    print_table(("model", "task", "parameters", "GMACs at 640", "weights", "licence of the weights"), rows)
+    ]  # fmt: skip
+    header = ("model", "task", "parameters", "GMACs at 640", "input", "weights", "licence of the weights")
+    if markdown:
+        print("\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)))
+    else:
+        print_table(header, rows)
 
 
 @app.command()
@@ -38,8 +47,8 @@ def export(
     model: Annotated[str, typer.Argument(help="Model name, see trt-pose models.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
     weights: Annotated[
-        str, typer.Option(help="Published weights (coco_pose), a checkpoint file, or none.")
-    ] = "coco_pose",
+        str | None, typer.Option(help="Published weights (coco_pose, coco), a checkpoint file, or none.")
+    ] = None,
     output_format: Annotated[str, typer.Option("--format", help="batch or flat.")] = "batch",
     batch: Annotated[str, typer.Option(help="Images per call, or dynamic.")] = "1",
     imgsz: Annotated[str | None, typer.Option(metavar="SIZE | H W", help="Input size, multiples of 32.")] = None,
@@ -48,6 +57,10 @@ def export(
     max_det: Annotated[int | None, typer.Option(help="People per image at most.")] = None,
     pre_nms: Annotated[int, typer.Option(help="Candidates that enter NMS.")] = 1000,
     joints: Annotated[int | None, typer.Option(help="Number of joints, without a checkpoint that says it.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, likewise.")] = None,
+    colormap: Annotated[Path | None, typer.Option(help="JSON with names and colours of the joints.")] = None,
+    shortest_side: Annotated[int | None, typer.Option(help="Keypoint R-CNN: resize images to it first.")] = None,
+    divisor: Annotated[int | None, typer.Option(help="Keypoint R-CNN: of the sides after that.")] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, or tensorrt for the plugin node.")] = "onnxruntime",
     simplify: Annotated[bool, typer.Option(help="Remove redundant nodes.")] = True,
@@ -57,14 +70,17 @@ def export(
     """Export a model to one ONNX file, pre- and post-processing inside."""
     from .. import models as catalog
 
-    catalog.look_up(model)
-    published = weights if weights in catalog.MODELS[model.lower()].weights else None
+    known = catalog.look_up(model).weights
+    chosen = known[0] if weights is None else weights
     network = catalog.get(
         model,
-        num_classes=joints,
-        pretrained_weights=published,
-        checkpoint_path=None if published or weights == "none" else weights,
+        num_classes=classes,
+        num_keypoints=joints,
+        pretrained_weights=chosen if chosen in known else None,
+        checkpoint_path=None if chosen in (*known, "none") else chosen,
+        colormap=colormap,
     )
+    rcnn = {"shortest_side": shortest_side, "divisor": divisor}
     result = network.export(
         output,
         confidence_threshold=conf,
@@ -78,6 +94,7 @@ def export(
         onnx_simplify=simplify,
         output_predictions_format=output_format,
         verification=verify,
+        **{name: value for name, value in rcnn.items() if value is not None},
     )
     if json:
         print(jsonlib.dumps({"output": result.output, "spec": jsonlib.loads(result.spec.to_json())}, indent=2))

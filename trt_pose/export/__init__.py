@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import MissingDependencyError
 
 try:
+    from .convert import convert_to_onnx
     from .onnx import export_model
     from .result import ModelExportResult
 except ImportError as error:
@@ -14,4 +15,4 @@ except ImportError as error:
         f"exporting: {error.name} is not installed. Run: pip install 'trt-pose[export]'"
     ) from error
 
-__all__ = ["ModelExportResult", "export_model"]
+__all__ = ["ModelExportResult", "convert_to_onnx", "export_model"]

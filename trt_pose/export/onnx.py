@@ -164,6 +164,11 @@ def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
             model = copy.deepcopy(model).to(plan.device)
         graph = _build(model, plan)
         spec = _describe(model, graph, plan)
+    return write(graph, spec, plan)
+
+
+def write(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportResult:
+    """A graph to a file: trace, simplify, check, compare, quantize."""
     with step("tracing"):
         proto = trace(graph, spec, plan)
     if plan.simplify:
@@ -228,7 +233,7 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
     exporter needs onnxscript, takes several times as long on these models, and cannot express the two operators of
     operators.py without a translation table.
     """
-    example = torch.zeros(_example_shape(plan), dtype=plan.dtype, device=plan.device)
+    example = torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device)
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
@@ -240,8 +245,8 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
                 dynamo=False,
                 input_names=[spec.input.name],
                 output_names=list(spec.output.names),
-                dynamic_axes=_dynamic_axes(spec),
-                export_params=_holds_foreign_weights(plan),
+                dynamic_axes=_dynamic_axes(spec) if plan.dynamic_axes is None else plan.dynamic_axes,
+                export_params=_holds_foreign_weights(graph, plan),
                 **plan.exporter_options,
             )
     except Exception as error:  # whatever a caller's module raises while it is traced
@@ -252,12 +257,14 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _holds_foreign_weights(plan: ExportPlan) -> bool:
-    """Whether a module of the caller's has weights: then all must stay in the trace.
+def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
+    """Whether a module of the caller's may have weights: then all must stay in the trace.
 
     The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm); our own
     networks are fused and hold none of these.
     """
+    if not isinstance(graph.network, Model):
+        return True
     theirs = [module for module in (plan.preprocess, plan.postprocess) if isinstance(module, nn.Module)]
     return any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
 
@@ -308,24 +315,21 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
         raise ExportError(f"checking the ONNX graph of {spec.model}: {first}. Please report this.") from error
 
 
-def _example_shape(plan: ExportPlan) -> tuple[int, int, int, int]:
-    # Two images where the batch is symbolic: a batch of one lets the tracer take the axis for a constant.
-    return plan.input.batch or 2, plan.input.channels, plan.input.height, plan.input.width
-
-
 def _output_names(graph: PoseGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:
     if plan.selection is not None:
         return FLAT_OUTPUTS if plan.selection.flat else batch_outputs(task)
     if plan.postprocess is None:
         return raw_outputs(task)
     with torch.inference_mode():
-        outputs = graph(torch.zeros(_example_shape(plan), dtype=plan.dtype, device=plan.device))
+        outputs = graph(torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device))
     if isinstance(outputs, torch.Tensor):
         return ("output",)
     return tuple(f"output_{index}" for index in range(len(outputs)))
 
 
 def _dynamic_axes(spec: ModelSpec) -> dict[str, dict[int, str]]:
+    if spec.input.takes_any_size:
+        return {spec.input.name: {2: "height", 3: "width"}, **{name: {0: "predictions"} for name in spec.output.names}}
     if spec.output.format == "flat":
         axes = {name: {0: "predictions"} for name in spec.output.names}
     else:

@@ -40,7 +40,7 @@ _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 class ExportPlan:
     """What one export will do; see :func:`trt_pose.export.export_model` for the meaning of the options.
 
-    ``batch`` is None when symbolic; ``selection`` is None when no selection is in the file.
+    ``selection`` is None when no selection is in the file; ``dynamic_axes`` is None for those of the description.
     """
 
     output: Path
@@ -55,6 +55,13 @@ class ExportPlan:
     exporter_options: Mapping[str, Any] = field(default_factory=dict)
     quantize: QuantizeOptions | None = None
     calibration_data: Any = None
+    dynamic_axes: Mapping[str, Any] | None = None
+
+    @property
+    def example_shape(self) -> tuple[int, int, int, int]:
+        """Of the images a graph is traced with."""
+        # Two where the batch is symbolic: a batch of one lets the tracer take the axis for a constant.
+        return self.input.batch or 2, self.input.channels, self.input.height, self.input.width
 
     @property
     def dtype(self) -> torch.dtype:
@@ -181,7 +188,7 @@ def plan_input(
         policy = policy.with_size(height, width)
     if channels not in (None, policy.channels):
         raise UsageError(f"input_image_channels: got {channels}, {model.name} takes {policy.channels}. Leave it out.")
-    element = _element(dtype, "uint8" if preprocessing else "float32")
+    element = plan_element(dtype, "uint8" if preprocessing else "float32")
     if not preprocessing and element == "uint8":
         raise UsageError(
             "input_image_dtype: uint8 needs preprocessing in the graph. Use float32 or preprocessing=True."
@@ -229,7 +236,8 @@ def _near(size: int, stride: int) -> int:
     return max(round(size / stride), 1) * stride
 
 
-def _element(dtype: Any, default: str) -> str:
+def plan_element(dtype: Any, default: str) -> str:
+    """NumPy name of the element type of the input. Raises UsageError unless it is uint8 or float32."""
     if dtype is None:
         return default
     name = str(getattr(dtype, "name", dtype)).removeprefix("torch.")

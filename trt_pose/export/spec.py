@@ -36,18 +36,27 @@ def describe(
         digest: compute the SHA-256 of the weights (0.2 s for the largest model).
     """
     chosen = selection
+    outputs = OutputSpec(
+        format=output_format or (("flat" if chosen.flat else "batch") if chosen else "raw"),
+        names=tuple(names),
+        confidence_threshold=chosen.confidence if chosen else None,
+        nms_threshold=chosen.iou if chosen else None,
+        max_predictions_per_image=chosen.limit if chosen else None,
+        num_pre_nms_predictions=chosen.candidates if chosen else None,
+    )
+    inputs = inputs or replace(model.processing.input, batch=batch)
+    return describe_outputs(model, inputs, outputs, plugins=plugins, digest=digest)
+
+
+def describe_outputs(
+    model: Model, inputs: InputSpec, outputs: OutputSpec, *, plugins: tuple[str, ...] = (), digest: bool = False
+) -> ModelSpec:
+    """The description of ``model`` with these inputs and outputs."""
     return ModelSpec(
         model=model.name,
         task=model.task,
-        input=inputs or replace(model.processing.input, batch=batch),
-        output=OutputSpec(
-            format=output_format or (("flat" if chosen.flat else "batch") if chosen else "raw"),
-            names=tuple(names),
-            confidence_threshold=chosen.confidence if chosen else None,
-            nms_threshold=chosen.iou if chosen else None,
-            max_predictions_per_image=chosen.limit if chosen else None,
-            num_pre_nms_predictions=chosen.candidates if chosen else None,
-        ),
+        input=inputs,
+        output=outputs,
         skeleton=model.processing.skeleton,
         class_names=model.processing.class_names,
         weights=model.weights,

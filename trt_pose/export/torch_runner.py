@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 class TorchRunner:
-    """Runs a PoseGraph in batch format with any batch size."""
+    """Runs a PoseGraph that ends in finished predictions."""
 
     def __init__(self, graph: PoseGraph, spec: ModelSpec) -> None:
         self.spec = spec
         self._graph: PoseGraph | None = graph
-        size = (spec.input.batch, spec.input.channels, spec.input.height, spec.input.width)
+        sides = (None, None) if spec.input.takes_any_size else (spec.input.height, spec.input.width)
+        size = (spec.input.batch, spec.input.channels, *sides)
         self.inputs = {spec.input.name: TensorInfo(spec.input.dtype, size)}
 
     @classmethod

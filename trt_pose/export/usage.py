@@ -15,7 +15,8 @@ def usage_instructions(path: str, spec: ModelSpec) -> str:
 
 def _facts(path: str, spec: ModelSpec) -> str:
     batch = spec.input.batch or "any"
-    shape = f"({batch}, {spec.input.channels}, {spec.input.height}, {spec.input.width})"
+    sides = "H, W" if spec.input.takes_any_size else f"{spec.input.height}, {spec.input.width}"
+    shape = f"({batch}, {spec.input.channels}, {sides})"
     lines = [
         f"{spec.model} is exported to {path}",
         "",
@@ -37,6 +38,11 @@ def _pixels(size: InputSpec) -> str:
     """What the input's pixels are, in words."""
     if not size.normalized_in_graph:
         return f"{size.normalization.channels}, minus {size.normalization.mean}, over {size.normalization.std}"
+    if size.takes_any_size:
+        how = "of any size"
+        if size.resize == "shortest_side":
+            how = f"the shorter side {min(size.resize_to)} px, both multiples of {size.divisor}"
+        return f"RGB in 0..{size.white}, {how}"
     inner = f"{size.resize_to[0]} x {size.resize_to[1]}"
     how = f"stretched to {inner}" if size.resize == "stretch" else f"scaled to fit {inner}"
     where = "around it" if size.padding == "center" else "below and to the right"
@@ -73,7 +79,7 @@ def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
 
 
 def _trt_pose_section(path: str, spec: ModelSpec) -> list[str]:
-    if spec.output.format not in ("batch", "flat") or not spec.input.normalized_in_graph:
+    if not spec.output.is_finished or not spec.input.normalized_in_graph:
         return []
     return [
         "",
@@ -117,9 +123,7 @@ def _feed(path: str, spec: ModelSpec) -> list[str]:
         "",
         'image = cv2.cvtColor(cv2.imread("image.jpg"), cv2.COLOR_BGR2RGB)',
         *_placement(size),
-        f"padded = np.full(({size.height}, {size.width}, 3), {size.pad_value}, np.uint8)",
-        "padded[top : top + height, left : left + width] = cv2.resize(image, (width, height))",
-        f"x = np.stack([padded.transpose(2, 0, 1)] * {batch}).astype(np.{size.dtype})",
+        *_pixels_in_place(size, batch),
         "",
         f"session = onnxruntime.InferenceSession({path!r})",
         f"outputs = session.run(None, {{{size.name!r}: x}})",
@@ -127,13 +131,34 @@ def _feed(path: str, spec: ModelSpec) -> list[str]:
     ]
 
 
+def _pixels_in_place(size: InputSpec, batch: int) -> list[str]:
+    """Code for x: the image resized, and padded where the file takes one size."""
+    if size.takes_any_size:
+        unit = " / 255" if size.white == 1 else ""
+        return [f"x = (cv2.resize(image, (width, height)).transpose(2, 0, 1)[None]{unit}).astype(np.{size.dtype})"]
+    return [
+        f"padded = np.full(({size.height}, {size.width}, 3), {size.pad_value}, np.uint8)",
+        "padded[top : top + height, left : left + width] = cv2.resize(image, (width, height))",
+        f"x = np.stack([padded.transpose(2, 0, 1)] * {batch}).astype(np.{size.dtype})",
+    ]
+
+
 def _placement(size: InputSpec) -> list[str]:
     """Code for scale_x, scale_y, width, height, left and top: image.letterbox, spelled out for one policy."""
     target_h, target_w = size.resize_to
-    if size.resize == "stretch":
+    scales = "scale_x, scale_y = width / image.shape[1], height / image.shape[0]"
+    if size.resize == "none":
+        lines = ["height, width = image.shape[:2]", scales]
+    elif size.resize == "shortest_side":
+        lines = [
+            f"scale = {min(target_h, target_w)} / min(image.shape[:2])",
+            f"height, width = (max(round(n * scale / {size.divisor}), 1) * {size.divisor} for n in image.shape[:2])",
+            scales,
+        ]
+    elif size.resize == "stretch":
         lines = [
             f"height, width = {target_h}, {target_w}",
-            "scale_x, scale_y = width / image.shape[1], height / image.shape[0]",
+            scales,
         ]
     else:
         lines = [
@@ -158,6 +183,14 @@ def _read(spec: ModelSpec) -> list[str]:
             "    print(image_index, score, box.tolist())",
             "    for x, y, confidence in joints:",
             "        print((x - left) / scale_x, (y - top) / scale_y, confidence)",
+        ]
+    if spec.output.format == "rcnn":
+        return [
+            "for box, label, score, joints, logits in zip(*outputs):",
+            "    box = (box.reshape(2, 2) - offset) / scale  # px of the image: upper left, lower right",
+            "    print(int(label), score, box.tolist())",
+            "    for (x, y, _), logit in zip(joints, logits):",
+            "        print((x - left) / scale_x, (y - top) / scale_y, logit)",
         ]
     return [
         f"for name, value in zip({list(spec.output.names)!r}, outputs):",

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, UsageError
+from ..skeleton import Skeleton
 from ..types import Models
 
 if TYPE_CHECKING:
     from .model import Model
 
-_NAS_LICENCE = "non-commercial (Deci YOLO-NAS licence), for the published weights only"
+_NAS_LICENCE = "non-commercial (YOLO-NAS licence)"
 _PP_LICENCE = "Apache-2.0"
-_POSE_LICENCE = "non-commercial (Deci YOLO-NAS-POSE licence), for the published weights only"
+_POSE_LICENCE = "non-commercial (YOLO-NAS-POSE licence)"
+_RCNN_LICENCE = "torchvision's terms"
+# What processing.py says in numbers; a test compares the two.
+_POSE_INPUT = "longest side to 640, padded below and right with 127, BGR / 255"
+_NAS_INPUT = "longest side to 636, padded around with 114, RGB / 255"
+_PP_INPUT = "stretched to 640 x 640, BGR, ImageNet mean and std"
+_RCNN_INPUT = "any size; resized inside, shorter side to 800"
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class ModelInfo:
     Attributes:
         name: its name. task: ``pose`` or ``detection``.
         parameters: of the published (17 joints, 80 classes) un-fused network, unused placeholders left out.
-        gmacs: multiply-accumulates at 640x640, in 10^9.
+        gmacs: multiply-accumulates at 640x640, in 10^9; of Keypoint R-CNN torchvision's figure, at about 800 x 1088.
+        input: how an image becomes the input, in words.
         weights: names of published weights. weights_licence: their terms; the code is Apache-2.0.
     """
 
@@ -32,6 +40,7 @@ class ModelInfo:
     task: str
     parameters: int
     gmacs: float
+    input: str
     weights: tuple[str, ...]
     weights_licence: str
 
@@ -39,17 +48,18 @@ class ModelInfo:
 MODELS: dict[str, ModelInfo] = {
     info.name: info
     for info in (
-        ModelInfo("yolo_nas_pose_n", "pose", 7_165_323, 9.369, ("coco_pose",), _POSE_LICENCE),
-        ModelInfo("yolo_nas_pose_s", "pose", 16_050_444, 19.11, ("coco_pose",), _POSE_LICENCE),
-        ModelInfo("yolo_nas_pose_m", "pose", 40_886_734, 50.998, ("coco_pose",), _POSE_LICENCE),
-        ModelInfo("yolo_nas_pose_l", "pose", 56_919_508, 72.475, ("coco_pose",), _POSE_LICENCE),
-        ModelInfo("yolo_nas_s", "detection", 12_878_304, 15.899, ("coco",), _NAS_LICENCE),
-        ModelInfo("yolo_nas_m", "detection", 33_861_346, 43.88, ("coco",), _NAS_LICENCE),
-        ModelInfo("yolo_nas_l", "detection", 44_529_448, 59.917, ("coco",), _NAS_LICENCE),
-        ModelInfo("ppyoloe_s", "detection", 8_084_588, 8.634, ("coco",), _PP_LICENCE),
-        ModelInfo("ppyoloe_m", "detection", 24_134_892, 24.888, ("coco",), _PP_LICENCE),
-        ModelInfo("ppyoloe_l", "detection", 54_078_556, 54.939, ("coco",), _PP_LICENCE),
-        ModelInfo("ppyoloe_x", "detection", 102_331_484, 103.166, ("coco",), _PP_LICENCE),
+        ModelInfo("yolo_nas_pose_n", "pose", 7_165_323, 9.369, _POSE_INPUT, ("coco_pose",), _POSE_LICENCE),
+        ModelInfo("yolo_nas_pose_s", "pose", 16_050_444, 19.11, _POSE_INPUT, ("coco_pose",), _POSE_LICENCE),
+        ModelInfo("yolo_nas_pose_m", "pose", 40_886_734, 50.998, _POSE_INPUT, ("coco_pose",), _POSE_LICENCE),
+        ModelInfo("yolo_nas_pose_l", "pose", 56_919_508, 72.475, _POSE_INPUT, ("coco_pose",), _POSE_LICENCE),
+        ModelInfo("yolo_nas_s", "detection", 12_878_304, 15.899, _NAS_INPUT, ("coco",), _NAS_LICENCE),
+        ModelInfo("yolo_nas_m", "detection", 33_861_346, 43.88, _NAS_INPUT, ("coco",), _NAS_LICENCE),
+        ModelInfo("yolo_nas_l", "detection", 44_529_448, 59.917, _NAS_INPUT, ("coco",), _NAS_LICENCE),
+        ModelInfo("ppyoloe_s", "detection", 8_084_588, 8.634, _PP_INPUT, ("coco",), _PP_LICENCE),
+        ModelInfo("ppyoloe_m", "detection", 24_134_892, 24.888, _PP_INPUT, ("coco",), _PP_LICENCE),
+        ModelInfo("ppyoloe_l", "detection", 54_078_556, 54.939, _PP_INPUT, ("coco",), _PP_LICENCE),
+        ModelInfo("ppyoloe_x", "detection", 102_331_484, 103.166, _PP_INPUT, ("coco",), _PP_LICENCE),
+        ModelInfo("keypointrcnn_resnet50_fpn", "pose", 59_137_258, 137.42, _RCNN_INPUT, ("coco",), _RCNN_LICENCE),
     )
 }
 
@@ -70,31 +80,36 @@ def get(
     model_name: str | Models,
     *,
     num_classes: int | None = None,
+    num_keypoints: int | None = None,
     pretrained_weights: str | None = None,
     checkpoint_path: str | Path | None = None,
+    colormap: str | Path | None = None,
     seed: int = 0,
 ) -> Model:
     """Makes a model, in evaluation mode, on the CPU.
 
     Args:
         model_name: ``"yolo_nas_pose_s"`` or ``Models.YOLO_NAS_POSE_S``.
-        num_classes: number of joints or classes; read from the checkpoint when None, else 17 or 80.
+        num_classes: number of classes, of a Keypoint R-CNN with the background; the reference release's name for the
+            number of joints of a YOLO-NAS-Pose, too. Read from the checkpoint when None, else 80, 2 or 17.
+        num_keypoints: number of joints of a pose model.
         pretrained_weights: name of published weights (``"coco_pose"``, ``"coco"``); downloaded once, see
             ``weights.fetch``.
         checkpoint_path: a ``.pth`` of the reference release's trainer, a plain state dict, or ``.safetensors``.
+        colormap: JSON with the names and colours of the joints, see :meth:`trt_pose.skeleton.Skeleton.from_colormap`.
         seed: of the initialisation when there are no weights; such a model finds nothing meaningful, and a warning
             says so.
 
     Raises:
-        UsageError: unknown model, both kinds of weights, or num_classes out of range.
+        UsageError: unknown model, both kinds of weights, numbers out of range or of another model.
         CheckpointError: the weights cannot be fetched, read, or do not fit.
         MissingDependencyError: torch is not installed.
     """
     chosen = look_up(model_name)
     if pretrained_weights is not None and checkpoint_path is not None:
         raise UsageError("making a model: got pretrained_weights and checkpoint_path. Give one of them.")
-    if num_classes is not None and not 1 <= num_classes <= 1024:
-        raise UsageError(f"making a model: got num_classes={num_classes}, expected 1..1024. Correct it.")
+    joints, classes = _counts(chosen, num_classes, num_keypoints)
+    names = None if colormap is None else Skeleton.from_colormap(colormap)
     try:
         from . import checkpoint
     except ImportError as error:
@@ -108,10 +123,44 @@ def get(
         from . import weights
 
         path = weights.fetch(chosen, pretrained_weights)
-        return checkpoint.load(chosen.name, path, num_classes, origin=pretrained_weights)
-    if checkpoint_path is not None:
-        return checkpoint.load(chosen.name, Path(checkpoint_path), num_classes)
-    return checkpoint.initialize(chosen.name, num_classes, seed)
+        model = checkpoint.load(chosen.name, path, joints, classes, origin=pretrained_weights)
+    elif checkpoint_path is not None:
+        model = checkpoint.load(chosen.name, Path(checkpoint_path), joints, classes)
+    else:
+        model = checkpoint.initialize(chosen.name, joints, classes, seed)
+    if names is not None:
+        _name_joints(model, names)
+    return model
+
+
+def _counts(chosen: ModelInfo, num_classes: int | None, num_keypoints: int | None) -> tuple[int | None, int | None]:
+    """Joints and classes asked for, None for whatever the weights have."""
+    for name, count in (("num_classes", num_classes), ("num_keypoints", num_keypoints)):
+        if count is not None and not 1 <= count <= 1024:
+            raise UsageError(f"making a model: got {name}={count}, expected 1..1024. Correct it.")
+    if chosen.task == "detection" and num_keypoints is not None:
+        raise UsageError(f"making {chosen.name}: it detects objects without keypoints. Leave num_keypoints out.")
+    if chosen.task == "detection" or chosen.name == Models.KEYPOINT_RCNN:
+        return num_keypoints, num_classes
+    if None not in (num_classes, num_keypoints) and num_classes != num_keypoints:
+        raise UsageError(
+            f"making {chosen.name}: got num_classes={num_classes} and num_keypoints={num_keypoints}, both its number of"
+            " joints. Give one of them."
+        )
+    return num_classes if num_keypoints is None else num_keypoints, None
+
+
+def _name_joints(model: Model, names: Skeleton) -> None:
+    """Gives the joints their names and colours; edges and sigmas stay where the names are the known ones."""
+    known = model.processing.skeleton
+    if names.num_joints != known.num_joints:
+        raise UsageError(
+            f"making {model.name}: the colormap names {names.num_joints} keypoints, the model has {known.num_joints}."
+            " Use the colormap the model was trained with."
+        )
+    if names.names == known.names:
+        names = replace(known, joint_colors=names.joint_colors)
+    model.processing = replace(model.processing, skeleton=names)
 
 
 __all__ = ["MODELS", "ModelInfo", "get", "look_up"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from . import keypoint_rcnn
 from .families import NAMES, count_outputs, make
 from .model import Model
 from .processing import from_checkpoint
@@ -51,7 +52,7 @@ def _safe_globals() -> list[Any]:
     return [*inert, *scalars, *builtin, np.dtype, *dtypes, collections.defaultdict, typing.Any]
 
 
-def initialize(name: str, count: int | None, seed: int) -> Model:
+def initialize(name: str, joints: int | None, classes: int | None, seed: int) -> Model:
     """A model without weights, initialised from ``seed``; warns that what it finds means nothing."""
     warnings.warn(
         f"{name} has no weights (initialised from seed {seed}): what it finds is meaningless."
@@ -60,38 +61,48 @@ def initialize(name: str, count: int | None, seed: int) -> Model:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make(name, count)
+        model = make(name, joints, classes)
     model.weights = f"seed {seed}"
     return model.eval()
 
 
-def load(name: str, path: Path, count: int | None = None, origin: str | None = None) -> Model:
+def load(
+    name: str, path: Path, joints: int | None = None, classes: int | None = None, origin: str | None = None
+) -> Model:
     """Makes model ``name`` with the weights of ``path``.
 
     Args:
         name: model name.
         path: ``.pth``, ``.pt`` or ``.safetensors``.
-        count: joints or classes that the file must have; None takes the file's.
+        joints, classes: how many the file must have; None takes the file's.
         origin: what to call the weights in the description of exported files; the file name when None.
 
     Raises:
-        CheckpointError: missing, damaged, unsafe or foreign file, another J, unknown image steps.
+        CheckpointError: missing, damaged, unsafe or foreign file, another J or K, unknown image steps.
     """
     record = _read(path)
     state = _state_dict(record, path)
-    kind, found = count_outputs(state) or ("outputs", None)
-    if found is not None and count is not None and found != count:
-        raise CheckpointError(
-            f"loading {path}: it was trained for {found} {kind}, num_classes={count} was asked for."
-            f" Leave num_classes out or give {found}."
-        )
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = make(name, found or count)
+    counts: dict[str, int | None] = {"joints": joints, "classes": classes}
+    for kind, found in (count_outputs(state) or {}).items():
+        if counts[kind] not in (None, found):
+            raise CheckpointError(
+                f"loading {path}: it was trained for {found} {kind}, {counts[kind]} were asked for. Leave the number"
+                f" out or give {found}."
+            )
+        counts[kind] = found
+    # torchvision's anchors are neither parameters nor buffers: they would be lost on the way from "meta".
+    place = "cpu" if name == keypoint_rcnn.NAME else "meta"
+    with torch.random.fork_rng(devices=[]), torch.device(place):
+        model = make(name, **counts)
+    state = dict(model.upgrade(state))
     _check_keys(model, state, name, path)
-    model.to_empty(device="cpu")
+    if place == "meta":
+        model.to_empty(device="cpu")
     placeholders = {key: torch.zeros_like(own) for key, own in model.state_dict().items() if key not in state}
     model.load_state_dict({**state, **placeholders})
     _check_finite(model, path)
+    if name == keypoint_rcnn.NAME and origin is not None:
+        keypoint_rcnn.use_published_norms(model)
     params = record.get("processing_params")
     if isinstance(params, Mapping) and params:
         model.processing = from_checkpoint(_plain(params), model.processing, str(path))
@@ -204,7 +215,7 @@ def _likely_model(state: StateDict) -> str | None:
     best, best_share = None, 0.5
     for name in NAMES:
         with torch.device("meta"):
-            own = make(name, found[1]).state_dict()
+            own = make(name, **found).state_dict()
         share = sum(key in state and state[key].shape == tensor.shape for key, tensor in own.items()) / len(own)
         if share > best_share:
             best, best_share = name, share

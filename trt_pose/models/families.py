@@ -6,26 +6,28 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from . import pp_yoloe, yolo_nas_detection, yolo_nas_pose
+from . import keypoint_rcnn, pp_yoloe, yolo_nas_detection, yolo_nas_pose
 from .model import Model
 
-NAMES = (*yolo_nas_pose.VARIANTS, *yolo_nas_detection.VARIANTS, *pp_yoloe.VARIANTS)
+NAMES = (*yolo_nas_pose.VARIANTS, *yolo_nas_detection.VARIANTS, *pp_yoloe.VARIANTS, keypoint_rcnn.NAME)
 
 
-def make(name: str, count: int | None = None) -> Model:
-    """The network of ``name`` for ``count`` joints or classes (17 or 80 when None), with torch's initialisation."""
+def make(name: str, joints: int | None = None, classes: int | None = None) -> Model:
+    """The network of ``name`` with torch's initialisation; 17 joints, 80 classes (Keypoint R-CNN: 2) when None."""
     if name in yolo_nas_pose.VARIANTS:
-        return yolo_nas_pose.YoloNASPose(name, count or 17)
+        return yolo_nas_pose.YoloNASPose(name, joints or 17)
     if name in yolo_nas_detection.VARIANTS:
-        return yolo_nas_detection.YoloNAS(name, count or 80)
-    return pp_yoloe.PPYoloE(name, count or 80)
+        return yolo_nas_detection.YoloNAS(name, classes or 80)
+    if name in pp_yoloe.VARIANTS:
+        return pp_yoloe.PPYoloE(name, classes or 80)
+    return keypoint_rcnn.KeypointRCNN(name, joints or 17, classes or 2)
 
 
-def count_outputs(state: Mapping[str, Tensor]) -> tuple[str, int] | None:
-    """Whether a state dict has ``joints`` or ``classes``, and how many; None when it is of no family here."""
+def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """How many ``joints`` and ``classes`` a state dict has; None when it is of no family here."""
     head = state.get("heads.head1.cls_pred.weight", state.get("head.pred_cls.0.weight"))
     if head is None or head.ndim != 4:
-        return None
+        return keypoint_rcnn.count_outputs(state)
     if "heads.head1.pose_pred.weight" in state:
-        return "joints", len(head) - 1  # the first is the person's own logit
-    return "classes", len(head)
+        return {"joints": len(head) - 1}  # the first is the person's own logit
+    return {"classes": len(head)}

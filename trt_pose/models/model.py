@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,10 @@ class Model(nn.Module):
         """Folds branches and batch norms into convolutions, in place; for inference only."""
         layers.fuse(self)
         return self
+
+    def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict under today's names."""
+        return state
 
     def weights_sha256(self) -> str:
         """Digest of the state dict: names, shapes and values, in order."""

@@ -84,6 +84,18 @@ def detection_defaults(name: str, num_classes: int) -> Processing:
     )
 
 
+def rcnn_defaults(num_joints: int) -> Processing:
+    """torchvision's Keypoint R-CNN: images as they are, in 0..1; the network resizes and normalizes them itself."""
+    return Processing(
+        InputSpec(resize="none", normalization=Normalization("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))),
+        skeleton=Skeleton.for_joint_count(num_joints),
+        confidence=0.5,
+        iou=0.5,
+        max_candidates=1000,
+        max_predictions=100,
+    )
+
+
 def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) -> Processing:
     """Applies a checkpoint's ``processing_params`` over ``base``; absent entries keep the base's value.
 

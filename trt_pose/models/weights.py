@@ -29,6 +29,13 @@ from . import ModelInfo
 # sghub.deci.ai stopped answering in 2024; its content went to the first
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
+# torchvision's own file name, whose end is the beginning of its SHA-256.
+_ELSEWHERE = {
+    "keypointrcnn_resnet50_fpn_coco.pth": (
+        "https://download.pytorch.org/models",
+        "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+    )
+}
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
 _CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
 
@@ -63,10 +70,11 @@ def fetch(model: ModelInfo, weights: str) -> Path:
 
 def _download(name: str, path: Path, model: ModelInfo) -> None:
     private = os.environ.get(URL_VARIABLE)
-    mirrors = (private,) if private else MIRRORS
+    home, remote = _ELSEWHERE.get(name, (None, name))
+    mirrors = (private,) if private else (home,) if home else MIRRORS
     failures = []
     for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{name}"
+        url = f"{mirror.rstrip('/')}/{remote}"
         if urllib.parse.urlsplit(url).scheme not in ("http", "https", "file"):
             raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an http, https or file URL. Correct it.")
         try:
@@ -79,7 +87,7 @@ def _download(name: str, path: Path, model: ModelInfo) -> None:
         print(f"{name}: {model.weights_licence}.", file=sys.stderr)
         return
     raise CheckpointError(
-        f"fetching {name}: no mirror served it ({'; '.join(failures)}). Fetch {mirrors[0].rstrip('/')}/{name} where"
+        f"fetching {name}: no mirror served it ({'; '.join(failures)}). Fetch {mirrors[0].rstrip('/')}/{remote} where"
         f" there is a network and put it at {path}, or set {URL_VARIABLE}, or give the file as checkpoint_path."
     )
 

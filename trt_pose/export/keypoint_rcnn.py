@@ -1,0 +1,159 @@
+"""Keypoint R-CNN to ONNX: torchvision's own graph, images of any size in, its five outputs out."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ExportError, UsageError
+from ..files import check_writable
+from ..models.keypoint_rcnn import OUTPUTS
+from ..types import InputSpec, OutputSpec
+from .graph import PoseGraph
+from .options import (
+    DEFAULT_CANDIDATES,
+    ExportPlan,
+    check_suffix,
+    check_threshold,
+    count,
+    plan_device,
+    plan_element,
+    plan_exporter,
+)
+from .result import ModelExportResult
+from .spec import describe_outputs
+from .torch_runner import TorchRunner
+
+if TYPE_CHECKING:
+    from ..models.keypoint_rcnn import KeypointRCNN
+
+
+class ToUnit(nn.Module):
+    """(1, 3, H, W) RGB in 0..``white`` to floats in 0..1."""
+
+    def __init__(self, white: int) -> None:
+        super().__init__()
+        self.white = white
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.float32)
+        return x if self.white == 1 else x / self.white
+
+
+def export_keypoint_rcnn(
+    model: KeypointRCNN,
+    output: str | Path,
+    confidence_threshold: float | None = None,
+    nms_threshold: float | None = None,
+    *,
+    max_predictions_per_image: int | None = None,
+    input_image_dtype: Any = None,
+    shortest_side: int | None = None,
+    divisor: int | None = None,
+    device: torch.device | str | None = None,
+    onnx_export_kwargs: dict[str, Any] | None = None,
+    onnx_simplify: bool = True,
+    verification: bool = True,
+    **others: Any,
+) -> ModelExportResult:
+    """Writes an ONNX file that takes one image of any size and gives what torchvision's model gives.
+
+    Args:
+        model: the network; left as it is.
+        output: where to write; the file appears whole or not at all.
+        confidence_threshold: keep scores above it; None takes the model's, 0.5 (torchvision's own is 0.05).
+        nms_threshold: of the final boxes, class by class; None takes 0.5.
+        max_predictions_per_image: bodies at most; None takes 100.
+        input_image_dtype: ``uint8`` (the default), divided by 255 in the graph, or ``float32`` in 0..1.
+        shortest_side: what a runner resizes the shorter side to before it feeds the image, px; None leaves images as
+            they are. The network resizes in any case (``min_size`` and ``max_size`` of torchvision's model).
+        divisor: of the sides after that; 1 unless given.
+        device, onnx_export_kwargs, onnx_simplify, verification: as for the other models.
+        others: options of :func:`trt_pose.export.export_model` that this network does not have; only their defaults.
+
+    Raises:
+        UsageError: an option out of range, or one this network does not have.
+        ExportError: the export failed or its outputs differ from torch.
+    """
+    _refuse(others)
+    check_suffix(output)
+    check_writable(Path(output), ExportError)
+    inputs = _plan_input(model.processing.input, input_image_dtype, shortest_side, divisor)
+    graph, outputs = _assemble(model, inputs, confidence_threshold, nms_threshold, max_predictions_per_image)
+    plan = ExportPlan(
+        output=Path(output),
+        input=inputs,
+        selection=None,
+        preprocess=True,
+        postprocess=None,
+        device=plan_device(device) or next(model.parameters()).device,
+        simplify=onnx_simplify,
+        verify=verification,
+        exporter_options=plan_exporter(onnx_export_kwargs),
+    )
+    from .onnx import write  # which imports the plans of every family
+
+    return write(graph.to(plan.device), describe_outputs(model, inputs, outputs, digest=True), plan)
+
+
+def make_runner(model: KeypointRCNN, confidence: float | None, iou: float | None, limit: int | None) -> TorchRunner:
+    """The network run by torch, with other thresholds; None takes the model's."""
+    inputs = _plan_input(model.processing.input, None, None, None)
+    graph, outputs = _assemble(model, inputs, confidence, iou, limit)
+    return TorchRunner(graph, describe_outputs(model, inputs, outputs))
+
+
+def _refuse(others: dict[str, Any]) -> None:
+    from .onnx import export_model
+
+    known = inspect.signature(export_model).parameters
+    same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # what None means there
+    for name, value in others.items():
+        if name not in known:
+            raise UsageError(f"exporting a Keypoint R-CNN: there is no option {name}. Correct it.")
+        if value != known[name].default and str(value) != same.get(name):
+            raise UsageError(
+                f"exporting a Keypoint R-CNN: it has no {name} (got {value!r}): one image of any size goes in, for ONNX"
+                " Runtime, in FP32. Leave it out."
+            )
+
+
+def _plan_input(policy: InputSpec, dtype: Any, shortest_side: int | None, divisor: int | None) -> InputSpec:
+    element = plan_element(dtype, "uint8")
+    policy = replace(policy, batch=1, dtype=element, white=255 if element == "uint8" else 1)
+    if shortest_side is None:
+        if divisor is not None:
+            raise UsageError("exporting a Keypoint R-CNN: divisor belongs to shortest_side. Give both.")
+        return policy
+    side = count("shortest_side", shortest_side)
+    return replace(
+        policy,
+        resize="shortest_side",
+        resize_to=(side, side),
+        height=side,
+        width=side,
+        divisor=1 if divisor is None else count("divisor", divisor),
+    )
+
+
+def _assemble(
+    model: KeypointRCNN, inputs: InputSpec, confidence: float | None, iou: float | None, limit: int | None
+) -> tuple[PoseGraph, OutputSpec]:
+    """The graph, its batch norms folded, and what it keeps; the model is left as it is."""
+    defaults = model.processing
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    network = copy.deepcopy(model, tensors).eval()
+    network.fuse()
+    heads = network.roi_heads
+    heads.score_thresh = check_threshold("confidence_threshold", confidence, defaults.confidence)
+    heads.nms_thresh = check_threshold("nms_threshold", iou, defaults.iou)
+    most = defaults.max_predictions if limit is None else count("max_predictions_per_image", limit)
+    heads.detections_per_img = most
+    kept = OutputSpec("rcnn", OUTPUTS, heads.score_thresh, heads.nms_thresh, most, DEFAULT_CANDIDATES)
+    return PoseGraph(ToUnit(inputs.white), network, nn.Identity()).eval(), kept
