@@ -22,11 +22,12 @@ demo: setup
 	$(BIN)/trt-pose predict $(DEMO)/yolo_nas_pose_n.onnx trt_pose/assets/astronaut.jpg --save $(DEMO)
 	@echo "The picture: $(DEMO)/astronaut.jpg"
 
+# Two files of tests at a time, one thread of torch each: most of the time is spent outside torch.
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # On a GPU host: what is skipped elsewhere fails here if it cannot run.
 test-gpu: setup

@@ -57,6 +57,8 @@ def test_what_the_blocks_wrote(desk):
         "flat.onnx",
         "int8.onnx",
         "compare.html",
+        "bench.json",
+        "bench.csv",
         "drawn/image.jpg",
         "poses.json",
         "poses.jpg",

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .detections import DetectionResult, Detections, Result
 from .errors import RunnerError, SourceError, UsageError
-from .image import letterbox
+from .image import Image, letterbox
 from .progress import track
 from .results import PoseResult, Poses
 from .runtime import Runner, open_runner
+from .runtime.base import Arrays
 from .sources import Frame, open_source
-from .types import ModelSpec
+from .types import InputSpec, Letterbox, ModelSpec
+
+
+def place(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[Any], list[Letterbox]]:
+    """Images to the network input: (B, 3, H, W) of the file's element type, a fixed batch filled up, and their places.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, at most ``spec.batch`` of them.
+        spec: the input description of the model file.
+    """
+    placed = [letterbox(image, spec) for image in images]
+    pixels = np.stack([pixels for pixels, _ in placed]).astype(spec.dtype, copy=False)
+    if spec.white != 255:
+        pixels = pixels * pixels.dtype.type(spec.white / 255)
+    if spec.batch is not None and len(images) < spec.batch:  # the last images of a fixed batch
+        rest = np.full((spec.batch - len(images), *pixels.shape[1:]), spec.pad_value, pixels.dtype)
+        pixels = np.concatenate([pixels, rest])
+    return pixels, [box for _, box in placed]
 
 
 class PosePredictor:
@@ -91,22 +110,19 @@ class PosePredictor:
 
     def _run(self, frames: list[Frame]) -> list[Result]:
         """The whole path of a batch of images."""
-        spec = self.spec
-        placed = [letterbox(frame.image, spec.input) for frame in frames]
-        pixels = np.stack([pixels for pixels, _ in placed]).astype(spec.input.dtype, copy=False)  # (B, 3, H, W)
-        if spec.input.white != 255:
-            pixels = pixels * pixels.dtype.type(spec.input.white / 255)
-        if spec.input.batch is not None and len(frames) < spec.input.batch:  # the last images of a fixed batch
-            rest = np.full((spec.input.batch - len(frames), *pixels.shape[1:]), spec.input.pad_value, pixels.dtype)
-            pixels = np.concatenate([pixels, rest])
-        outputs = self._runner.run({spec.input.name: pixels})
+        pixels, placed = place([frame.image for frame in frames], self.spec.input)
+        outputs = self._runner.run({self.spec.input.name: pixels})
+        return self.read(outputs, frames, placed)
+
+    def read(self, outputs: Arrays, frames: Sequence[Frame], placed: Sequence[Letterbox]) -> list[Result]:
+        """The results of a batch: outputs of the runner, the images they belong to, and how those were placed."""
         results: list[Result] = []
-        for index, (frame, (_, box)) in enumerate(zip(frames, placed, strict=True)):
-            if spec.task == "detection":
-                found = Detections.from_outputs(outputs, spec, index, box, self._confidence)
+        for index, (frame, box) in enumerate(zip(frames, placed, strict=True)):
+            if self.spec.task == "detection":
+                found = Detections.from_outputs(outputs, self.spec, index, box, self._confidence)
                 results.append(DetectionResult(frame.image, found, frame.source))
             else:
-                poses = Poses.from_outputs(outputs, spec, index, box, self._confidence)
+                poses = Poses.from_outputs(outputs, self.spec, index, box, self._confidence)
                 results.append(PoseResult(frame.image, poses, frame.source))
         return results
 

@@ -77,7 +77,7 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
     if wanted and wanted != "python":
         found = _load_library(registry, Path(wanted))
     else:
-        places = () if wanted else (path for path in _places() if path.exists())
+        places = () if wanted else find_libraries()
         found = next(filter(None, (_try_library(registry, path) for path in places)), None) or _register_python(
             registry, flavor.module
         )
@@ -87,6 +87,11 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
 
 _loaded: dict[int, LoadedPlugin] = {}
 _kept_alive: list[Any] = []  # TensorRT keeps no reference to a creator
+
+
+def find_libraries() -> Iterator[Path]:
+    """The compiled library wherever it lies, the package first."""
+    return (path for path in _places() if path.exists())
 
 
 def _places() -> Iterator[Path]:

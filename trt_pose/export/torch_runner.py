@@ -25,6 +25,7 @@ class TorchRunner:
 
     def __init__(self, graph: PoseGraph, spec: ModelSpec) -> None:
         self.spec = spec
+        self.runtime = f"torch {torch.__version__}"
         self._graph: PoseGraph | None = graph
         sides = (None, None) if spec.input.takes_any_size else (spec.input.height, spec.input.width)
         size = (spec.input.batch, spec.input.channels, *sides)

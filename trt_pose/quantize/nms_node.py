@@ -1,6 +1,7 @@
 """DetectionNMS_TRT in place of EfficientNMS_TRT, for a TensorRT that has none of its own.
 
-The two give the same rows for the attributes trt_pose exports; past the count ours has class -1, EfficientNMS_TRT 0.
+The two give the same rows for the attributes trt_pose exports, but for scores and overlaps that equal a threshold; past
+the count ours has class -1, EfficientNMS_TRT 0.
 """
 
 from __future__ import annotations

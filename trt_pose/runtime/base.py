@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -44,12 +45,14 @@ class Runner(Protocol):
     Attributes:
         spec: the description stored with the file.
         inputs: name to element type and shape.
+        runtime: what runs it, name and version.
 
     ``run`` may be called from several threads; after ``close`` it raises RunnerError.
     """
 
     spec: ModelSpec
     inputs: dict[str, TensorInfo]
+    runtime: str
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]: ...
 
@@ -80,3 +83,37 @@ def check_feeds(feeds: Arrays, inputs: Mapping[str, TensorInfo]) -> None:
         if not fits:
             wanted = " x ".join("any" if want is None else str(want) for want in info.shape)
             raise RunnerError(f"running the model: {name} has shape {array.shape}, expected {wanted}. Reshape it.")
+
+
+@dataclass(frozen=True)
+class QueryTimes:
+    """What one query took.
+
+    Attributes:
+        start_s, end_s: on the host, by ``time.perf_counter``.
+        compute_ms: of the kernels of an engine, of the whole call of other runners.
+        enqueue_ms, h2d_ms, d2h_ms: host time to enqueue, copies to and from the GPU; None where there is no such stage.
+    """
+
+    start_s: float
+    end_s: float
+    compute_ms: float
+    enqueue_ms: float | None = None
+    h2d_ms: float | None = None
+    d2h_ms: float | None = None
+
+    @property
+    def latency_ms(self) -> float:
+        """Copies and compute, as trtexec adds them up."""
+        return self.compute_ms + (self.h2d_ms or 0.0) + (self.d2h_ms or 0.0)
+
+
+def time_query(runner: Runner, feeds: Arrays) -> QueryTimes:
+    """Runs one query and times it: by the runner's own events where it has them, else by the host's clock."""
+    measure: Callable[[Arrays], QueryTimes] | None = getattr(runner, "time_query", None)
+    if measure is not None:
+        return measure(feeds)
+    start = time.perf_counter()
+    runner.run(feeds)
+    end = time.perf_counter()
+    return QueryTimes(start, end, (end - start) * 1e3)

@@ -75,6 +75,7 @@ class OnnxRunner:
         self.inputs = {item.name: _info(item) for item in self._session.get_inputs()}
         self.outputs = {item.name: _info(item) for item in self._session.get_outputs()}
         self.providers = tuple(self._session.get_providers())
+        self.runtime = f"ONNX Runtime {ort.__version__} {self.providers[0].removesuffix('ExecutionProvider')}"
         if providers is None and "int8" in self.spec.precision and _OPENVINO not in names:
             warnings.warn(
                 f"{self._name} is in {self.spec.precision}, which ONNX Runtime's own CPU code runs slower than FP32."

@@ -1,0 +1,174 @@
+"""One benchmark run: open the files, measure them in turns, put the report together."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..engine.plan import SUFFIXES
+from ..errors import MissingDependencyError, UsageError
+from ..predictor import PosePredictor
+from ..runtime import Runner, open_runner
+from ..runtime.base import Arrays, QueryTimes
+from ..runtime.cuda import find_gpu
+from .feeding import batch_size, count_found, image_paths, make_feeds
+from .figures import ratio, summarize
+from .measure import Subject, measure, measure_images, subject
+from .options import BenchOptions
+from .report import ROWS, BenchReport, FileReport
+from .trtexec import run_trtexec
+
+
+def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, trtexec: bool = False) -> BenchReport:
+    """Measures model files, ``.onnx`` or engines, interleaved in one run.
+
+    Args:
+        files: one or more; latencies are also given relative to the first.
+        options: settings.
+        trtexec: run trtexec on each engine, too.
+
+    Raises:
+        UsageError: wrong settings, or none of the files is an engine for trtexec.
+        RunnerError, SourceError: a file or image that cannot be opened here.
+    """
+    options = options or BenchOptions()
+    names = [str(file) for file in files]
+    engines = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    if not names:
+        raise UsageError("measuring: got no file. Name an .onnx file or an engine.")
+    if trtexec and len(engines) != len(names):
+        raise UsageError("--trtexec: it runs engines, and a file here is none. Leave it out, or build an engine.")
+    with ExitStack() as stack:
+        subjects, known = [], []
+        for name in names:
+            runners = [stack.enter_context(_open(name, options)) for _ in range(_copies(name, options))]
+            feeds = make_feeds(runners[0], options)
+            known.append(_know(name, runners[0], feeds))
+            shared = runners * options.streams if len(runners) == 1 else runners
+            subjects.append(subject(name, shared, feeds))
+        measure(subjects, options)
+        if options.end_to_end:
+            for item in subjects:
+                measure_images(item, PosePredictor(item.runners[0]), image_paths(options), options)
+        reports = [
+            _report(item, subjects[0], facts, options, batch_size(item.runners[0], options))
+            for item, facts in zip(subjects, known, strict=True)
+        ]
+    if trtexec:
+        reports = [_beside(item, options) for item in reports]
+    return BenchReport(machine(), options, _headline(options, bool(engines)), tuple(reports))
+
+
+def _copies(name: str, options: BenchOptions) -> int:
+    """Runners to open: an engine needs one per stream, a session of ONNX Runtime serves all threads."""
+    return options.streams if Path(name).suffix.lower() in SUFFIXES else 1
+
+
+def _open(name: str, options: BenchOptions) -> Runner:
+    if Path(name).suffix.lower() in SUFFIXES:
+        return open_runner(
+            name, cuda_graph=options.cuda_graph, spin_wait=options.spin_wait, transfers=options.transfers
+        )
+    return open_runner(
+        name, threads=options.threads, providers=None if options.provider is None else [options.provider]
+    )
+
+
+def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
+    """What a file has to do on these inputs: its NMS works on candidates, and noise has none."""
+    counts = [count_found(runner.run(feed)) for feed in feeds]
+    found = [count for count in counts if count is not None]
+    return {
+        "model": runner.spec.model,
+        "precision": runner.spec.precision,
+        "runtime": runner.runtime,
+        "detections": sum(found) / len(found) if found else None,
+        "candidates": _candidates(name, feeds),
+    }
+
+
+def _candidates(name: str, feeds: list[Arrays]) -> float | None:
+    if Path(name).suffix.lower() in SUFFIXES:
+        return None
+    try:
+        from ..quantize.candidates import count_candidates
+    except ImportError:  # the onnx package, which measuring does not need
+        return None
+    counts = count_candidates(name, feeds)
+    return sum(counts) / len(counts) if counts else None
+
+
+def _report(item: Subject, first: Subject, facts: dict[str, Any], options: BenchOptions, batch: int) -> FileReport:
+    times = item.times
+    fields = {name: [getattr(query, name) for query in times] for name in ROWS}
+    if all(value is None for value in fields["h2d_ms"]) and all(value is None for value in fields["enqueue_ms"]):
+        del fields["compute_ms"]  # no GPU: the latency is the call
+    figures = {name: summarize(values, options.percentiles) for name, values in fields.items() if None not in values}
+    medians = [[_median(turn) for turn in subject.turns] for subject in (item, first)]
+    return FileReport(
+        file=item.file,
+        batch=batch,
+        queries=len(times),
+        walltime_s=item.walltime_s,
+        times=figures,
+        stages={name: summarize(values, options.percentiles) for name, values in item.stages.items()},
+        ratio=None if item is first else ratio(*medians),
+        every=times,
+        **facts,
+    )
+
+
+def _median(turn: list[QueryTimes]) -> float:
+    return sorted(query.latency_ms for query in turn)[len(turn) // 2]
+
+
+def _beside(item: FileReport, options: BenchOptions) -> FileReport:
+    return replace(item, beside=run_trtexec(item.file, options, item.batch))
+
+
+def _headline(options: BenchOptions, engines: bool) -> str:
+    """The settings in force: numbers taken with others are not comparable."""
+    switches = {"CUDA graph": options.cuda_graph, "spin wait": options.spin_wait, "data transfers": options.transfers}
+    told = "; ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items()) if engines else ""
+    source = "tensors from files" if options.inputs else options.images or "the photograph in the package"
+    return (
+        f"settings: warmUp {options.warm_up_ms:g} ms, duration {options.duration_s:g} s, iterations"
+        f" {options.iterations}, avgRuns {options.avg_runs}, infStreams {options.streams}; input: {source}"
+        + (f"; {told}" if told else "")
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, GPU, and the versions that matter."""
+    try:
+        gpu = find_gpu()
+    except MissingDependencyError:
+        gpu = None
+    packages = ("trt-pose", "numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda-bindings")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.processor())

@@ -1,0 +1,95 @@
+"""What is fed to a file under measurement: real images, or tensors from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import RunnerError, SourceError, UsageError
+from ..image import read
+from ..predictor import place
+from ..runtime.base import Arrays, Runner
+from ..sources import IMAGE_SUFFIXES
+from .options import BenchOptions
+
+_MOST_IMAGES = 64  # kept in memory at a time, decoded
+
+
+def image_paths(options: BenchOptions) -> list[Path]:
+    """The images to feed; the photograph in the package where none are named."""
+    if options.images is None:
+        with resources.as_file(resources.files("trt_pose").joinpath("assets/astronaut.jpg")) as path:
+            return [path]
+    source = Path(options.images)
+    found = sorted(source.iterdir()) if source.is_dir() else [source]
+    if not source.exists():
+        found = sorted(source.parent.glob(source.name)) if source.parent.is_dir() else []
+    paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not paths:
+        raise SourceError(f"opening {options.images!r}: no images in it. Name a folder, glob or image file.")
+    return paths[:_MOST_IMAGES]
+
+
+def make_feeds(runner: Runner, options: BenchOptions) -> list[Arrays]:
+    """Queries, to be fed in turn.
+
+    Raises:
+        UsageError: the file takes another batch, or other inputs. RunnerError: it takes no images.
+    """
+    size = batch_size(runner, options)
+    if options.inputs:
+        return [_load_inputs(runner, options, size)]
+    spec = runner.spec
+    if not spec.input.normalized_in_graph or spec.input.custom_preprocessing:
+        raise RunnerError(
+            f"measuring {spec.model}: it does not take images. Feed it with --loadInputs {spec.input.name}:FILE.npy."
+        )
+    images = [read(path) for path in image_paths(options)]
+    groups = [images[start : start + size] for start in range(0, len(images), size)]
+    groups = [(group * size)[:size] for group in groups]  # a last group that is not full is filled with its own images
+    return [{spec.input.name: place(group, spec.input)[0]} for group in groups]
+
+
+def batch_size(runner: Runner, options: BenchOptions) -> int:
+    """Images per query. Raises UsageError when the file has another number fixed."""
+    fixed = runner.spec.input.batch
+    if options.batch is not None and fixed not in (None, options.batch):
+        raise UsageError(f"--batch: got {options.batch}, the file takes {fixed}. Leave it out.")
+    return options.batch or fixed or 1
+
+
+def _load_inputs(runner: Runner, options: BenchOptions, size: int) -> Arrays:
+    feeds: dict[str, npt.NDArray[Any]] = {}
+    for name, path in options.inputs:
+        if name not in runner.inputs:
+            raise UsageError(f"--loadInputs: there is no input {name!r}, the file has {', '.join(runner.inputs)}.")
+        info = runner.inputs[name]
+        shape = [size if place == 0 and side is None else side for place, side in enumerate(info.shape)]
+        try:
+            if Path(path).suffix == ".npy":
+                feeds[name] = np.load(path, allow_pickle=False)
+            elif None in shape:
+                raise ValueError("raw bytes do not say their height and width; use .npy")
+            else:  # raw bytes, as trtexec takes them
+                feeds[name] = np.fromfile(path, info.dtype).reshape([side or 0 for side in shape])
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"--loadInputs {name}:{path}: {error}. Give the input as .npy or raw bytes.") from error
+    return feeds
+
+
+def cycle(feeds: list[Arrays]) -> Iterator[Arrays]:
+    while True:
+        yield from feeds
+
+
+def count_found(outputs: Arrays) -> int | None:
+    """People or objects in the outputs of one query; None for outputs that are no finished predictions."""
+    if "num_predictions" in outputs:
+        return int(outputs["num_predictions"].sum())
+    rows = outputs.get("flat_predictions", outputs.get("keypoints_scores"))
+    return None if rows is None else len(rows)

@@ -1,0 +1,115 @@
+"""The measurement: files take turns, so that whatever slows the machine down slows them all."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..image import read
+from ..predictor import PosePredictor, place
+from ..progress import track
+from ..runtime.base import Arrays, QueryTimes, Runner, time_query
+from ..sources import Frame
+from .feeding import cycle
+from .options import BenchOptions
+
+
+@dataclass
+class Subject:
+    """A file under measurement.
+
+    Attributes:
+        file: its path. runners: one per stream. queries: an endless supply. turns: times, turn by turn.
+        stages: ms per image of decode, letterbox, inference and results, where they are measured.
+    """
+
+    file: str
+    runners: list[Runner]
+    queries: Iterator[Arrays]
+    turns: list[list[QueryTimes]] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def times(self) -> list[QueryTimes]:
+        return [query for turn in self.turns for query in turn]
+
+    @property
+    def walltime_s(self) -> float:
+        """From the first query enqueued to the last one completed, waiting for other files left out."""
+        return sum(max(q.end_s for q in turn) - min(q.start_s for q in turn) for turn in self.turns)
+
+
+def subject(file: str, runners: list[Runner], feeds: list[Arrays]) -> Subject:
+    return Subject(file, runners, cycle(feeds))
+
+
+def measure(subjects: list[Subject], options: BenchOptions) -> None:
+    """Warms up, then lets every file take its turn until each has had its time and its queries."""
+    for item in subjects:
+        _warm_up(item, options)
+    with ThreadPoolExecutor(options.streams) as pool:
+        for _ in track(_rounds(subjects, options), "measuring", None):
+            for item in subjects:
+                item.turns.append(_turn(item, options, pool))
+
+
+def _rounds(subjects: list[Subject], options: BenchOptions) -> Iterator[int]:
+    count = 0
+    while True:
+        done = all(
+            item.walltime_s >= options.duration_s and sum(map(len, item.turns)) >= options.iterations
+            for item in subjects
+        )
+        if done and count:
+            return
+        yield count
+        count += 1
+
+
+def _warm_up(item: Subject, options: BenchOptions) -> None:
+    until = time.perf_counter() + options.warm_up_ms / 1e3
+    while True:
+        for runner in item.runners:
+            time_query(runner, next(item.queries))
+        if time.perf_counter() >= until:
+            return
+
+
+def _turn(item: Subject, options: BenchOptions, pool: ThreadPoolExecutor) -> list[QueryTimes]:
+    """``avg_runs`` queries on every stream, all streams at once."""
+    queries = [[next(item.queries) for _ in range(options.avg_runs)] for _ in item.runners]
+    if len(item.runners) == 1:
+        return _run_all(item.runners[0], queries[0])
+    done = pool.map(_run_all, item.runners, queries)
+    return [query for times in done for query in times]
+
+
+def _run_all(runner: Runner, queries: list[Arrays]) -> list[QueryTimes]:
+    return [time_query(runner, query) for query in queries]
+
+
+def measure_images(item: Subject, predictor: PosePredictor, paths: list[Path], options: BenchOptions) -> None:
+    """Follows images from their files to poses, one at a time, each stage timed."""
+    supply = deque(paths)
+    names = ("decode", "letterbox", "inference", "results")
+    item.stages = {name: [] for name in names}
+    spec, runner = predictor.spec, item.runners[0]
+    until = time.perf_counter() + options.duration_s
+    while time.perf_counter() < until or len(item.stages["decode"]) < options.iterations:
+        path = supply[0]
+        supply.rotate(-1)
+        clock = [time.perf_counter()]
+        image = read(path)
+        clock.append(time.perf_counter())
+        pixels, placed = place([image], spec.input)
+        clock.append(time.perf_counter())
+        outputs = runner.run({spec.input.name: pixels})
+        clock.append(time.perf_counter())
+        predictor.read(outputs, [Frame(image, str(path))], placed)
+        clock.append(time.perf_counter())
+        for name, start, end in zip(names, clock, clock[1:], strict=False):
+            item.stages[name].append((end - start) * 1e3)

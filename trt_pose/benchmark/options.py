@@ -1,0 +1,96 @@
+"""What a benchmark is asked to do, under trtexec's names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Settings of a measurement; the defaults are those of trtexec 10 and 11, which agree on them.
+
+    Attributes:
+        warm_up_ms: queries before the clock counts. duration_s: at least so long per file.
+        iterations: at least so many queries per file. avg_runs: of one file in a row, before the next one's turn.
+        percentiles: of the latency, %.
+        streams: queries in flight at a time, on as many threads or CUDA streams.
+        batch: images per query of a file with a symbolic batch; 1 when None.
+        cuda_graph, spin_wait, transfers: of engines: launch captured work, poll for its end, count the copies. trtexec
+            11 has the first two on and the last off, trtexec 10 the opposite: they are printed with the numbers.
+        end_to_end: measure decoding, letterbox and reading of the results, too.
+        images: folder, glob or file; None takes the photograph in the package.
+        inputs: ``.npy`` or raw files to feed instead, by input name.
+        threads, provider: of ONNX Runtime.
+    """
+
+    warm_up_ms: float = 200.0
+    duration_s: float = 3.0
+    iterations: int = 10
+    avg_runs: int = 10
+    percentiles: tuple[float, ...] = (90.0, 95.0, 99.0)
+    streams: int = 1
+    batch: int | None = None
+    cuda_graph: bool = True
+    spin_wait: bool = True
+    transfers: bool = True
+    end_to_end: bool = False
+    images: str | None = None
+    inputs: tuple[tuple[str, str], ...] = ()
+    threads: int | None = None
+    provider: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("iterations", 1), ("avg_runs", 1), ("streams", 1), ("batch", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{_word(name)}: got {value}, expected {least} or more. Correct it.")
+        for name in ("warm_up_ms", "duration_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"--{_word(name)}: got {value}, expected a number from 0. Correct it.")
+        if not self.percentiles or not all(0 < share <= 100 for share in self.percentiles):
+            raise UsageError(f"--percentile: got {self.percentiles}, expected numbers over 0 up to 100. Correct it.")
+        if self.end_to_end and (self.streams > 1 or self.inputs):
+            raise UsageError(
+                "--end-to-end: it follows one image at a time from its file on; --infStreams and --loadInputs are for"
+                " queries alone. Leave them out."
+            )
+        if self.images is not None and self.inputs:
+            raise UsageError("--images and --loadInputs: both say what to feed. Give one of them.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parse_percentiles(text: str) -> tuple[float, ...]:
+    """``90,95,99`` to numbers. Raises UsageError for other text."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--percentile: got {text!r}, expected numbers with commas between. Correct it.") from None
+
+
+def parse_inputs(texts: list[str]) -> tuple[tuple[str, str], ...]:
+    """``name:file`` pairs. Raises UsageError for other text, or a file that is not there."""
+    pairs = []
+    for text in texts:
+        name, colon, path = text.rpartition(":")
+        if not colon or not name or not Path(path).is_file():
+            raise UsageError(f"--loadInputs: got {text!r}, expected name:file with a file that exists. Correct it.")
+        pairs.append((name, path))
+    return tuple(pairs)
+
+
+def _word(name: str) -> str:
+    """The option of a field as trtexec spells it."""
+    return {
+        "avg_runs": "avgRuns",
+        "streams": "infStreams",
+        "warm_up_ms": "warmUp",
+        "duration_s": "duration",
+    }.get(name, name)

@@ -1,0 +1,211 @@
+"""What a measurement says: lines like trtexec's, JSON, CSV, a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingDependencyError, SourceError
+from ..files import to_json, write_atomically
+from ..runtime.base import QueryTimes
+from .figures import Figures, Ratio
+from .options import BenchOptions
+
+# Fields of QueryTimes under trtexec's names, in its order.
+ROWS = {
+    "latency_ms": "Latency",
+    "enqueue_ms": "Enqueue Time",
+    "h2d_ms": "H2D Latency",
+    "compute_ms": "GPU Compute Time",
+    "d2h_ms": "D2H Latency",
+}
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file.
+
+    Attributes:
+        file, model, precision: what it is. runtime: what ran it. batch: images per query.
+        queries: measured. walltime_s: of them, waiting for other files left out.
+        times: figures by field of QueryTimes; those of stages the runner does not have are absent.
+        stages: figures per image, end to end, where asked for.
+        detections, candidates: per query, on average over the inputs; None where they are not known.
+        ratio: of the latency to the first file's; None for the first.
+        queries_ms: every query, for histograms and ``--exportTimes``.
+        beside: what trtexec itself printed for the same plan.
+    """
+
+    file: str
+    model: str
+    precision: str
+    runtime: str
+    batch: int
+    queries: int
+    walltime_s: float
+    times: Mapping[str, Figures]
+    stages: Mapping[str, Figures]
+    detections: float | None
+    candidates: float | None
+    ratio: Ratio | None = None
+    every: Sequence[QueryTimes] = field(default_factory=tuple, repr=False)
+    beside: Mapping[str, str] | None = None
+
+    @property
+    def queries_per_s(self) -> float:
+        return self.queries / self.walltime_s
+
+    @property
+    def images_per_s(self) -> float:
+        return self.queries_per_s * self.batch
+
+    def lines(self) -> list[str]:
+        found = "" if self.detections is None else f", {self.detections:.1f} detections"
+        worked = "" if self.candidates is None else f" of {self.candidates:.1f} candidates above the threshold"
+        lines = [
+            f"=== {self.file}: {self.model} in {self.precision}, {self.runtime}",
+            f"Input: {self.batch} images per query{found}{worked}",
+            f"Throughput: {self.queries_per_s:.5g} qps, {self.images_per_s:.5g} images/s",
+        ]
+        lines += [f"{ROWS[name]}: {figures}" for name, figures in self.times.items()]
+        lines.append(f"Total Host Walltime: {self.walltime_s:.4g} s")
+        total = sum(figures.mean for figures in self.stages.values())
+        for name, figures in self.stages.items():
+            lines.append(f"End to end, {name}: {figures.mean / total:6.1%} of the time; {figures}")
+        if self.stages:
+            lines.append(f"End to end: {1e3 / total:.5g} images/s, mean = {total:.4g} ms per image")
+        if self.ratio is not None:
+            lines.append(f"Latency relative to the first file: {self.ratio}")
+        lines += [f"trtexec, {name}: {value}" for name, value in (self.beside or {}).items()]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "file": self.file,
+            "model": self.model,
+            "precision": self.precision,
+            "runtime": self.runtime,
+            "batch": self.batch,
+            "queries": self.queries,
+            "queries_per_s": self.queries_per_s,
+            "images_per_s": self.images_per_s,
+            "walltime_s": self.walltime_s,
+            "detections": self.detections,
+            "candidates": self.candidates,
+            **{name: figures.to_dict() for name, figures in self.times.items()},
+        }
+        if self.stages:
+            record["stages_ms"] = {name: figures.to_dict() for name, figures in self.stages.items()}
+        if self.ratio is not None:
+            record["ratio"] = {"median": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high}
+        if self.beside is not None:
+            record["trtexec"] = dict(self.beside)
+        return record
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All files of one run, with the machine and the settings in force."""
+
+    machine: Mapping[str, Any]
+    settings: BenchOptions
+    headline: str
+    files: tuple[FileReport, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline, *(line for item in self.files for line in ("", *item.lines()))])
+
+    def to_json(self) -> str:
+        return to_json(
+            {
+                "machine": dict(self.machine),
+                "settings": self.settings.to_dict(),
+                "files": [item.to_dict() for item in self.files],
+            }
+        )
+
+    def to_csv(self) -> str:
+        """One line per file; times that no runner here has are left out."""
+        rows = [_flat(item.to_dict()) for item in self.files]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def times_json(self) -> str:
+        """Every query under the names of trtexec's ``--exportTimes``, ms since the first; several files: each named."""
+        rows = []
+        for item in self.files:
+            begin = min(query.start_s for query in item.every)
+            for query in item.every:
+                own = {} if len(self.files) == 1 else {"file": item.file}
+                rows.append({**own, **_times(query, begin)})
+        return to_json(rows)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the report; the suffix, ``.json``, ``.csv`` or ``.png``, decides the form. Raises SourceError."""
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".png":
+            return _draw(self, path)
+        text = {".json": self.to_json, ".csv": self.to_csv}.get(suffix)
+        if text is None:
+            raise SourceError(f"writing {path}: got the suffix {suffix or 'none'!r}, expected .json, .csv or .png.")
+        return write_atomically(path, lambda target: target.write_text(text()), SourceError)
+
+
+def _times(query: QueryTimes, begin: float) -> dict[str, float]:
+    record = {"startComputeMs": (query.start_s - begin) * 1e3, "endComputeMs": (query.end_s - begin) * 1e3}
+    for name, value in (("h2dMs", query.h2d_ms), ("d2hMs", query.d2h_ms), ("enqueueMs", query.enqueue_ms)):
+        if value is not None:
+            record[name] = value
+    return {**record, "computeMs": query.compute_ms, "latencyMs": query.latency_ms}
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        elif value is not None:
+            flat[prefix + name] = value
+    return flat
+
+
+def _draw(report: BenchReport, path: Path) -> Path:
+    """Histograms of the latency with their percentiles, and the stages of an image as bars."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "drawing the benchmark: matplotlib is not installed. Run: pip install 'trt-pose[plot]'"
+        ) from error
+    staged = [item for item in report.files if item.stages]
+    figure = Figure(figsize=(9, 4 * (1 + bool(staged))), layout="constrained")
+    axes = figure.subplots(1 + bool(staged), squeeze=False)[:, 0]
+    for item in report.files:
+        values = [query.latency_ms for query in item.every]
+        _, _, bars = axes[0].hist(values, bins=60, alpha=0.5, label=f"{Path(item.file).name}, {item.runtime}")
+        color = bars[0].get_facecolor()[:3]
+        axes[0].axvline(item.times["latency_ms"].median, color=color)
+        for share, value in item.times["latency_ms"].percentiles.items():
+            axes[0].axvline(value, color=color, linestyle=":")
+            axes[0].annotate(f"{share:g} %", (value, 1), xycoords=("data", "axes fraction"), fontsize=7)
+    axes[0].set(xlabel="latency, ms (median solid, percentiles dotted)", ylabel="queries")
+    axes[0].legend(fontsize=8)
+    for row, item in enumerate(staged):
+        left = 0.0
+        for index, (name, figures) in enumerate(item.stages.items()):
+            axes[1].barh(row, figures.mean, left=left, color=f"C{index}", label=name if row == 0 else None)
+            left += figures.mean
+    if staged:
+        axes[1].set(xlabel="mean ms per image", yticks=range(len(staged)))
+        axes[1].set_yticklabels([Path(item.file).name for item in staged])
+        axes[1].legend(fontsize=8)
+    return write_atomically(path, lambda target: figure.savefig(target, format="png", dpi=120), SourceError)

@@ -1,0 +1,83 @@
+"""NVIDIA's own trtexec on the same plan, where there is one: its figures beside ours."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from ..engine.flavor import RTX
+from ..engine.plan import Sidecar, read_header
+from ..engine.plugin import find_libraries
+from ..errors import EngineError, MissingDependencyError
+from .options import BenchOptions
+
+_LINE = re.compile(
+    r"\] (Throughput|Latency|Enqueue Time|H2D Latency|GPU Compute Time|D2H Latency): (.+)$", re.MULTILINE
+)
+
+
+def run_trtexec(engine: str | Path, options: BenchOptions, size: int) -> dict[str, str]:
+    """Runs trtexec (TensorRT-RTX: ``tensorrt_rtx``) on a plan with the same settings.
+
+    Args:
+        engine: the plan. options: settings. size: images per query, for plans with a symbolic batch.
+
+    Returns:
+        Its summary lines by name: ``Throughput``, ``Latency`` and so on.
+
+    Raises:
+        MissingDependencyError: there is no such program.
+        EngineError: the file is no plan, or trtexec failed, with its last line.
+    """
+    name = "tensorrt_rtx" if read_header(engine).flavor == RTX else "trtexec"
+    program = shutil.which(name)
+    if program is None:
+        raise MissingDependencyError(
+            f"--trtexec: there is no {name} on the path. It comes with TensorRT's archives, Debian packages and"
+            " containers, not with pip."
+        )
+    command = [program, *arguments(engine, options, size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a program the user named
+    if done.returncode:
+        last = ((done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"])[-1]
+        raise EngineError(f"--trtexec: {name} failed with exit code {done.returncode}: {last[:300]}.")
+    return read_summary(done.stdout)
+
+
+def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]:
+    """The command line; switches of either major version are given only where they change its default."""
+    words = [
+        f"--loadEngine={engine}",
+        f"--warmUp={options.warm_up_ms:g}",
+        f"--duration={options.duration_s:g}",
+        f"--iterations={options.iterations}",
+        f"--avgRuns={options.avg_runs}",
+        f"--percentile={','.join(f'{share:g}' for share in options.percentiles)}",
+        f"--infStreams={options.streams}",
+    ]
+    eleven = int(read_header(engine).version.partition(".")[0]) >= 11
+    if eleven:
+        words += [] if options.cuda_graph else ["--noCudaGraph"]
+        words += [] if options.spin_wait else ["--noSpinWait"]
+        words += ["--includeDataTransfers"] if options.transfers else []
+    else:
+        words += ["--useCudaGraph"] if options.cuda_graph else []
+        words += ["--useSpinWait"] if options.spin_wait else []
+        words += [] if options.transfers else ["--noDataTransfers"]
+    sidecar = Sidecar.read(engine)
+    if sidecar.spec.input.batch is None:
+        shape = (size, sidecar.spec.input.channels, sidecar.spec.input.height, sidecar.spec.input.width)
+        words.append(f"--shapes={sidecar.spec.input.name}:{'x'.join(map(str, shape))}")
+    if sidecar.plugins:
+        words += [f"--dynamicPlugins={library}" for library in [*find_libraries()][:1]]
+    return words
+
+
+def read_summary(text: str) -> dict[str, str]:
+    """The lines of its performance summary. Raises EngineError when there is none."""
+    found = dict(_LINE.findall(text))
+    if "Throughput" not in found:
+        raise EngineError("--trtexec: it printed no performance summary. Run it by hand to see why.")
+    return found
