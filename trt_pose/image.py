@@ -96,16 +96,21 @@ def letterbox(image: Image, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], Let
         (3, spec.height, spec.width) uint8 RGB, of the resized image's own size where the file takes any, and how to
         undo it.
     """
-    source_h, source_w = image.shape[:2]
-    new_h, new_w, scale_y, scale_x = _resized(source_h, source_w, spec)
+    new_h, new_w, placed = place_image(image.shape[0], image.shape[1], spec)
     height, width = (new_h, new_w) if spec.takes_any_size else (spec.height, spec.width)
-    top = (height - new_h) // 2 if spec.padding == "center" else 0
-    left = (width - new_w) // 2 if spec.padding == "center" else 0
-    if (new_h, new_w) != (source_h, source_w):
+    if (new_h, new_w) != image.shape[:2]:
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     canvas = np.full((spec.channels, height, width), spec.pad_value, np.uint8)  # (3, H, W)
-    canvas[:, top : top + new_h, left : left + new_w] = image.transpose(2, 0, 1)
-    return canvas, Letterbox(scale_x, scale_y, left, top)
+    canvas[:, placed.top : placed.top + new_h, placed.left : placed.left + new_w] = image.transpose(2, 0, 1)
+    return canvas, placed
+
+
+def place_image(height: int, width: int, spec: InputSpec) -> tuple[int, int, Letterbox]:
+    """Height and width an image of (height, width) px is resized to, and where it comes to lie."""
+    new_h, new_w, scale_y, scale_x = _resized(height, width, spec)
+    centered = spec.padding == "center" and not spec.takes_any_size
+    top, left = ((spec.height - new_h) // 2, (spec.width - new_w) // 2) if centered else (0, 0)
+    return new_h, new_w, Letterbox(scale_x, scale_y, left, top)
 
 
 def _resized(height: int, width: int, spec: InputSpec) -> tuple[int, int, float, float]:

@@ -1,0 +1,298 @@
+// An engine inside a C++ program: images in, people out. Needs the engine, its description beside it, TensorRT 10.3 to
+// 11.x or TensorRT-RTX, and the CUDA runtime; no nvcc.
+//
+//   trt_pose::Engine engine("pose.engine");
+//   std::vector<trt_pose::Pose> people = engine(image);
+//
+// One Engine serves one thread at a time; `clone()` shares the weights with another for the next thread. Written against
+// the public headers and compiled with them; no GPU has run it yet.
+#pragma once
+
+#include <NvInferRuntime.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "core.hpp"
+
+namespace trt_pose {
+
+struct EngineOptions {
+    std::string pluginLibrary = "libtrt_pose_plugins.so";  // looked up by the loader; used where the engine has plugins
+    float threshold = 0;                                    // keep scores above it; the file has applied its own already
+    bool cudaGraph = true;                                  // capture the work of a batch size once, then launch it whole
+    int device = 0;
+};
+
+namespace detail {
+
+inline void check(cudaError_t result, const char* action) {
+    if (result == cudaSuccess) return;
+    throw Error(std::string(action) + ": CUDA answered " + cudaGetErrorString(result) + ". Check the driver and the GPU.");
+}
+
+// TensorRT's log: errors are kept for the exception, the rest is passed over.
+class Logger final : public nvinfer1::ILogger {
+public:
+    void log(Severity severity, const char* message) noexcept override {
+        if (severity <= Severity::kERROR && last_.empty()) last_ = message;
+    }
+    std::string take() { return std::exchange(last_, {}); }
+
+private:
+    std::string last_;
+};
+
+struct DeviceFree {
+    void operator()(void* memory) const { cudaFree(memory); }
+};
+struct HostFree {
+    void operator()(void* memory) const { cudaFreeHost(memory); }
+};
+struct StreamFree {
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+};
+struct GraphFree {
+    void operator()(cudaGraphExec_t graph) const { cudaGraphExecDestroy(graph); }
+};
+
+// The two ends of a tensor: pinned memory here, memory on the GPU.
+struct Buffer {
+    Buffer() = default;
+    explicit Buffer(std::size_t size) : bytes(size) {
+        void* memory = nullptr;
+        check(cudaMalloc(&memory, size), "allocating memory on the GPU");
+        device.reset(memory);
+        check(cudaMallocHost(&memory, size), "allocating pinned memory");
+        host.reset(memory);
+    }
+    std::size_t bytes = 0;
+    std::unique_ptr<void, DeviceFree> device;
+    std::unique_ptr<void, HostFree> host;
+};
+
+inline std::size_t sizeOf(nvinfer1::DataType type) {
+    switch (type) {
+        case nvinfer1::DataType::kFLOAT:
+        case nvinfer1::DataType::kINT32: return 4;
+        case nvinfer1::DataType::kHALF: return 2;
+        case nvinfer1::DataType::kINT64: return 8;
+        default: return 1;
+    }
+}
+
+inline std::vector<char> readPlan(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw Error("opening " + path + ": there is no such file. Check the path.");
+    std::vector<char> plan((std::istreambuf_iterator<char>(file)), {});
+    const bool known = plan.size() >= 32 && (std::memcmp(plan.data(), "ftrt", 4) == 0 || std::memcmp(plan.data(), "vtrt", 4) == 0);
+    if (!known) throw Error("opening " + path + ": it is no TensorRT plan, or a truncated one. Build it again.");
+    return plan;
+}
+
+// What several Engines share. Members are freed from the last to the first: the engine before its runtime.
+struct Weights {
+    Logger logger;
+    Sidecar sidecar;
+    std::unique_ptr<nvinfer1::IRuntime> runtime;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine;
+};
+
+inline std::shared_ptr<Weights> load(const std::string& path, const EngineOptions& options) {
+    auto weights = std::make_shared<Weights>();
+    weights->sidecar = readSidecar(path);
+    const auto plan = readPlan(path);
+    check(cudaSetDevice(options.device), "choosing the GPU");
+    weights->runtime.reset(nvinfer1::createInferRuntime(weights->logger));
+    if (!weights->runtime) throw Error("opening " + path + ": TensorRT did not start (" + weights->logger.take() + "). Check the driver.");
+    if (weights->sidecar.versionCompatible)
+        weights->runtime->setEngineHostCodeAllowed(true);  // such a plan brings its runtime, which is code
+    if (!weights->sidecar.plugins.empty() &&
+        !weights->runtime->getPluginRegistry().loadLibrary(options.pluginLibrary.c_str()))
+        throw Error("opening " + path + ": it calls " + weights->sidecar.plugins.front() + ", and " + options.pluginLibrary +
+                    " does not load. Build it with make plugin and put it on the loader's path.");
+    weights->engine.reset(weights->runtime->deserializeCudaEngine(plan.data(), plan.size()));
+    if (!weights->engine)
+        throw Error("opening " + path + ": it was built with " + weights->sidecar.flavor + " " + weights->sidecar.flavorVersion +
+                    " and does not load here (" + weights->logger.take() + "). Build it on this machine.");
+    return weights;
+}
+
+}  // namespace detail
+
+class Engine {
+public:
+    explicit Engine(const std::string& path, EngineOptions options = {})
+        : Engine(detail::load(path, options), options) {}
+
+    // Another context of the same engine, with buffers and a stream of its own.
+    std::unique_ptr<Engine> clone() const { return std::unique_ptr<Engine>(new Engine(weights_, options_)); }
+
+    const ModelSpec& spec() const { return weights_->sidecar.spec; }
+    int largestBatch() const { return largestBatch_; }
+
+    // People of one image, best first, px of the image.
+    std::vector<Pose> operator()(const ImageView& image) { return (*this)(std::vector<ImageView>{image}).front(); }
+
+    // People of several images; any number of them, run in batches the engine takes.
+    std::vector<std::vector<Pose>> operator()(const std::vector<ImageView>& images) {
+        if (spec().task != "pose") throw Error("finding people: " + spec().model + " detects objects. Call detect().");
+        std::vector<std::vector<Pose>> results;
+        forEach(images, [&](const BatchOutputs& outputs, int index, const Placed& placed) {
+            results.push_back(readPoses(outputs, index, placed, spec().jointCount(), options_.threshold));
+        });
+        return results;
+    }
+
+    // Objects of several images, for detection models.
+    std::vector<std::vector<Detection>> detect(const std::vector<ImageView>& images) {
+        if (spec().task != "detection") throw Error("detecting objects: " + spec().model + " finds people. Call it.");
+        std::vector<std::vector<Detection>> results;
+        forEach(images, [&](const BatchOutputs& outputs, int index, const Placed& placed) {
+            results.push_back(readDetections(outputs, index, placed, options_.threshold));
+        });
+        return results;
+    }
+
+private:
+    Engine(std::shared_ptr<detail::Weights> weights, const EngineOptions& options)
+        : weights_(std::move(weights)), options_(options) {
+        if (spec().output.format != "batch")
+            throw Error("opening an engine: its outputs are in " + spec().output.format +
+                        " format, this runtime reads the batch format. Export it with --format batch.");
+        detail::check(cudaSetDevice(options_.device), "choosing the GPU");
+        cudaStream_t stream = nullptr;
+        detail::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
+        stream_.reset(stream);
+        context_.reset(weights_->engine->createExecutionContext());
+        if (!context_) throw Error("opening an engine: no execution context (" + weights_->logger.take() + "). Free GPU memory.");
+        prepare();
+    }
+
+    // Buffers for the largest batch, once and for all.
+    void prepare() {
+        auto& engine = *weights_->engine;
+        const auto& input = spec().input;
+        const auto most = engine.getProfileShape(input.name.c_str(), 0, nvinfer1::OptProfileSelector::kMAX);
+        largestBatch_ = most.nbDims > 0 && most.d[0] > 0 ? static_cast<int>(most.d[0]) : input.batch.value_or(1);
+        setBatch(largestBatch_);
+        for (int index = 0; index < engine.getNbIOTensors(); ++index) {
+            const char* name = engine.getIOTensorName(index);
+            const auto shape = context_->getTensorShape(name);
+            std::size_t count = 1;
+            for (int axis = 0; axis < shape.nbDims; ++axis) {
+                if (shape.d[axis] < 0)
+                    throw Error(std::string("opening an engine: ") + name + " has no fixed size. Export it in batch format for TensorRT.");
+                count *= static_cast<std::size_t>(shape.d[axis]);
+            }
+            auto& buffer = buffers_[name] = detail::Buffer(count * detail::sizeOf(engine.getTensorDataType(name)));
+            if (!context_->setTensorAddress(name, buffer.device.get()))
+                throw Error(std::string("opening an engine: TensorRT refused the memory of ") + name + ".");
+            if (std::string(name) == "pred_scores") limit_ = static_cast<int>(shape.d[1]);
+        }
+        for (const char* name : {"num_predictions", "pred_boxes", "pred_scores"})
+            if (!buffers_.count(name)) throw Error(std::string("opening an engine: it has no output ") + name + ". Export it with trt-pose.");
+    }
+
+    void setBatch(int batch) {
+        if (spec().input.batch) return;
+        const auto& input = spec().input;
+        nvinfer1::Dims shape{};
+        shape.nbDims = 4;
+        shape.d[0] = batch;
+        shape.d[1] = input.channels;
+        shape.d[2] = input.height;
+        shape.d[3] = input.width;
+        if (!context_->setInputShape(input.name.c_str(), shape))
+            throw Error("running an engine: a batch of " + std::to_string(batch) + " is outside its profile. Build it with other --minShapes.");
+    }
+
+    template <class Read>
+    void forEach(const std::vector<ImageView>& images, Read read) {
+        for (std::size_t start = 0; start < images.size(); start += static_cast<std::size_t>(largestBatch_)) {
+            const int count = static_cast<int>(std::min(images.size() - start, static_cast<std::size_t>(largestBatch_)));
+            const auto& input = spec().input;
+            const std::size_t bytes = input.elements() * input.bytesPerElement();
+            char* target = static_cast<char*>(buffers_.at(input.name).host.get());
+            std::vector<Placed> placed;
+            for (int i = 0; i < count; ++i) placed.push_back(letterbox(images[start + i], input, target + i * bytes));
+            // A fixed batch that is not full carries what lay there before; nobody reads its rows.
+            infer(input.batch.value_or(count));
+            const BatchOutputs outputs = this->outputs();
+            for (int i = 0; i < count; ++i) read(outputs, i, placed[static_cast<std::size_t>(i)]);
+        }
+    }
+
+    BatchOutputs outputs() const {
+        const auto host = [&](const char* name) -> const void* {
+            const auto found = buffers_.find(name);
+            return found == buffers_.end() ? nullptr : found->second.host.get();
+        };
+        return {static_cast<const std::int32_t*>(host("num_predictions")), static_cast<const float*>(host("pred_boxes")),
+                static_cast<const float*>(host("pred_scores")),            static_cast<const float*>(host("pred_joints")),
+                static_cast<const std::int32_t*>(host("pred_classes")),    limit_};
+    }
+
+    void infer(int batch) {
+        setBatch(batch);
+        auto& graph = graphs_[batch];
+        if (!graph && options_.cudaGraph && !refused_) {
+            enqueue();  // TensorRT allocates on the first run, which a capture must not see
+            detail::check(cudaStreamSynchronize(stream_.get()), "warming up");
+            capture(graph);
+        }
+        if (graph)
+            detail::check(cudaGraphLaunch(graph.get(), stream_.get()), "launching the CUDA graph");
+        else
+            enqueue();
+        detail::check(cudaStreamSynchronize(stream_.get()), "running the engine");
+    }
+
+    // Copies in, engine, copies out; only as much as the batch has.
+    void enqueue() {
+        const auto copy = [&](const char* name, cudaMemcpyKind kind) {
+            auto& buffer = buffers_.at(name);
+            const auto shape = context_->getTensorShape(name);
+            std::size_t bytes = detail::sizeOf(weights_->engine->getTensorDataType(name));
+            for (int axis = 0; axis < shape.nbDims; ++axis) bytes *= static_cast<std::size_t>(shape.d[axis]);
+            void* to = kind == cudaMemcpyHostToDevice ? buffer.device.get() : buffer.host.get();
+            const void* from = kind == cudaMemcpyHostToDevice ? buffer.host.get() : buffer.device.get();
+            detail::check(cudaMemcpyAsync(to, from, bytes, kind, stream_.get()), "copying a tensor");
+        };
+        copy(spec().input.name.c_str(), cudaMemcpyHostToDevice);
+        if (!context_->enqueueV3(stream_.get())) throw Error("running the engine: " + weights_->logger.take() + ".");
+        for (const auto& name : spec().output.names) copy(name.c_str(), cudaMemcpyDeviceToHost);
+    }
+
+    void capture(std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, detail::GraphFree>& graph) {
+        detail::check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "beginning a capture");
+        bool complete = true;
+        try {
+            enqueue();
+        } catch (const Error&) {
+            complete = false;  // some engines cannot be captured; the capture is ended and plain launches serve
+        }
+        cudaGraph_t captured = nullptr;
+        const bool ended = cudaStreamEndCapture(stream_.get(), &captured) == cudaSuccess;
+        cudaGraphExec_t executable = nullptr;
+        if (complete && ended && cudaGraphInstantiate(&executable, captured, 0) == cudaSuccess) graph.reset(executable);
+        if (captured) cudaGraphDestroy(captured);
+        refused_ = !graph;
+        cudaGetLastError();  // the next call is not to blame for a refused capture
+    }
+
+    std::shared_ptr<detail::Weights> weights_;
+    EngineOptions options_;
+    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, detail::StreamFree> stream_;
+    std::map<std::string, detail::Buffer> buffers_;
+    std::unique_ptr<nvinfer1::IExecutionContext> context_;
+    std::map<int, std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, detail::GraphFree>> graphs_;
+    int largestBatch_ = 1, limit_ = 0;
+    bool refused_ = false;
+};
+
+}  // namespace trt_pose

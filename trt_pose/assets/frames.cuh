@@ -1,0 +1,1 @@
+../../plugins/runtime/include/trt_pose/frames.cuh
