@@ -51,6 +51,11 @@ class Detections(Findings):
         found = cls(boxes, scores, rest.reshape(-1).astype(np.int64), spec.class_names)
         return found.filter(confidence) if confidence > 0 else found
 
+    @classmethod
+    def from_rows(cls, rows: Floats, class_names: tuple[str, ...]) -> Detections:
+        """Of rows (N, 6), px of the source image: box, score, class."""
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64), class_names)
+
     # The reference release's names.
     @property
     def confidence(self) -> Floats:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import pose_nms
+from .engine.fit import Fit, check_description, device_fit, version_fit
 from .engine.flavor import RTX, TENSORRT, Flavor
-from .engine.plan import SUFFIXES, PlanHeader, Sidecar, file_sha256, read_header
+from .engine.plan import SUFFIXES, PlanHeader, Sidecar, read_header
 from .engine.plugin import check_buildable
 from .engine.probe import probe
 from .errors import EngineError, MissingDependencyError
@@ -139,7 +139,7 @@ def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str
     sidecar = None
     try:
         sidecar = Sidecar.read(path)
-        findings.append(_described(path, sidecar))
+        findings.append(_described(path, sidecar, header))
     except EngineError as error:
         findings.append(Finding("description", False, str(error)))
     here = next((item for item in flavors if item.name == header.flavor), None)
@@ -147,12 +147,12 @@ def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str
         extra = "rtx" if header.flavor == RTX else "tensorrt"
         findings.append(Finding("runtime", False, f"{header.flavor} is not installed: pip install 'trt-pose[{extra}]'"))
     else:
-        findings.append(_version(header, here, sidecar, mend))
+        findings.append(_finding("version", version_fit(header, here, sidecar), mend))
         findings += _plugins(sidecar, here) if sidecar else []
     if gpu is None:
         findings.append(Finding("device", False, "an engine needs a GPU and its driver, and there is none here"))
         return findings
-    findings.append(_device(sidecar, gpu, mend))
+    findings.append(_finding("device", device_fit(sidecar, gpu), mend))
     if here is not None:
         try:
             probe(path, here.name)
@@ -162,10 +162,16 @@ def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str
     return findings
 
 
-def _described(path: Path, sidecar: Sidecar) -> Finding:
-    if sidecar.engine_sha256 != file_sha256(path):
-        return Finding("description", False, f"{path.name}.json belongs to another engine. Copy the right one along.")
+def _described(path: Path, sidecar: Sidecar, header: PlanHeader) -> Finding:
+    try:
+        check_description(path, sidecar, header)
+    except EngineError as error:
+        return Finding("description", False, str(error))
     return Finding("description", True, f"{sidecar.spec.model}, {sidecar.spec.precision}, for {sidecar.target}")
+
+
+def _finding(what: str, fit: Fit, mend: str) -> Finding:
+    return Finding(what, fit.fine, f"{fit.detail}. {mend}" if fit.fine is False else fit.detail)
 
 
 def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
@@ -177,34 +183,3 @@ def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
         mend = "Build the library: make plugin" if ours else "Load its library first"
         findings.append(Finding(f"plugin {name}", found, here.plugin if found else f"not registered. {mend}"))
     return findings
-
-
-def _version(header: PlanHeader, here: Flavor, sidecar: Sidecar | None, mend: str) -> Finding:
-    built, installed = _numbers(header.version), _numbers(here.version)
-    common = min(len(built), len(installed))
-    if built[:common] == installed[:common]:
-        return Finding("version", True, f"{here} is what built it")
-    forward = sidecar is not None and bool(sidecar.options.get("version_compatible"))
-    # Within a major version, and from 10 to 11 (NVIDIA's engine compatibility page).
-    if forward and built < installed and (built[0] == installed[0] or (built[0], installed[0]) == (10, 11)):
-        return Finding("version", True, f"version compatible, built with {header.version}, {here} here")
-    only = "plans load in their own version"
-    return Finding("version", False, f"built with {header.version}, {here} here: {only}. {mend}")
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)[:4]]
-
-
-def _device(sidecar: Sidecar | None, gpu: dict[str, str], mend: str) -> Finding:
-    capability = gpu["compute_capability"]
-    level = sidecar.options.get("hardware_compatibility") if sidecar else None
-    wanted = sidecar.compute_capabilities if sidecar else ()
-    if sidecar and not wanted and sidecar.flavor != RTX and sidecar.gpu:
-        wanted = (sidecar.gpu["compute_capability"],)
-    if sidecar is None or not wanted:
-        built = sidecar.target if sidecar else "what is not known"
-        return Finding("device", None, f"{gpu['name']} ({capability}); the engine is for {built}")
-    fine = capability in wanted or (level == "AMPERE_PLUS" and _numbers(capability) >= [8, 0])
-    detail = f"built for compute capability {', '.join(wanted)}, {gpu['name']} has {capability}"
-    return Finding("device", fine, detail if fine else f"{detail}. {mend}")

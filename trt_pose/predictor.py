@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +15,10 @@ from .detections import DetectionResult, Detections, Result
 from .errors import RunnerError, SourceError, UsageError
 from .image import Image, letterbox
 from .progress import track
-from .results import PoseResult, Poses
+from .results import Floats, PoseResult, Poses
 from .runtime import Runner, open_runner
 from .runtime.base import Arrays
+from .runtime.pipeline import Pipeline, Ticket, open_pipeline
 from .sources import Frame, open_source
 from .types import InputSpec, Letterbox, ModelSpec
 
@@ -60,6 +62,7 @@ class PosePredictor:
         try:
             self.spec: ModelSpec = self._runner.spec
             self._confidence = _check(self.spec, confidence)
+            self._pipeline = open_pipeline(self._runner)
         except BaseException:
             self._runner.close()
             raise
@@ -98,15 +101,34 @@ class PosePredictor:
         return track(results, "predicting", frames.total) if progress else results
 
     def _results(self, frames: Iterator[Frame], batch_size: int | None) -> Iterator[Result]:
-        size = self._batch_size(batch_size)
-        batch: list[Frame] = []
-        for frame in frames:
-            batch.append(frame)
-            if len(batch) == size:
-                yield from self._run(batch)
-                batch = []
-        if batch:
-            yield from self._run(batch)
+        batches = _groups(frames, self._batch_size(batch_size))
+        if self._pipeline is not None:
+            return self._run_ahead(self._pipeline, batches)
+        return (result for batch in batches for result in self._run(batch))
+
+    def _run_ahead(self, pipeline: Pipeline, batches: Iterator[list[Frame]]) -> Iterator[Result]:
+        """On a GPU: the next batch is decoded and uploaded while this one runs."""
+        waiting: tuple[list[Frame], Ticket] | None = None
+        try:
+            for batch in batches:
+                ticket = pipeline.submit([frame.image for frame in batch], self._confidence)
+                done, waiting = waiting, (batch, ticket)
+                if done is not None:
+                    yield from self._read_rows(done[0], pipeline.collect(done[1]))
+            if waiting is not None:
+                (batch, ticket), waiting = waiting, None
+                yield from self._read_rows(batch, pipeline.collect(ticket))
+        finally:
+            if waiting is not None:  # the caller wants no more, or a frame could not be read
+                pipeline.collect(waiting[1])
+
+    def _read_rows(self, frames: Sequence[Frame], rows: Sequence[Floats]) -> Iterator[Result]:
+        for frame, found in zip(frames, rows, strict=True):
+            if self.spec.task == "detection":
+                objects = Detections.from_rows(found, self.spec.class_names)
+                yield DetectionResult(frame.image, objects, frame.source)
+            else:
+                yield PoseResult(frame.image, Poses.from_rows(found, self.spec.skeleton), frame.source)
 
     def _run(self, frames: list[Frame]) -> list[Result]:
         """The whole path of a batch of images."""
@@ -145,6 +167,12 @@ class PosePredictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+
+def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    """Frames in lists of ``size``, the last of what is left."""
+    while group := list(itertools.islice(frames, size)):
+        yield group
 
 
 def _check(spec: ModelSpec, confidence: float | None) -> float:

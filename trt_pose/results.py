@@ -154,6 +154,11 @@ class Poses(Findings):
         poses = cls(boxes, scores, joints, spec.skeleton, classes)
         return poses.filter(confidence) if confidence > 0 else poses
 
+    @classmethod
+    def from_rows(cls, rows: Floats, skeleton: Skeleton) -> Poses:
+        """Of rows (N, 5 + 3J), px of the source image: box, score, then x, y, confidence of each joint."""
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5:].reshape(len(rows), skeleton.num_joints, 3), skeleton)
+
     # The reference release's names.
     @property
     def poses(self) -> Floats:

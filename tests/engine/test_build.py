@@ -489,11 +489,11 @@ def test_implicit_mode_pins_the_decode_to_fp32():
     ],
 )
 def test_which_gpus_an_engine_of_tensorrt_is_for(level, built, capability, fine):
-    from trt_pose.doctor import _device
+    from trt_pose.engine.fit import device_fit
 
     gpu = {"name": "A", "compute_capability": built}
     sidecar = Sidecar(dynamic(), "", 1, "", "tensorrt", "11.0", gpu, options={"hardware_compatibility": level})
-    assert _device(sidecar, {"name": "B", "compute_capability": capability}, "").fine is fine
+    assert device_fit(sidecar, {"name": "B", "compute_capability": capability}).fine is fine
     assert "A (8.6)" in sidecar.target
 
 
@@ -510,10 +510,10 @@ def test_which_gpus_an_engine_of_tensorrt_is_for(level, built, capability, fine)
     ],
 )
 def test_which_versions_an_engine_loads_in(built, here, compatible, fine):
-    from trt_pose.doctor import _version
+    from trt_pose.engine.fit import version_fit
 
     sidecar = Sidecar(dynamic(), "", 1, "", "tensorrt", built, options={"version_compatible": compatible})
-    assert _version(PlanHeader("tensorrt", built, "ftrt"), Flavor("tensorrt", here, None), sidecar, "").fine is fine
+    assert version_fit(PlanHeader("tensorrt", built, "ftrt"), Flavor("tensorrt", here, None), sidecar).fine is fine
 
 
 @needs_rtx

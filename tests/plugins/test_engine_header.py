@@ -1,4 +1,4 @@
-"""engine.hpp and the examples, compiled with TensorRT's public headers; linked and run as far as a GPU is not needed."""
+"""engine.hpp and the examples, compiled with TensorRT's public headers, and run as far as no GPU is needed."""
 
 import importlib.util
 import os

@@ -5,11 +5,13 @@ import threading
 import numpy as np
 import pytest
 
-from trt_pose import Poses, Runner, RunnerError, open_runner
+from trt_pose import EngineError, Poses, Runner, RunnerError, open_runner
 from trt_pose.export.torch_runner import TorchRunner
 from trt_pose.matching import compare_poses
 from trt_pose.runtime.ort import OnnxRunner, openvino_devices
+from trt_pose.runtime.trt import TrtRunner
 
+from .. import gpu_stand_in as stand_in
 from ..conftest import make_tiny
 
 
@@ -25,11 +27,17 @@ OPENERS = {
     "torch": torch_runner,
     "onnxruntime": lambda path: OnnxRunner(path, providers=["cpu"]),
     "openvino": lambda path: OnnxRunner(path, providers=["openvino"]),
+    "tensorrt": None,  # on a stand-in for the GPU
 }
 
 
 @pytest.fixture(params=OPENERS)
-def runner(request, tiny_dynamic_onnx):
+def runner(request, tiny_dynamic_onnx, tmp_path, monkeypatch):
+    if request.param == "tensorrt":
+        stand_in.install(monkeypatch, None)
+        with TrtRunner(stand_in.write_engine(tiny_dynamic_onnx, tmp_path)) as opened:
+            yield opened
+        return
     if request.param == "openvino" and not openvino_devices():
         pytest.skip("OpenVINO's provider is not installed or finds no CPU of its own")
     with OPENERS[request.param](tiny_dynamic_onnx) as opened:
@@ -134,6 +142,6 @@ def test_a_closed_runner_says_so(runner, pixels):
 def test_open_runner_picks_by_suffix(tiny_onnx, tmp_path):
     with open_runner(tiny_onnx, providers=["cpu"], threads=1) as runner:
         assert isinstance(runner, OnnxRunner)
-    for name in ("m.engine", "m.plan", "m.pth", "m"):
-        with pytest.raises(RunnerError, match=name):
+    for name, error in (("m.engine", EngineError), ("m.plan", EngineError), ("m.pth", RunnerError), ("m", RunnerError)):
+        with pytest.raises(error, match=name):
             open_runner(tmp_path / name)

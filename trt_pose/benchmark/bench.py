@@ -47,11 +47,13 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
     with ExitStack() as stack:
         subjects, known = [], []
         for name in names:
-            runners = [stack.enter_context(_open(name, options)) for _ in range(_copies(name, options))]
-            feeds = make_feeds(runners[0], options)
-            known.append(_know(name, runners[0], feeds))
-            shared = runners * options.streams if len(runners) == 1 else runners
-            subjects.append(subject(name, shared, feeds))
+            runner = stack.enter_context(_open(name, options))
+            # An engine needs a context per stream; a session of ONNX Runtime serves all threads.
+            clone = getattr(runner, "clone", None)
+            more = [stack.enter_context(clone()) if clone else runner for _ in range(options.streams - 1)]
+            feeds = make_feeds(runner, options)
+            known.append(_know(name, runner, feeds))
+            subjects.append(subject(name, [runner, *more], feeds))
         measure(subjects, options)
         if options.end_to_end:
             for item in subjects:
@@ -63,11 +65,6 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
     if trtexec:
         reports = [_beside(item, options) for item in reports]
     return BenchReport(machine(), options, _headline(options, bool(engines)), tuple(reports))
-
-
-def _copies(name: str, options: BenchOptions) -> int:
-    """Runners to open: an engine needs one per stream, a session of ONNX Runtime serves all threads."""
-    return options.streams if Path(name).suffix.lower() in SUFFIXES else 1
 
 
 def _open(name: str, options: BenchOptions) -> Runner:

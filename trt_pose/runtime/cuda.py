@@ -1,4 +1,7 @@
-"""The only raw CUDA calls of the package, through cuda-bindings; imported when a GPU is first needed."""
+"""Kernels compiled at run time, and what GPU there is; with device.py the only raw CUDA calls of the package.
+
+Through cuda-bindings, imported when a GPU is first needed: wheels for every platform, and all of CUDA, graphs included.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def compile_kernel(source: Path, architecture: str) -> bytes:
         MissingDependencyError: cuda-bindings is not installed.
         EngineError: NVRTC is too old for the architecture, or refuses the source; its log is in the message.
     """
-    nvrtc = _bindings("nvrtc")
+    nvrtc = bindings("nvrtc")
     text = source.read_bytes()
     options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--fmad=true"]
     try:
@@ -52,7 +55,7 @@ def compile_kernel(source: Path, architecture: str) -> bytes:
 
 def _compile(nvrtc: Any, text: bytes, name: str, options: list[bytes]) -> bytes:
     result, program = nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], [])
-    _check(result, "creating an NVRTC program")
+    check(result, "creating an NVRTC program")
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if int(result) != 0:
         _, size = nvrtc.nvrtcGetProgramLogSize(program)
@@ -62,7 +65,7 @@ def _compile(nvrtc: Any, text: bytes, name: str, options: list[bytes]) -> bytes:
         raise EngineError(f"compiling {name} with {options[0].decode()}: {reason or result}. Update cuda-bindings.")
     _, size = nvrtc.nvrtcGetCUBINSize(program)
     cubin = bytes(size)
-    _check(nvrtc.nvrtcGetCUBIN(program, cubin)[0], "reading the cubin")
+    check(nvrtc.nvrtcGetCUBIN(program, cubin)[0], "reading the cubin")
     nvrtc.nvrtcDestroyProgram(program)
     return cubin
 
@@ -80,12 +83,12 @@ class Kernel:
         Raises:
             EngineError: no current context, or the driver's complaint.
         """
-        driver = _bindings("driver")
+        driver = bindings("driver")
         function = self._load(driver)
         argument = ctypes.c_void_p(ctypes.addressof(params))
         arguments = ctypes.addressof(argument)
         (result,) = driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, 0)
-        _check(result, f"launching {self._name}")
+        check(result, f"launching {self._name}")
 
     def _load(self, driver: Any) -> Any:
         architecture = current_architecture()
@@ -94,18 +97,18 @@ class Kernel:
                 cubin = compile_kernel(self._source, architecture)
                 # A library is loaded into every context that uses it: no context bookkeeping here.
                 result, library = driver.cuLibraryLoadData(cubin, [], [], 0, [], [], 0)
-                _check(result, f"loading {self._name}")
+                check(result, f"loading {self._name}")
                 result, kernel = driver.cuLibraryGetKernel(library, self._name.encode())
-                _check(result, f"finding {self._name}")
+                check(result, f"finding {self._name}")
                 self._functions[architecture] = driver.CUfunction(int(kernel))
             return self._functions[architecture]
 
 
 def current_architecture() -> str:
     """``sm_90`` and so on, of the device of the current context. Raises EngineError without one."""
-    driver = _bindings("driver")
+    driver = bindings("driver")
     result, device = driver.cuCtxGetDevice()
-    _check(result, "asking for the current GPU")
+    check(result, "asking for the current GPU")
     major, minor = _capability(driver, device)
     return f"sm_{major}{minor}"
 
@@ -116,16 +119,16 @@ def find_gpu(index: int = 0) -> dict[str, str] | None:
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
     """
-    driver = _bindings("driver")
+    driver = bindings("driver")
     try:
         if int(driver.cuInit(0)[0]) != 0 or index >= driver.cuDeviceGetCount()[1]:
             return None
     except RuntimeError:  # cuda-bindings finds no driver library
         return None
     result, device = driver.cuDeviceGet(index)
-    _check(result, "asking for the GPU")
+    check(result, "asking for the GPU")
     result, name = driver.cuDeviceGetName(128, device)
-    _check(result, "asking for the GPU's name")
+    check(result, "asking for the GPU's name")
     major, minor = _capability(driver, device)
     return {"name": name.decode().rstrip("\0"), "compute_capability": f"{major}.{minor}"}
 
@@ -138,12 +141,13 @@ def _capability(driver: Any, device: Any) -> tuple[int, int]:
         kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
     ):
         result, number = driver.cuDeviceGetAttribute(kind, device)
-        _check(result, "asking for the compute capability")
+        check(result, "asking for the compute capability")
         numbers.append(int(number))
     return numbers[0], numbers[1]
 
 
-def _bindings(part: str) -> Any:
+def bindings(part: str) -> Any:
+    """``cuda.bindings.PART``. Raises MissingDependencyError when it is not installed."""
     import importlib
 
     try:
@@ -154,6 +158,7 @@ def _bindings(part: str) -> Any:
         ) from error
 
 
-def _check(result: Any, action: str) -> None:
+def check(result: Any, action: str) -> None:
+    """Raises EngineError unless CUDA answered success."""
     if int(result) != 0:
         raise EngineError(f"{action}: CUDA answered {getattr(result, 'name', result)}. Check the driver and the GPU.")

@@ -1,0 +1,392 @@
+"""TensorRT behind the Runner contract: TensorRT 10.3 to 11.x and TensorRT-RTX, by the named-tensor API.
+
+Written against their bindings and tested with a stand-in for the GPU (tests/gpu_stand_in.py); no GPU has run it yet.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engine.fit import check_description, device_fit, version_fit
+from ..engine.flavor import Flavor, find_flavor
+from ..engine.inspector import open_engine
+from ..engine.plan import PlanHeader, Sidecar, read_header
+from ..engine.plugin import load_plugins, registered
+from ..engine.worker import Log
+from ..errors import EngineError, RunnerError
+from ..types import ModelSpec
+from .base import Arrays, QueryTimes, TensorInfo, check_feeds
+from .device import Device, DeviceArray, Event, Graph, Memory, Pinned, Stream, download, upload
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """A deserialized engine, which several runners may share.
+
+    Attributes:
+        flavor: the TensorRT that loaded it. device: number of the GPU. engine: TensorRT's ICudaEngine. log: its logger.
+        sidecar: the description beside it.
+    """
+
+    path: str
+    flavor: Flavor
+    device: int
+    engine: Any
+    log: Log
+    sidecar: Sidecar
+
+
+def load_engine(path: str | Path, gpu: Device, library: str | Path | None = None) -> LoadedEngine:
+    """Loads plugins and deserializes an engine, after checking that it fits.
+
+    Raises:
+        EngineError: no plan, no description or another's, a plan of another TensorRT or GPU, a missing plugin.
+        MissingDependencyError: no TensorRT.
+    """
+    header, sidecar = read_header(path), Sidecar.read(path)
+    flavor = find_flavor(header.flavor)
+    _check_fit(path, header, sidecar, flavor, gpu)
+    load_plugins(flavor, library)
+    missing = [name for name in sidecar.plugins if name not in registered(flavor)]
+    if missing:
+        raise EngineError(
+            f"opening {path}: it calls {missing[0]}, which is not registered here. Build the library with make plugin,"
+            " or name the one that has it."
+        )
+    log = Log(flavor)
+    with gpu.current():
+        host_code = bool(sidecar.options.get("version_compatible"))
+        engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), host_code)
+    if engine is None:
+        reason = "; ".join(log.errors[:2]) or "no reason was given"
+        raise EngineError(f"opening {path} with {flavor}: {reason[:400]}. Build it on this machine.")
+    return LoadedEngine(str(path), flavor, gpu.index, engine, log, sidecar)
+
+
+def _check_fit(path: str | Path, header: PlanHeader, sidecar: Sidecar, flavor: Flavor, gpu: Device) -> None:
+    for fit in (version_fit(header, flavor, sidecar), device_fit(sidecar, gpu.gpu)):
+        if fit.fine is False:
+            name = Path(path).name
+            raise EngineError(f"opening {path}: {fit.detail}. Build it here: trt-pose build MODEL.onnx -o {name}")
+
+
+class Tensor:
+    """An input or output: its two ends, each as large as the largest batch needs."""
+
+    def __init__(self, runner: TrtRunner, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+        self.name, self.dtype, self.largest = name, np.dtype(dtype), shape
+        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        self.memory, self.pinned = runner.own(Memory(runner.device, size)), runner.own(Pinned(runner.device, size))
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        return int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+class TrtRunner:
+    """Runs an engine with buffers allocated once and, where the engine allows, a CUDA graph per batch size.
+
+    Args:
+        model: path of the engine, or one loaded already, which is shared.
+        device: which GPU. library: of plugins, see :func:`trt_pose.engine.plugin.load_plugins`.
+        cuda_graph: capture the engine's work once per batch size and launch it whole.
+        spin_wait: poll for the end instead of sleeping: faster by a wake-up, at the cost of a core.
+        transfers: whether :meth:`time_query` counts the copies.
+
+    Several threads may call one runner, one after the other; :meth:`clone` gives a thread its own.
+
+    Raises:
+        see :func:`load_engine`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | LoadedEngine,
+        *,
+        device: int = 0,
+        library: str | Path | None = None,
+        cuda_graph: bool = True,
+        spin_wait: bool = False,
+        transfers: bool = True,
+    ) -> None:
+        self._options = {"cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers}
+        self._stack = ExitStack()
+        self.lock = threading.RLock()
+        shared = model if isinstance(model, LoadedEngine) else None
+        if shared is None:  # what needs no GPU is checked first
+            check_description(str(model), Sidecar.read(str(model)), read_header(str(model)))
+        try:
+            self.device = self.own(Device(shared.device if shared else device))
+            self._prepare(shared or load_engine(str(model), self.device, library))
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _prepare(self, loaded: LoadedEngine) -> None:
+        self.loaded: LoadedEngine | None = loaded
+        self.path, self._trt, self._log = loaded.path, loaded.flavor.module, loaded.log
+        self.spec: ModelSpec = loaded.sidecar.spec
+        self.runtime = f"{loaded.flavor} on {self.device.gpu['name']}"
+        self.stream: Stream = self.own(Stream(self.device))
+        self._graphs: dict[tuple[int, ...], Graph | None] = {}
+        self._events: list[Event] = []
+        with self.device.current():
+            self._context = loaded.engine.create_execution_context()
+            if self._context is None:
+                raise RunnerError(f"opening {self.path}: no execution context: {self._reason()}. Free GPU memory.")
+            self._stack.callback(self._drop_context)
+            self._find_tensors(loaded.engine)
+
+    def _drop_context(self) -> None:
+        """Before the stream it ran on, after its buffers and graphs; the engine goes with the last runner."""
+        self._context = None
+        self.loaded = None
+
+    def own(self, resource: Any) -> Any:
+        """Keeps a resource until the runner is closed; the last one made is freed first."""
+        self._stack.callback(resource.close)
+        return resource
+
+    def _find_tensors(self, engine: Any) -> None:
+        """Allocates every tensor for the largest batch and hands the addresses over."""
+        trt = self._trt
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self.inputs: dict[str, TensorInfo] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self._allocators: dict[str, Any] = {}
+        for name in inputs:
+            shape = tuple(engine.get_tensor_shape(name))
+            largest = tuple(engine.get_tensor_profile_shape(name, 0)[2]) if -1 in shape else shape
+            self.inputs[name] = TensorInfo(_dtype(trt, engine, name), tuple(None if n < 0 else n for n in shape))
+            self.tensors[name] = Tensor(self, name, self.inputs[name].dtype, largest)
+            if -1 in shape and not self._context.set_input_shape(name, largest):
+                raise RunnerError(f"opening {self.path}: TensorRT refuses its own profile. Build it again.")
+        self.batch_name = self.spec.input.name if self.spec.input.name in inputs else inputs[0]
+        self.largest_batch = self.tensors[self.batch_name].largest[0]
+        for name in names:
+            if name in inputs:
+                self._address(name)
+                continue
+            shape = tuple(self._context.get_tensor_shape(name))
+            if -1 in shape:
+                self._allocators[name] = make_allocator(trt, self, _dtype(trt, engine, name))
+                self._context.set_output_allocator(name, self._allocators[name])
+            else:
+                self.tensors[name] = Tensor(self, name, _dtype(trt, engine, name), shape)
+                self._address(name)
+        order = {name: place for place, name in enumerate(self.spec.output.names)}
+        self.outputs = sorted((name for name in names if name not in inputs), key=lambda name: order.get(name, 99))
+
+    def _address(self, name: str) -> None:
+        if not self._context.set_tensor_address(name, self.tensors[name].memory.address):
+            raise RunnerError(f"opening {self.path}: TensorRT refuses the memory of {name}: {self._reason()}.")
+
+    def run(self, feeds: Arrays, *, device: bool = False) -> dict[str, Any]:
+        """Named arrays in, named arrays out.
+
+        Args:
+            feeds: arrays by input name.
+            device: leave the outputs on the GPU, as :class:`DeviceArray`, valid until the next run.
+
+        Raises:
+            RunnerError: the arrays do not fit, the runner is closed, or TensorRT failed.
+        """
+        with self.lock:
+            self._check(feeds)
+            with self.device.current() as driver:
+                shapes = self.set_shapes({name: array.shape for name, array in feeds.items()})
+                self._fill(feeds)
+                self._upload(driver, feeds)
+                self.enqueue(driver)
+                if not device:
+                    self._download(driver, shapes)
+                self.stream.wait(driver, self._options["spin_wait"])
+                return self._collect(driver, shapes, device)
+
+    def time_query(self, feeds: Arrays) -> QueryTimes:
+        """One query under trtexec's definitions, measured by events on the GPU; copies are left out on demand."""
+        counted = self._options["transfers"]
+        with self.lock:
+            self._check(feeds)
+            with self.device.current() as driver:
+                shapes = self.set_shapes({name: array.shape for name, array in feeds.items()})
+                self._fill(feeds)
+                if not counted:
+                    self._upload(driver, feeds)
+                    self.stream.wait(driver, spin=True)
+                marks = self._marks()
+                start = time.perf_counter()
+                marks[0].record(driver, self.stream)
+                if counted:
+                    self._upload(driver, feeds)
+                marks[1].record(driver, self.stream)
+                before = time.perf_counter()
+                self.enqueue(driver)
+                enqueued = time.perf_counter() - before
+                marks[2].record(driver, self.stream)
+                if counted:
+                    self._download(driver, shapes)
+                marks[3].record(driver, self.stream)
+                self.stream.wait(driver, self._options["spin_wait"])
+                end = time.perf_counter()
+                h2d, compute, d2h = (marks[i + 1].ms_since(driver, marks[i]) for i in range(3))
+        return QueryTimes(start, end, compute, enqueued * 1e3, h2d if counted else None, d2h if counted else None)
+
+    def _marks(self) -> list[Event]:
+        if not self._events:
+            self._events = [self.own(Event(self.device)) for _ in range(4)]
+        return self._events
+
+    def _check(self, feeds: Arrays) -> None:
+        if self._context is None:
+            raise RunnerError(f"running {self.path}: the runner is closed. Open it again.")
+        check_feeds(feeds, self.inputs)
+        batch = feeds[self.batch_name].shape[0]
+        if batch > self.largest_batch:
+            raise RunnerError(
+                f"running {self.path}: got {batch} images, its profile ends at {self.largest_batch}. Give fewer,"
+                " or build it with a larger --maxShapes."
+            )
+
+    def set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Tells the context this run's input shapes; returns those of the outputs that are known beforehand."""
+        for name, shape in shapes.items():
+            if None in self.inputs[name].shape and not self._context.set_input_shape(name, shape):
+                raise RunnerError(
+                    f"running {self.path}: {name} {shape} is outside its profile: {self._reason()}. Build it with"
+                    " other --minShapes and --maxShapes."
+                )
+        self._key = tuple(number for shape in shapes.values() for number in shape)
+        fixed = [name for name in self.outputs if name not in self._allocators]
+        return {name: tuple(self._context.get_tensor_shape(name)) for name in fixed}
+
+    def _fill(self, feeds: Arrays) -> None:
+        for name, array in feeds.items():
+            self.tensors[name].pinned.view(array.shape, array.dtype)[...] = array
+
+    def _upload(self, driver: Any, feeds: Arrays) -> None:
+        for name, array in feeds.items():
+            upload(driver, self.tensors[name].memory, self.tensors[name].pinned, array.nbytes, self.stream)
+
+    def enqueue(self, driver: Any) -> None:
+        """The engine's work on the stream: as a graph where one was captured, call by call where that is refused."""
+        if self._options["cuda_graph"] and not self._allocators and self._key not in self._graphs:
+            self._execute()  # TensorRT allocates on its first run of a shape, which a capture must not see
+            self.stream.wait(driver, spin=False)
+            graph = Graph.capture(self.device, self.stream, self._try_execute) if self._capturable() else None
+            self._graphs[self._key] = self.own(graph) if graph else None
+        graph = self._graphs.get(self._key)
+        if graph is None:
+            self._execute()
+        else:
+            graph.launch(driver, self.stream)
+
+    def _capturable(self) -> bool:
+        """TensorRT-RTX says so beforehand; TensorRT only by trying."""
+        asks = getattr(self._context, "is_stream_capturable", None)
+        return asks is None or bool(asks(self.stream.address))
+
+    def _try_execute(self) -> bool:
+        return bool(self._context.execute_async_v3(self.stream.address))
+
+    def _execute(self) -> None:
+        if not self._try_execute():
+            raise RunnerError(f"running {self.path}: TensorRT failed: {self._reason()}.")
+
+    def _download(self, driver: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for name, shape in shapes.items():
+            tensor = self.tensors[name]
+            download(driver, tensor.pinned, tensor.memory, tensor.size(shape), self.stream)
+
+    def _collect(self, driver: Any, shapes: Mapping[str, tuple[int, ...]], device: bool) -> dict[str, Any]:
+        """The outputs, in the caller's own memory unless they are to stay on the GPU."""
+        found: dict[str, Any] = {}
+        for name in self.outputs:
+            allocator = self._allocators.get(name)
+            shape = allocator.shape if allocator is not None else shapes[name]
+            if device:
+                memory = allocator.memory if allocator is not None else self.tensors[name].memory
+                dtype = allocator.dtype if allocator is not None else self.tensors[name].dtype
+                found[name] = DeviceArray(memory.address, shape, dtype, self.stream, self.device.index)
+            elif allocator is not None:
+                found[name] = allocator.read(driver)
+            else:
+                found[name] = self.tensors[name].pinned.view(shape, self.tensors[name].dtype).copy()
+        return found
+
+    def _reason(self) -> str:
+        reason = "; ".join(self._log.errors[-2:]) or "no reason was given"
+        self._log.errors.clear()
+        return reason[:400].rstrip(".")
+
+    def clone(self) -> TrtRunner:
+        """Another context of the same engine, with a stream and buffers of its own."""
+        if self.loaded is None:
+            raise RunnerError(f"cloning {self.path}: the runner is closed. Open it again.")
+        graph, spin, transfers = (self._options[name] for name in ("cuda_graph", "spin_wait", "transfers"))
+        return TrtRunner(self.loaded, cuda_graph=graph, spin_wait=spin, transfers=transfers)
+
+    def close(self) -> None:
+        """Frees everything, in order; the engine itself goes with the last runner that shares it."""
+        with self.lock:
+            self._graphs = {}
+            self._stack.close()
+
+    def __enter__(self) -> TrtRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def _dtype(trt: Any, engine: Any, name: str) -> str:
+    return str(np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name)
+
+
+def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
+    """An output allocator for a tensor whose shape is only known afterwards (flat format)."""
+
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.memory: Memory = runner.own(Memory(runner.device, 1 << 16))
+            self.pinned: Pinned = runner.own(Pinned(runner.device, 1 << 16))
+            self.shape: tuple[int, ...] = ()
+            self.dtype = np.dtype(dtype)
+
+        def reallocate_output_async(self, _name: str, _memory: int, size: int, _alignment: int, _stream: int) -> int:
+            if size > self.memory.size:
+                self.memory = runner.own(Memory(runner.device, size))
+            return self.memory.address
+
+        def reallocate_output(self, _name: str, memory: int, size: int, alignment: int) -> int:
+            return self.reallocate_output_async(_name, memory, size, alignment, 0)
+
+        def notify_shape(self, _name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+        def read(self, driver: Any) -> Array:
+            """A copy of the tensor, after the run."""
+            size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+            if size > self.pinned.size:
+                self.pinned = runner.own(Pinned(runner.device, size))
+            download(driver, self.pinned, self.memory, size, runner.stream)
+            runner.stream.wait(driver, spin=False)
+            values: Array = self.pinned.view(self.shape, self.dtype).copy()
+            return values
+
+    return Allocator()
