@@ -1,0 +1,137 @@
+"""The engine runner on a GPU, with whichever TensorRT is installed: what the stand-in cannot show."""
+
+import importlib.util
+import threading
+
+import numpy as np
+import pytest
+
+from trt_pose import PosePredictor, open_runner
+from trt_pose.benchmark import BenchOptions, bench
+from trt_pose.engine.build import build_engine
+from trt_pose.engine.options import BuildOptions
+from trt_pose.image import letterbox
+from trt_pose.matching import compare_poses
+from trt_pose.runtime.cuda import Kernel
+from trt_pose.runtime.device import Device, Memory, Pinned, Stream, download, upload
+from trt_pose.runtime.frames import BLOCK_THREADS, kernel_source, letterbox_params
+from trt_pose.runtime.trt import TrtRunner
+from trt_pose.types import InputSpec
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def engine(tiny, tmp_path_factory):
+    """The tiny model, up to eight images of 128 x 160, in FP32, so that it can be compared."""
+    if not any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
+        pytest.skip("needs TensorRT or TensorRT-RTX")
+    folder = tmp_path_factory.mktemp("engine")
+    limits = {"confidence_threshold": 0.2, "num_pre_nms_predictions": 100, "input_image_shape": (128, 160)}
+    tiny.export(folder / "m.onnx", engine="tensorrt", batch_size="dynamic", verification=False, **limits)
+    build_engine(folder / "m.onnx", folder / "m.engine", options=BuildOptions(max_shapes={"input": (8, 3, 128, 160)}))
+    return folder / "m.engine"
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_engine_finds_what_the_onnx_file_finds(engine, picture_folder, graph):
+    with (
+        PosePredictor(engine, cuda_graph=graph) as first,
+        PosePredictor(engine.with_suffix(".onnx"), providers=["cpu"]) as second,
+    ):
+        for batch in (1, 4, 1):
+            for got, want in zip(
+                first.stream(str(picture_folder), batch_size=batch),
+                second.stream(str(picture_folder), batch_size=batch),
+                strict=True,
+            ):
+                gap = compare_poses(got.poses, want.poses)
+                assert gap.unmatched <= 1
+                assert gap.px < 0.5
+                assert gap.score < 1e-2
+
+
+def test_the_letterbox_of_a_full_hd_frame(rng):
+    spec = InputSpec()
+    image = rng.integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    device = Device()
+    stream, kernel = Stream(device), Kernel(kernel_source(), "letterbox")
+    source, source_host = Memory(device, image.nbytes), Pinned(device, image.nbytes)
+    target, target_host = Memory(device, 3 * 640 * 640), Pinned(device, 3 * 640 * 640)
+    source_host.array[:] = image.reshape(-1)
+    with device.current() as driver:
+        params, _ = letterbox_params(image.shape, source.address, target.address, spec)
+        upload(driver, source, source_host, image.nbytes, stream)
+        kernel.launch(-(-640 * 640 // BLOCK_THREADS), BLOCK_THREADS, params, stream.address)
+        download(driver, target_host, target, 3 * 640 * 640, stream)
+        stream.wait(driver, spin=False)
+    want, _ = letterbox(image, spec)
+    found = target_host.view(want.shape, np.uint8).astype(int)
+    assert np.abs(found - want).max() <= 1
+    for item in (target_host, target, source_host, source, stream, device):
+        item.close()
+
+
+def test_device_memory_is_flat_over_ten_thousand_calls(engine, photograph):
+    image = np.ascontiguousarray(photograph[:128, :160])
+
+    def free(driver):
+        result, left, _ = driver.cuMemGetInfo()
+        assert int(result) == 0
+        return left
+
+    with TrtRunner(engine) as runner, PosePredictor(runner) as predictor:
+        for _ in range(100):
+            predictor.predict(image)
+        with runner.device.current() as driver:
+            before = free(driver)
+        for _ in range(10_000):
+            predictor.predict(image)
+        with runner.device.current() as driver:
+            assert before - free(driver) < 1 << 20
+
+
+def test_threads_and_clones(engine, picture_folder):
+    with TrtRunner(engine) as runner:
+        found = []
+
+        def work(own):
+            with PosePredictor(own) as predictor:
+                found.append([len(item) for item in predictor.predict(str(picture_folder))])
+
+        threads = [threading.Thread(target=work, args=(runner.clone(),)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 4
+    assert all(item == found[0] for item in found)
+
+
+def test_torch_reads_what_stays_on_the_gpu(engine, rng):
+    import torch
+
+    with TrtRunner(engine) as runner:
+        pixels = rng.integers(0, 256, (2, 3, 128, 160), dtype=np.uint8)
+        want = runner.run({"input": pixels})
+        kept = runner.run({"input": pixels}, device=True)
+        for name, values in want.items():
+            for tensor in (torch.as_tensor(kept[name], device="cuda"), torch.from_dlpack(kept[name])):
+                np.testing.assert_array_equal(tensor.cpu().numpy(), values)
+
+
+def test_the_benchmark_measures(engine):
+    (found,) = bench([engine], BenchOptions(duration_s=0.5)).files
+    assert set(found.times) == {"latency_ms", "enqueue_ms", "h2d_ms", "compute_ms", "d2h_ms"}
+    assert 0 < found.times["compute_ms"].median < 50
+    assert found.detections > 0
+
+
+def test_a_truncated_engine_is_one_sentence(engine, tmp_path):
+    from trt_pose import EngineError
+
+    path = tmp_path / "m.engine"
+    path.write_bytes(engine.read_bytes()[:1000])
+    (tmp_path / "m.engine.json").write_text(engine.with_suffix(".engine.json").read_text())
+    with pytest.raises(EngineError, match="belongs to another engine"):
+        open_runner(path)
