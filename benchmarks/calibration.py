@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine, peak_mb, sentence
+from machine import peak_mb, sentence
+
+from trt_pose.benchmark.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 COUNT, MEASURED_ON = 32, 8

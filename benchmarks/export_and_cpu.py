@@ -21,7 +21,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from trt_pose.benchmark.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy")

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine, sentence
+from machine import sentence
+
+from trt_pose.benchmark.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime", "numpy")

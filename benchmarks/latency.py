@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trt_pose import models
 from trt_pose.benchmark import BenchOptions, bench
-from trt_pose.benchmark.bench import machine
+from trt_pose.benchmark.machine import machine
 from trt_pose.engine.build import Quantizing, build_engine
 from trt_pose.image import example
 

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from trt_pose.engine.plan import Sidecar, file_sha256
+from trt_pose.engine.plan import Sidecar
+from trt_pose.files import file_sha256
 from trt_pose.runtime.ort import OnnxRunner
 
 VERSION = (11, 4, 0, 1)
@@ -299,12 +300,12 @@ def write_engine(onnx, folder, **changes):
 def install(monkeypatch, kernels, **options):
     """Puts the stand-in in the place of cuda-bindings' driver and of TensorRT; returns the driver."""
     from trt_pose.engine.flavor import Flavor
-    from trt_pose.runtime import cuda, device, trt
+    from trt_pose.runtime import cuda, device, loaded
 
     driver = Driver(kernels)
     for module in (cuda, device):
         monkeypatch.setattr(module, "bindings", lambda part: {"driver": driver}[part])
     monkeypatch.setattr(cuda, "compile_kernel", lambda source, architecture: b"")
     flavor = Flavor("tensorrt", ".".join(map(str, VERSION)), tensorrt(driver, **options))
-    monkeypatch.setattr(trt, "find_flavor", lambda name=None: flavor)
+    monkeypatch.setattr(loaded, "find_flavor", lambda name=None: flavor)
     return driver

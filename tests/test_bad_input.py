@@ -89,7 +89,7 @@ CASES = {
     "model: half": ("cannot load it", "predict", "half.onnx", "good.jpg"),
     "model: empty": ("cannot load it", "predict", "empty.onnx", "good.jpg"),
     "model: text": ("cannot load it", "predict", "text.onnx", "good.jpg"),
-    "model: engine": (r"\.onnx files only", "predict", "text.engine", "good.jpg"),
+    "model: engine": ("are not an engine", "predict", "text.engine", "good.jpg"),
     "model: checkpoint": (r"expected \.onnx", "predict", "text.pth", "good.jpg"),
     "model: foreign": ("no trt_pose description", "predict", "foreign.onnx", "good.jpg"),
     "model: garbled description": ("not a trt_pose description", "predict", "garbled.onnx", "good.jpg"),

@@ -42,6 +42,12 @@ def test_models(capsys):
     assert names["detection"] == [*(f"yolo_nas_{size}" for size in "sml"), *(f"ppyoloe_{size}" for size in "smlx")]
 
 
+def test_resizing_is_for_keypoint_rcnn(tmp_path, capsys):
+    arguments = ("export", "yolo_nas_pose_n", "-o", str(tmp_path / "m.onnx"), "--weights", "none", "--divisor", "32")
+    assert call(*arguments) == 1
+    assert "they are for keypointrcnn_resnet50_fpn alone" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     import torch

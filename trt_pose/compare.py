@@ -20,7 +20,7 @@ from .detections import Detections, Result
 from .errors import RunnerError, SourceError, UsageError
 from .files import check_writable, write_atomically
 from .image import Image
-from .matching import box_iou, pair_boxes, pair_detections
+from .matching import box_iou, pair_detections, pair_poses
 from .predictor import PosePredictor
 from .progress import track
 from .results import Poses
@@ -160,7 +160,7 @@ def compare(
     """Runs two files on the same images.
 
     Args:
-        first: the reference. second: what is compared with it; ``.onnx`` each.
+        first: the reference. second: what is compared with it; ``.onnx`` files or engines.
         images: see :func:`trt_pose.sources.open_source`.
         confidence: keep scores above it; None takes the files' own.
         tensors: also measure the noise of every tensor both files have, on the first image.
@@ -175,6 +175,8 @@ def compare(
             got = report.suffix or "none"
             raise UsageError(f"writing {report}: got the suffix {got!r}, expected .html. Correct it.")
         check_writable(report, SourceError)
+    if tensors and not all(Path(path).suffix.lower() == ".onnx" for path in (first, second)):
+        raise UsageError("comparing tensors: an engine does not show its own. Leave --tensors out.")
     task, rows, worst = _run(first, second, images, confidence)
     result = Comparison(str(first), str(second), tuple(rows), _noise(first, second, images) if tensors else {}, task)
     if report is not None:
@@ -233,7 +235,7 @@ def compare_image(first: Poses | Detections, second: Poses | Detections, source:
         points = [item.boxes.reshape(-1, 2, 2) for item in (objects, others)]  # (P, 2 corners, 2)
         similarity = box_iou(objects.boxes, others.boxes).diagonal()
     elif isinstance(first, Poses) and isinstance(second, Poses):
-        pairs = pair_boxes(first.boxes, second.boxes)
+        pairs = pair_poses(first, second)
         people, same = first[pairs[:, 0]], second[pairs[:, 1]]
         points = [item.joints[..., :2] for item in (people, same)]  # (P, J, 2)
         similarity = object_keypoint_similarity(people, same)

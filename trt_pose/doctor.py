@@ -181,5 +181,6 @@ def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
         found = name in here.operators
         ours = name in (pose_nms.NAME, pose_nms.DETECTION_NAME)
         mend = "Build the library: make plugin" if ours else "Load its library first"
-        findings.append(Finding(f"plugin {name}", found, here.plugin if found else f"not registered. {mend}"))
+        where = here.plugin if ours else "TensorRT's own"
+        findings.append(Finding(f"plugin {name}", found, where if found else f"not registered. {mend}"))
     return findings

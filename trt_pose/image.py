@@ -80,9 +80,14 @@ def as_rgb(array: npt.NDArray[np.generic], origin: str = "array") -> Image:
     return np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
 
 
+def example_path() -> Path:
+    """The photograph in the package, the astronaut Eileen Collins (NASA, public domain)."""
+    return Path(str(resources.files("trt_pose").joinpath("assets/astronaut.jpg")))
+
+
 def example() -> Image:
-    """(512, 512, 3) uint8 RGB: the photograph in the package, the astronaut Eileen Collins (NASA, public domain)."""
-    return decode(resources.files("trt_pose").joinpath("assets/astronaut.jpg").read_bytes(), "astronaut.jpg")
+    """(512, 512, 3) uint8 RGB: the photograph in the package."""
+    return read(example_path())
 
 
 def letterbox(image: Image, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], Letterbox]:

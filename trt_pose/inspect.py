@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .engine.flavor import describe_flavor
-from .engine.plan import PlanHeader, Sidecar, file_sha256, read_header
+from .engine.plan import PlanHeader, Sidecar, read_header
 from .engine.probe import probe
 from .errors import EngineError, MissingDependencyError, RunnerError
+from .files import file_sha256
 from .runtime.base import TensorInfo
 from .runtime.cuda import find_gpu
 from .types import ModelSpec

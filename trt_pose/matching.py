@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .detections import Detections
-from .results import Poses
+from .results import Findings, Poses
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,7 +79,7 @@ def pair_boxes(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDA
 
 def compare_poses(first: Poses, second: Poses) -> Difference:
     """Pairs the people of two results of one image and measures the largest differences."""
-    pairs = pair_boxes(first.boxes, second.boxes)
+    pairs = pair_poses(first, second)
     a, b = first[pairs[:, 0]], second[pairs[:, 1]]
     px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
     score = max(_largest(a.scores - b.scores), _largest(a.joints[..., 2] - b.joints[..., 2]))
@@ -93,11 +93,24 @@ def compare_detections(first: Detections, second: Detections) -> Difference:
     return Difference(len(first), len(second), len(pairs), _largest(a.boxes - b.boxes), _largest(a.scores - b.scores))
 
 
+def pair_poses(first: Poses, second: Poses) -> npt.NDArray[np.intp]:
+    """:func:`pair_boxes`, within each class where the model tells bodies apart."""
+    if first.classes is None or second.classes is None:
+        return pair_boxes(first.boxes, second.boxes)
+    return _pair_within(first, first.classes, second, second.classes)
+
+
 def pair_detections(first: Detections, second: Detections) -> npt.NDArray[np.intp]:
     """:func:`pair_boxes` within each class: (K, 2) rows of ``first`` and ``second``."""
+    return _pair_within(first, first.classes, second, second.classes)
+
+
+def _pair_within(
+    first: Findings, kinds: npt.NDArray[np.int64], second: Findings, others: npt.NDArray[np.int64]
+) -> npt.NDArray[np.intp]:
     pairs = [np.zeros((0, 2), np.intp)]
-    for kind in np.intersect1d(first.classes, second.classes):
-        rows, columns = np.flatnonzero(first.classes == kind), np.flatnonzero(second.classes == kind)
+    for kind in np.intersect1d(kinds, others):
+        rows, columns = np.flatnonzero(kinds == kind), np.flatnonzero(others == kind)
         found = pair_boxes(first.boxes[rows], second.boxes[columns])
         pairs.append(np.stack([rows[found[:, 0]], columns[found[:, 1]]], axis=1))
     joined: npt.NDArray[np.intp] = np.concatenate(pairs)

@@ -44,9 +44,9 @@ class PosePredictor:
     """Finds people in images with a model file, or objects where it holds a detection model.
 
     Args:
-        model: path of an ``.onnx`` file, or an open Runner (closed with the predictor).
+        model: path of an ``.onnx`` file or engine, or an open Runner (closed with the predictor).
         confidence: keep scores above it; at least the threshold inside the file. None takes the file's.
-        options: of the runner (``threads``, ``providers``, ``precision``), see :func:`trt_pose.open_runner`.
+        options: of the runner (``threads``, ``providers``, ...; ``cuda_graph``, ...), see :func:`trt_pose.open_runner`.
 
     Several threads may call one predictor.
 

@@ -211,7 +211,7 @@ class Poses(Findings):
             ) from error
         return supervision.KeyPoints(
             xy=self.joints[:, :, :2].copy(),
-            class_id=np.zeros(len(self), int),
+            class_id=np.zeros(len(self), int) if self.classes is None else self.classes.copy(),
             keypoint_confidence=self.joints[:, :, 2].copy(),
             detection_confidence=self.scores.copy(),
         )

@@ -100,24 +100,30 @@ def _open_text(text: str) -> Frames:
         raise SourceError(f"opening {text!r}: {error.strerror or error}. Check the path.") from error
 
 
-def _open_path(path: Path, text: str) -> Frames:
+def find_images(text: str) -> list[Path] | None:
+    """The image files of a folder or glob, sorted; None for text that names neither. Raises SourceError for none."""
+    path = Path(text)
     if path.is_dir():
-        return _open_files(sorted(item for item in path.iterdir() if item.suffix.lower() in IMAGE_SUFFIXES), text)
-    if not path.exists() and glob.has_magic(text):
-        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes absolute patterns, Path.glob does not
-        return _open_files([Path(name) for name in matches if Path(name).suffix.lower() in IMAGE_SUFFIXES], text)
+        found = sorted(path.iterdir())
+    elif not path.exists() and glob.has_magic(text):
+        found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - takes absolute ones
+    else:
+        return None
+    found = [item for item in found if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
+    if not found:
+        raise SourceError(f"opening {text!r}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}). Check the path.")
+    return found
+
+
+def _open_path(path: Path, text: str) -> Frames:
+    files = find_images(text)
+    if files is not None:
+        return Frames((Frame(images.read(item), str(item)) for item in files), len(files))
     if not path.exists():
         raise SourceError(f"opening {text!r}: there is no such file, folder or URL. Check the path.")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return Frames(_video(text, text), _frame_count(text), video=True)
     return Frames(_one(lambda: images.read(path), text), 1, single=True)
-
-
-def _open_files(paths: list[Path], text: str) -> Frames:
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
-        raise SourceError(f"opening {text!r}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}). Check the path.")
-    return Frames((Frame(images.read(path), str(path)) for path in paths), len(paths))
 
 
 def _open_many(sources: Iterable[Any]) -> Frames:

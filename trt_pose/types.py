@@ -192,7 +192,7 @@ class OutputSpec:
 
     Attributes:
         format: ``batch``, ``flat``, ``rcnn`` (torchvision's names, one image) or ``raw`` (decoded heads of every
-            anchor, no selection in the file).
+            anchor, no selection in the file); ``custom`` where a module of the caller's ends the file.
         names: tensor names in order.
         confidence_threshold, nms_threshold: what the file applies; None for ``raw``.
         max_predictions_per_image: N. num_pre_nms_predictions: candidates that enter NMS.
@@ -216,7 +216,7 @@ class ModelSpec:
     """Everything a runner needs to know about a model file, stored inside it (ONNX) or beside it (engine).
 
     Attributes:
-        model: model name. task: ``pose`` or ``detection``.
+        model: model name. task: ``pose``, ``detection``, or ``custom`` for a converted module.
         input, output: see InputSpec and OutputSpec.
         skeleton: joints of a pose model. class_names: classes of a detection model.
         precision: ``fp32``, ``fp16``, ``int8``, ``int8+fp16``.

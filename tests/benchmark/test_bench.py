@@ -20,8 +20,6 @@ from trt_pose.cli import main
 from trt_pose.quantize.candidates import count_candidates
 from trt_pose.runtime.base import QueryTimes, time_query
 
-from ..conftest import SMALL
-
 QUICK = {"warm_up_ms": 0.0, "duration_s": 0.02, "iterations": 4, "avg_runs": 2, "provider": "cpu"}
 
 
@@ -111,6 +109,8 @@ def test_the_report(report, tiny_onnx, picture_folder):
     assert "GPU Compute" not in text
     assert "ONNX Runtime" in text
     assert "of the time" in text
+    assert "streaming: " in text
+    assert first.streamed_per_s > 0
     assert "relative to the first file" in text
 
 
@@ -122,7 +122,7 @@ def test_json_and_csv(report):
     first, second = record["files"]
     keys = {
         "file", "model", "precision", "runtime", "batch", "queries", "queries_per_s", "images_per_s", "walltime_s",
-        "detections", "candidates", "latency_ms", "stages_ms",
+        "detections", "candidates", "latency_ms", "stages_ms", "streamed_per_s",
     }  # fmt: skip
     assert set(first) == keys
     assert set(second) == keys | {"ratio"}
@@ -142,7 +142,7 @@ def test_saved_in_every_form(report, tmp_path):
     picture = cv2.imread(str(tmp_path / "r.png"))
     assert picture.shape[0] > 500
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    with pytest.raises(SourceError, match=r"expected \.json, \.csv or \.png"):
+    with pytest.raises(SourceError, match=r"expected \.json, \.csv or \.png\. Correct it"):
         report.save(tmp_path / "r.txt")
 
 
@@ -174,9 +174,12 @@ def test_inputs_from_files(tiny_dynamic_onnx, tiny, tmp_path, rng):
     (tmp_path / "x.bin").write_bytes(pixels.tobytes())
     for name in ("x.npy", "x.bin"):
         inputs = (("input", str(tmp_path / name)),)
-        found = bench([tiny_dynamic_onnx], BenchOptions(**QUICK, inputs=inputs, batch=3)).files[0]
+        batch = None if name == "x.npy" else 3  # an array says how many images it holds
+        found = bench([tiny_dynamic_onnx], BenchOptions(**QUICK, inputs=inputs, batch=batch)).files[0]
         assert found.batch == 3
         assert found.images_per_s == pytest.approx(3 * found.queries_per_s)
+    with pytest.raises(UsageError, match="--loadInputs has 3"):
+        bench([tiny_dynamic_onnx], BenchOptions(**QUICK, inputs=(("input", str(tmp_path / "x.npy")),), batch=2))
     tiny.export(tmp_path / "raw.onnx", preprocessing=False, postprocessing=False, input_image_shape=(128, 160))
     with pytest.raises(RunnerError, match=r"does not take images\. Feed it with --loadInputs input:FILE\.npy"):
         bench([tmp_path / "raw.onnx"], BenchOptions(**QUICK))
@@ -193,6 +196,7 @@ def test_inputs_from_files(tiny_dynamic_onnx, tiny, tmp_path, rng):
         ({"duration_s": -1.0}, "--duration"), ({"duration_s": float("nan")}, "--duration"),
         ({"percentiles": ()}, "--percentile"), ({"percentiles": (101.0,)}, "--percentile"),
         ({"end_to_end": True, "streams": 2}, "--end-to-end"),
+        ({"end_to_end": True, "batch": 2}, "--end-to-end"),
         ({"images": "x", "inputs": (("a", "b"),)}, "both say what to feed"),
     ],
     ids=str,
@@ -206,7 +210,8 @@ def test_settings_out_of_range(change, words):
     ("options", "error", "words"),
     [
         ({"batch": 4}, UsageError, "the file takes 1"),
-        ({"images": "/no/such"}, SourceError, "no images in it"),
+        ({"images": "/no/such"}, SourceError, "no such image, folder or glob"),
+        ({"images": "/no/such*.jpg"}, SourceError, "no images in it"),
         ({"inputs": (("wrong", "x.npy"),)}, UsageError, "no input 'wrong'"),
         ({"inputs": (("input", "/no/such.npy"),)}, UsageError, "No such file"),
     ],
@@ -236,13 +241,22 @@ def test_on_the_command_line(tiny_onnx, tmp_path, capsys):
         ((tiny_onnx, "--trtexec"), "it runs engines"),
         ((tmp_path / "missing.onnx",), "no such file"),
         ((tiny_onnx, "--save", tmp_path / "no" / "r.json"), "writing"),
+        ((tiny_onnx, "--save", tmp_path / "r.txt"), "expected .json, .csv or .png"),
     ):
         assert call(*arguments, *quick) == 1
         assert words in capsys.readouterr().err
+
+
+def test_raw_files_have_no_end(tiny, tiny_onnx, tmp_path):
+    tiny.export(tmp_path / "raw.onnx", postprocessing=False, verification=False, input_image_shape=(128, 160))
+    with pytest.raises(RunnerError, match="not finished predictions"):
+        bench([tmp_path / "raw.onnx"], BenchOptions(**QUICK, end_to_end=True))
+    tiny.export(tmp_path / "two.onnx", batch_size=2, verification=False, input_image_shape=(128, 160))
+    with pytest.raises(UsageError, match="one image at a time, the file takes 2"):
+        bench([tmp_path / "two.onnx"], BenchOptions(**QUICK, end_to_end=True))
 
 
 def test_a_symbolic_batch_of_images(tiny_dynamic_onnx, picture_folder):
     options = BenchOptions(**QUICK, images=f"{picture_folder}/*.png", batch=4)
     found = bench([tiny_dynamic_onnx], options).files[0]
     assert (found.batch, found.runtime.startswith("ONNX Runtime")) == (4, True)
-    assert SMALL["confidence_threshold"] < 1

@@ -14,8 +14,9 @@ from trt_pose.engine.calibrator import make_calibrator
 from trt_pose.engine.flavor import Flavor
 from trt_pose.engine.inspector import count_types
 from trt_pose.engine.options import parse_capabilities, parse_hardware, parse_pools, parse_shapes, parse_verbosity
-from trt_pose.engine.plan import PlanHeader, Sidecar, file_sha256, read_header, sidecar_path
+from trt_pose.engine.plan import PlanHeader, Sidecar, read_header, sidecar_path
 from trt_pose.engine.worker import keep_precise
+from trt_pose.files import file_sha256
 from trt_pose.inspect import inspect_engine
 from trt_pose.quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from trt_pose.quantize.cache import from_tensorrt

@@ -304,7 +304,7 @@ def test_a_missing_nvrtc_is_named(monkeypatch, tmp_path):
     def missing():
         raise RuntimeError("libnvrtc.so not found")
 
-    monkeypatch.setattr(cuda, "_bindings", lambda part: type("nvrtc", (), {"nvrtcVersion": staticmethod(missing)}))
+    monkeypatch.setattr(cuda, "bindings", lambda part: type("nvrtc", (), {"nvrtcVersion": staticmethod(missing)}))
     with pytest.raises(MissingDependencyError, match="NVRTC"):
         compile_kernel(KERNEL / "pose_nms_kernel.cuh", "sm_90")
 

@@ -87,6 +87,7 @@ class Broken(nn.Module):
         ({"input_size": 640}, UsageError, "input_size"),
         ({"input_size": (3, 0, 8)}, UsageError, "input_size"),
         ({"input_names": ["a", "b"]}, UsageError, "expected one"),
+        ({"output_names": ["a", "b"]}, UsageError, "returns 1 tensors"),
         ({"input_size": (4, 32, 32)}, ExportError, r"running the model on \(1, 4, 32, 32\)"),
         ({"post_process": Broken()}, ExportError, "returned dict, expected a tensor"),
         ({"opset_version": 5}, UsageError, "opset_version"),
@@ -107,6 +108,26 @@ class Fickle(nn.Module):
 
     def forward(self, x):
         return x + 1 if torch.jit.is_tracing() else x + 2
+
+
+def test_the_printed_snippet_runs_and_fp16_follows(tmp_path, monkeypatch, capsys):
+    import re
+
+    from trt_pose.quantize import QuantizeOptions, quantize
+    from trt_pose.types import Precision
+
+    monkeypatch.chdir(tmp_path)
+    for channels, dtype in ((1, "uint8"), (3, "float32")):
+        before = Scale() if dtype == "uint8" else None
+        text = str(convert_to_onnx(network(channels), "m.onnx", (channels, 32, 48), before, input_dtype=dtype))
+        assert "as the module before the network takes it" in text
+        (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        exec(block, {})  # noqa: S102 - our own printed code
+        assert "output (1, 5) float32" in capsys.readouterr().out
+        report = quantize("m.onnx", "half.onnx", None, QuantizeOptions(Precision.FP16))
+        assert report.precision is Precision.FP16
+        with open_runner("half.onnx", providers=["cpu"]) as runner:
+            assert runner.run({"input": np.zeros((1, channels, 32, 48), dtype)})["output"].shape == (1, 5)
 
 
 def test_outputs_that_differ_are_not_written(tmp_path):

@@ -13,7 +13,15 @@ import onnx
 import pytest
 import torch
 
-from trt_pose import CheckpointError, PosePredictor, RunnerError, UsageError, models, open_runner
+from trt_pose import (
+    CheckpointError,
+    MissingDependencyError,
+    PosePredictor,
+    RunnerError,
+    UsageError,
+    models,
+    open_runner,
+)
 from trt_pose.cli import main
 from trt_pose.image import letterbox
 from trt_pose.matching import pair_boxes
@@ -122,6 +130,7 @@ def test_the_floats_a_predictor_feeds(rcnn):
     class Runner:
         spec = replace(model_spec(rcnn), input=InputSpec(resize="none", dtype="float32", white=1, batch=1))
         inputs = {}  # noqa: RUF012
+        runtime = "none"
 
         def run(self, feeds):
             fed.update(feeds)
@@ -161,6 +170,45 @@ def test_the_printed_snippets_run(rcnn_onnx, photo_path, tmp_path, monkeypatch, 
     for block in blocks:
         exec(block, {})  # noqa: S102 - our own printed code
     assert capsys.readouterr().out.count("\n") > 20
+
+
+def test_fusing_twice_and_predict_options(rcnn, photograph):
+    import copy
+
+    fused = copy.deepcopy(rcnn).fuse().fuse()
+    want, got = rcnn.predict(photograph[:200]).poses, fused.predict(photograph[:200]).poses
+    assert len(pair_boxes(want.boxes, got.boxes)) == len(want) > 3
+    with pytest.raises(UsageError, match="one image at a time"):
+        rcnn.predict(photograph, batch_size=2)
+    with pytest.raises(TypeError):
+        rcnn.predict(photograph, confidence=0.9)
+
+
+def test_the_check_says_when_it_compared_nothing(rcnn, tmp_path):
+    with pytest.warns(UserWarning, match="finds nobody above 1 in the photograph"):
+        rcnn.export(tmp_path / "m.onnx", confidence_threshold=1.0, onnx_simplify=False)
+
+
+def test_it_is_not_for_engines_and_says_so(rcnn_onnx):
+    from trt_pose import EngineError
+    from trt_pose.engine.flavor import Flavor
+    from trt_pose.engine.plugin import check_buildable
+
+    for name in ("tensorrt", "tensorrt_rtx"):
+        with pytest.raises(EngineError, match="images of any size"):
+            check_buildable(rcnn_onnx[1].spec, Flavor(name, "11.4", None))
+
+
+def test_a_wrong_checkpoint_without_torchvision(tmp_path, monkeypatch):
+    """torchvision is not among what exports need: looking for the likely model must not ask for it."""
+    from ..conftest import make_model
+
+    torch.save(make_model("yolo_nas_pose_n").state_dict(), tmp_path / "n.pth")
+    monkeypatch.setitem(sys.modules, "torchvision.models.detection", None)
+    with pytest.raises(CheckpointError, match="It looks like yolo_nas_pose_n"):
+        models.get("yolo_nas_pose_s", checkpoint_path=tmp_path / "n.pth")
+    with pytest.raises(MissingDependencyError, match="keypoint-rcnn"):
+        models.get(NAME, checkpoint_path=tmp_path / "n.pth")
 
 
 def test_weights(rcnn_truth, rcnn_checkpoint, tmp_path):

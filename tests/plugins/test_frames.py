@@ -172,6 +172,16 @@ def test_nvcc_compiles_them(tmp_path, architecture):
         pytest.skip("needs nvcc")
     source = tmp_path / "frames.cu"
     source.write_text(f'#include "{RUNTIME / "include" / "trt_pose" / "frames.cuh"}"\n')
-    command = ["nvcc", "-std=c++17", "-cubin", f"-arch={architecture}", "-Werror", "all-warnings", "-o", tmp_path / "o"]
+    command = [
+        "nvcc",
+        "-DTRT_POSE_KERNELS",
+        "-std=c++17",
+        "-cubin",
+        f"-arch={architecture}",
+        "-Werror",
+        "all-warnings",
+        "-o",
+        tmp_path / "o",
+    ]
     done = subprocess.run([*command, source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,14 +1,16 @@
 """The engine runner on the stand-in for a GPU: what it finds, what it frees, what it refuses."""
 
 import ctypes
+import dataclasses
 import json
 import threading
 
 import numpy as np
 import pytest
 
-from trt_pose import EngineError, MissingDependencyError, PosePredictor, RunnerError, open_runner
+from trt_pose import EngineError, MissingDependencyError, PosePredictor, RunnerError, UsageError, open_runner
 from trt_pose.benchmark import BenchOptions, bench
+from trt_pose.cli import main
 from trt_pose.compare import compare
 from trt_pose.matching import compare_poses
 from trt_pose.runtime import pipeline
@@ -59,20 +61,24 @@ def pixels(rng):
 def test_it_gives_what_onnxruntime_gives(driver, engine, onnx_files, pixels, graph):
     with TrtRunner(engine, cuda_graph=graph) as runner, open_runner(onnx_files["any"], providers=["cpu"]) as other:
         assert list(runner.run({"input": pixels})) == ["num_predictions", "pred_boxes", "pred_scores", "pred_joints"]
-        for batch in (1, 3, 2, 3, 1):
+        for batch in (1, 1, 3, 2, 2, 3, 3, 1):
             got, want = (each.run({"input": pixels[:batch]}) for each in (runner, other))
             for name, values in want.items():
                 np.testing.assert_array_equal(got[name], values)
     assert ("graph" in {kind for kind, _ in driver.calls}) is graph
 
 
-def test_a_graph_is_captured_once_per_batch_size(driver, engine, pixels):
+def test_there_is_one_graph_captured_at_the_second_run_of_a_batch_size(driver, engine, pixels):
+    def launches():
+        return sum(kind == "graph" for kind, _ in driver.calls)
+
     with TrtRunner(engine) as runner:
-        for batch in (1, 2, 1, 2, 1):
+        for batch, graphs, launched in (
+            (2, 0, 0), (2, 1, 1), (2, 1, 2), (1, 1, 2), (2, 1, 3), (1, 1, 3), (1, 1, 4), (2, 1, 4), (2, 1, 5)
+        ):  # fmt: skip
             runner.run({"input": pixels[:batch]})
-        assert driver.count("executable") == 2
+            assert (driver.count("executable"), launches()) == (graphs, launched), batch
         assert driver.count("graph") == 0  # instantiated, then given back
-        assert sum(kind == "graph" for kind, _ in driver.calls) == 5
 
 
 def test_where_capture_is_refused_it_launches_plainly(driver, engine, pixels):
@@ -122,8 +128,7 @@ def test_memory_stays_flat_over_many_calls(driver, engine, picture_folder, pixel
             predictor.predict(str(picture_folder), batch_size=4)
             runner.run({"input": pixels})
             runner.time_query({"input": pixels})
-        graphs_and_events = 2 + 4  # of the other batch size, of the timing
-        assert len(driver.live) <= before + graphs_and_events
+        assert len(driver.live) <= before + 1 + 4  # the graph, the events of the timing
         settled = len(driver.live)
         for _ in range(20):
             predictor.predict(str(picture_folder), batch_size=4)
@@ -152,6 +157,40 @@ def test_the_predictor_decodes_on_the_gpu(driver, onnx_files, tmp_path, picture_
     kernels = [name for kind, name in driver.calls if kind == "kernel"]
     assert kernels.count("letterbox") == 6
     assert kernels.count("pack_rows") == {None: {"one": 6, "two": 3}, 1: {"any": 6}, 4: {"any": 2}}[batch][name]
+
+
+def test_more_images_than_the_engine_takes_touch_nothing(driver, engine, picture_folder):
+    with PosePredictor(engine) as predictor:
+        with pytest.raises(RunnerError, match="got 6 images, its profile ends at 4"):
+            predictor.predict(str(picture_folder), batch_size=6)
+        assert not [kind for kind, _ in driver.calls if kind in ("kernel", "h2d")]
+        assert len(predictor.predict(str(picture_folder), batch_size=4)) == 6
+
+
+def test_after_closing_the_predictor_says_so(driver, engine, picture_folder):
+    predictor = PosePredictor(engine)
+    frames = predictor.stream(str(picture_folder))
+    next(frames)
+    predictor.close()
+    with pytest.raises(RunnerError, match="closed"):
+        list(frames)
+    with pytest.raises(RunnerError, match="closed"):
+        predictor.predict(str(picture_folder))
+    assert driver.live == {}
+
+
+def test_a_failing_batch_gives_its_memory_back(driver, engine, picture_folder):
+    with PosePredictor(engine, cuda_graph=False) as predictor:
+        runner = predictor._runner
+        predictor.predict(str(picture_folder))
+        held = len(driver.live)
+        runner._context.fails = True
+        for _ in range(3):
+            with pytest.raises(RunnerError, match="TensorRT failed"):
+                predictor.predict(str(picture_folder))
+        assert len(driver.live) == held
+        runner._context.fails = False
+        assert len(predictor.predict(str(picture_folder))) == 6
 
 
 def test_only_the_kept_rows_come_back(driver, engine, photograph):
@@ -278,7 +317,27 @@ def test_the_benchmark_reads_its_events(driver, engine, picture_folder, transfer
     assert "CUDA graph on" in str(report)
     assert "GPU Compute Time: min" in str(report)
     assert ("H2D Latency" in str(report)) is transfers
+    staged = bench([engine], dataclasses.replace(options, streams=1, end_to_end=True)).files[0]
+    assert list(staged.stages) == ["decode", "submit", "wait"]
+    assert staged.streamed_per_s > 0
     assert driver.live == {}
+
+
+def test_the_command_line_takes_engines(driver, engine, picture_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(engine), str(picture_folder), "--json", str(tmp_path / "p.json"), "--save", str(tmp_path)])
+    assert stopped.value.code in (0, None)
+    assert len(json.loads((tmp_path / "p.json").read_text())) == 6
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(engine), str(picture_folder), "--threads", "2"])
+    assert stopped.value.code == 1
+    assert "threads belong to ONNX Runtime, and it is an engine" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="cuda_graph belong to engines"):
+        open_runner(engine.with_suffix(".onnx"), cuda_graph=True)
+    with pytest.raises(UsageError, match="every file here is an engine"):
+        bench([engine], BenchOptions(threads=2))
+    with pytest.raises(UsageError, match="Leave --tensors out"):
+        compare(engine, engine, str(picture_folder), tensors=True)
 
 
 def test_compare_takes_engines(driver, engine, onnx_files, picture_folder):
@@ -312,7 +371,7 @@ def test_plans_that_are_damaged_or_of_another_version(driver, onnx_files, tmp_pa
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(EngineError, match="belongs to another engine"):
         open_runner(path)
-    from trt_pose.engine.plan import file_sha256
+    from trt_pose.files import file_sha256
 
     (tmp_path / "one.engine.json").write_text(json.dumps({**record, "engine_sha256": file_sha256(path)}))
     with pytest.raises(EngineError, match="the plan is damaged"):

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..engine.plan import SUFFIXES
-from ..errors import MissingDependencyError, UsageError
+from ..errors import UsageError
 from ..predictor import PosePredictor
 from ..runtime import Runner, open_runner
 from ..runtime.base import Arrays, QueryTimes
-from ..runtime.cuda import find_gpu
-from .feeding import batch_size, count_found, image_paths, make_feeds
+from .feeding import MOST_IMAGES, count_found, count_images, image_paths, make_feeds
 from .figures import ratio, summarize
+from .machine import machine
 from .measure import Subject, measure, measure_images, subject
 from .options import BenchOptions
 from .report import ROWS, BenchReport, FileReport
-from .trtexec import run_trtexec
+from .trtexec import find_trtexec, run_trtexec
 
 
 def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, trtexec: bool = False) -> BenchReport:
@@ -44,8 +41,15 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
         raise UsageError("measuring: got no file. Name an .onnx file or an engine.")
     if trtexec and len(engines) != len(names):
         raise UsageError("--trtexec: it runs engines, and a file here is none. Leave it out, or build an engine.")
+    if len(engines) == len(names) and (options.threads is not None or options.provider is not None):
+        raise UsageError(
+            "--threads, --provider: they are for ONNX Runtime, and every file here is an engine. Leave them out."
+        )
+    if trtexec:
+        for name in names:
+            find_trtexec(name)
     with ExitStack() as stack:
-        subjects, known = [], []
+        subjects, known, predictors = [], [], []
         for name in names:
             runner = stack.enter_context(_open(name, options))
             # An engine needs a context per stream; a session of ONNX Runtime serves all threads.
@@ -53,15 +57,14 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
             more = [stack.enter_context(clone()) if clone else runner for _ in range(options.streams - 1)]
             feeds = make_feeds(runner, options)
             known.append(_know(name, runner, feeds))
+            if options.end_to_end:
+                predictors.append(_predictor(runner))
             subjects.append(subject(name, [runner, *more], feeds))
         measure(subjects, options)
         if options.end_to_end:
-            for item in subjects:
-                measure_images(item, PosePredictor(item.runners[0]), image_paths(options), options)
-        reports = [
-            _report(item, subjects[0], facts, options, batch_size(item.runners[0], options))
-            for item, facts in zip(subjects, known, strict=True)
-        ]
+            for item, predictor in zip(subjects, predictors, strict=True):
+                measure_images(item, predictor, image_paths(options), options)
+        reports = [_report(item, subjects[0], facts, options) for item, facts in zip(subjects, known, strict=True)]
     if trtexec:
         reports = [_beside(item, options) for item in reports]
     return BenchReport(machine(), options, _headline(options, bool(engines)), tuple(reports))
@@ -77,6 +80,16 @@ def _open(name: str, options: BenchOptions) -> Runner:
     )
 
 
+def _predictor(runner: Runner) -> PosePredictor:
+    """For --end-to-end. Raises UsageError for a file that takes several images at a time."""
+    if (runner.spec.input.batch or 1) != 1:
+        raise UsageError(
+            f"--end-to-end: it follows one image at a time, the file takes {runner.spec.input.batch}. Export it with"
+            " --batch 1 or dynamic."
+        )
+    return PosePredictor(runner)
+
+
 def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
     """What a file has to do on these inputs: its NMS works on candidates, and noise has none."""
     counts = [count_found(runner.run(feed)) for feed in feeds]
@@ -84,6 +97,7 @@ def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
     return {
         "model": runner.spec.model,
         "precision": runner.spec.precision,
+        "batch": count_images(runner, feeds[0]),
         "runtime": runner.runtime,
         "detections": sum(found) / len(found) if found else None,
         "candidates": _candidates(name, feeds),
@@ -101,7 +115,7 @@ def _candidates(name: str, feeds: list[Arrays]) -> float | None:
     return sum(counts) / len(counts) if counts else None
 
 
-def _report(item: Subject, first: Subject, facts: dict[str, Any], options: BenchOptions, batch: int) -> FileReport:
+def _report(item: Subject, first: Subject, facts: dict[str, Any], options: BenchOptions) -> FileReport:
     times = item.times
     fields = {name: [getattr(query, name) for query in times] for name in ROWS}
     if all(value is None for value in fields["h2d_ms"]) and all(value is None for value in fields["enqueue_ms"]):
@@ -110,11 +124,11 @@ def _report(item: Subject, first: Subject, facts: dict[str, Any], options: Bench
     medians = [[_median(turn) for turn in subject.turns] for subject in (item, first)]
     return FileReport(
         file=item.file,
-        batch=batch,
         queries=len(times),
         walltime_s=item.walltime_s,
         times=figures,
         stages={name: summarize(values, options.percentiles) for name, values in item.stages.items()},
+        streamed_per_s=item.streamed_per_s,
         ratio=None if item is first else ratio(*medians),
         every=times,
         **facts,
@@ -133,39 +147,10 @@ def _headline(options: BenchOptions, engines: bool) -> str:
     """The settings in force: numbers taken with others are not comparable."""
     switches = {"CUDA graph": options.cuda_graph, "spin wait": options.spin_wait, "data transfers": options.transfers}
     told = "; ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items()) if engines else ""
-    source = "tensors from files" if options.inputs else options.images or "the photograph in the package"
+    shown = f"{options.images} (at most {MOST_IMAGES} images)" if options.images else "the photograph in the package"
+    source = "tensors from files" if options.inputs else shown
     return (
         f"settings: warmUp {options.warm_up_ms:g} ms, duration {options.duration_s:g} s, iterations"
         f" {options.iterations}, avgRuns {options.avg_runs}, infStreams {options.streams}; input: {source}"
         + (f"; {told}" if told else "")
     )
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores, GPU, and the versions that matter."""
-    try:
-        gpu = find_gpu()
-    except MissingDependencyError:
-        gpu = None
-    packages = ("trt-pose", "numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda-bindings")
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "gpu": gpu,
-        "python": platform.python_version(),
-        "packages": versions,
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.processor())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RunnerError, SourceError, UsageError
-from ..image import read
+from ..image import example_path, read
 from ..predictor import place
-from ..runtime.base import Arrays, Runner
-from ..sources import IMAGE_SUFFIXES
+from ..runtime.base import Arrays, Runner, check_feeds
+from ..sources import find_images
 from .options import BenchOptions
 
-_MOST_IMAGES = 64  # kept in memory at a time, decoded
+MOST_IMAGES = 64  # kept in memory at a time, decoded
 
 
 def image_paths(options: BenchOptions) -> list[Path]:
-    """The images to feed; the photograph in the package where none are named."""
+    """The images to feed, the first 64; the photograph in the package where none are named."""
     if options.images is None:
-        with resources.as_file(resources.files("trt_pose").joinpath("assets/astronaut.jpg")) as path:
-            return [path]
-    source = Path(options.images)
-    found = sorted(source.iterdir()) if source.is_dir() else [source]
-    if not source.exists():
-        found = sorted(source.parent.glob(source.name)) if source.parent.is_dir() else []
-    paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if not paths:
-        raise SourceError(f"opening {options.images!r}: no images in it. Name a folder, glob or image file.")
-    return paths[:_MOST_IMAGES]
+        return [example_path()]
+    found = find_images(options.images)
+    if found is None and not Path(options.images).is_file():
+        raise SourceError(f"opening {options.images!r}: there is no such image, folder or glob. Check the path.")
+    return (found or [Path(options.images)])[:MOST_IMAGES]
 
 
 def make_feeds(runner: Runner, options: BenchOptions) -> list[Arrays]:
@@ -41,9 +35,15 @@ def make_feeds(runner: Runner, options: BenchOptions) -> list[Arrays]:
     Raises:
         UsageError: the file takes another batch, or other inputs. RunnerError: it takes no images.
     """
-    size = batch_size(runner, options)
+    size = _batch_size(runner, options)
     if options.inputs:
-        return [_load_inputs(runner, options, size)]
+        feeds = _load_inputs(runner, options, size)
+        check_feeds(feeds, runner.inputs)
+        if options.batch not in (None, count_images(runner, feeds)):
+            raise UsageError(
+                f"--batch: got {options.batch}, --loadInputs has {count_images(runner, feeds)}. Leave it out."
+            )
+        return [feeds]
     spec = runner.spec
     if not spec.input.normalized_in_graph or spec.input.custom_preprocessing:
         raise RunnerError(
@@ -55,12 +55,18 @@ def make_feeds(runner: Runner, options: BenchOptions) -> list[Arrays]:
     return [{spec.input.name: place(group, spec.input)[0]} for group in groups]
 
 
-def batch_size(runner: Runner, options: BenchOptions) -> int:
+def _batch_size(runner: Runner, options: BenchOptions) -> int:
     """Images per query. Raises UsageError when the file has another number fixed."""
     fixed = runner.spec.input.batch
     if options.batch is not None and fixed not in (None, options.batch):
         raise UsageError(f"--batch: got {options.batch}, the file takes {fixed}. Leave it out.")
     return options.batch or fixed or 1
+
+
+def count_images(runner: Runner, feeds: Arrays) -> int:
+    """Images of a query."""
+    name = runner.spec.input.name
+    return len(feeds[name if name in feeds else next(iter(feeds))])
 
 
 def _load_inputs(runner: Runner, options: BenchOptions, size: int) -> Arrays:

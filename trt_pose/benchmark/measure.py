@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ from ..image import read
 from ..predictor import PosePredictor, place
 from ..progress import track
 from ..runtime.base import Arrays, QueryTimes, Runner, time_query
+from ..runtime.pipeline import open_pipeline
+from ..runtime.trt import TrtRunner
 from ..sources import Frame
 from .feeding import cycle
 from .options import BenchOptions
@@ -24,7 +26,9 @@ class Subject:
 
     Attributes:
         file: its path. runners: one per stream. queries: an endless supply. turns: times, turn by turn.
-        stages: ms per image of decode, letterbox, inference and results, where they are measured.
+        stages: ms per image of decode, letterbox, inference and results, where they are measured; on a GPU the
+            letterbox is inside.
+        streamed_per_s: images per second of a predictor at work, where they are measured: stages overlap there.
     """
 
     file: str
@@ -32,6 +36,7 @@ class Subject:
     queries: Iterator[Arrays]
     turns: list[list[QueryTimes]] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
+    streamed_per_s: float | None = None
 
     @property
     def times(self) -> list[QueryTimes]:
@@ -93,15 +98,28 @@ def _run_all(runner: Runner, queries: list[Arrays]) -> list[QueryTimes]:
 
 
 def measure_images(item: Subject, predictor: PosePredictor, paths: list[Path], options: BenchOptions) -> None:
-    """Follows images from their files to poses, one at a time, each stage timed."""
-    supply = deque(paths)
-    names = ("decode", "letterbox", "inference", "results")
-    item.stages = {name: [] for name in names}
-    spec, runner = predictor.spec, item.runners[0]
+    """Follows images from their files to poses, one at a time, each stage timed; then a predictor on all of them."""
+    supply = itertools.cycle(paths)
+    follow = _on_gpu(item, predictor) if isinstance(item.runners[0], TrtRunner) else _on_host(item, predictor)
     until = time.perf_counter() + options.duration_s
-    while time.perf_counter() < until or len(item.stages["decode"]) < options.iterations:
-        path = supply[0]
-        supply.rotate(-1)
+    count = 0
+    while time.perf_counter() < until or count < options.iterations:
+        for name, ms in follow(next(supply)):
+            item.stages.setdefault(name, []).append(ms)
+        count += 1
+    start = time.perf_counter()
+    done = sum(1 for _ in predictor.stream(str(path) for path in itertools.islice(supply, count)))
+    item.streamed_per_s = done / (time.perf_counter() - start)
+
+
+_Follow = Callable[[Path], list[tuple[str, float]]]
+
+
+def _on_host(item: Subject, predictor: PosePredictor) -> _Follow:
+    """The four calls of ``PosePredictor._run`` and the decoding before them."""
+    spec, runner = predictor.spec, item.runners[0]
+
+    def follow(path: Path) -> list[tuple[str, float]]:
         clock = [time.perf_counter()]
         image = read(path)
         clock.append(time.perf_counter())
@@ -111,5 +129,29 @@ def measure_images(item: Subject, predictor: PosePredictor, paths: list[Path], o
         clock.append(time.perf_counter())
         predictor.read(outputs, [Frame(image, str(path))], placed)
         clock.append(time.perf_counter())
-        for name, start, end in zip(names, clock, clock[1:], strict=False):
-            item.stages[name].append((end - start) * 1e3)
+        return _stages(("decode", "letterbox", "inference", "results"), clock)
+
+    return follow
+
+
+def _on_gpu(item: Subject, predictor: PosePredictor) -> _Follow:
+    """What the host does of the pipeline: enqueue the upload, the kernels and the engine, and wait for the rows."""
+    pipeline = open_pipeline(item.runners[0])
+    if pipeline is None:
+        return _on_host(item, predictor)
+
+    def follow(path: Path) -> list[tuple[str, float]]:
+        clock = [time.perf_counter()]
+        image = read(path)
+        clock.append(time.perf_counter())
+        ticket = pipeline.submit([image], 0.0)
+        clock.append(time.perf_counter())
+        pipeline.collect(ticket)
+        clock.append(time.perf_counter())
+        return _stages(("decode", "submit", "wait"), clock)
+
+    return follow
+
+
+def _stages(names: tuple[str, ...], clock: list[float]) -> list[tuple[str, float]]:
+    return [(name, (end - start) * 1e3) for name, start, end in zip(names, clock, clock[1:], strict=False)]

@@ -12,7 +12,7 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Settings of a measurement; the defaults are those of trtexec 10 and 11, which agree on them.
+    """Settings of a measurement; times and counts have the defaults of trtexec.
 
     Attributes:
         warm_up_ms: queries before the clock counts. duration_s: at least so long per file.
@@ -55,10 +55,10 @@ class BenchOptions:
                 raise UsageError(f"--{_word(name)}: got {value}, expected a number from 0. Correct it.")
         if not self.percentiles or not all(0 < share <= 100 for share in self.percentiles):
             raise UsageError(f"--percentile: got {self.percentiles}, expected numbers over 0 up to 100. Correct it.")
-        if self.end_to_end and (self.streams > 1 or self.inputs):
+        if self.end_to_end and (self.streams > 1 or self.inputs or (self.batch or 1) != 1):
             raise UsageError(
-                "--end-to-end: it follows one image at a time from its file on; --infStreams and --loadInputs are for"
-                " queries alone. Leave them out."
+                "--end-to-end: it follows one image at a time from its file on; --infStreams, --batch and --loadInputs"
+                " are for queries alone. Leave them out."
             )
         if self.images is not None and self.inputs:
             raise UsageError("--images and --loadInputs: both say what to feed. Give one of them.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDependencyError, SourceError
-from ..files import to_json, write_atomically
+from ..files import check_writable, to_json, write_atomically
 from ..runtime.base import QueryTimes
 from .figures import Figures, Ratio
 from .options import BenchOptions
@@ -33,10 +34,11 @@ class FileReport:
         file, model, precision: what it is. runtime: what ran it. batch: images per query.
         queries: measured. walltime_s: of them, waiting for other files left out.
         times: figures by field of QueryTimes; those of stages the runner does not have are absent.
-        stages: figures per image, end to end, where asked for.
+        stages: figures per image, end to end, where asked for. streamed_per_s: images per second of a predictor, which
+            overlaps them.
         detections, candidates: per query, on average over the inputs; None where they are not known.
         ratio: of the latency to the first file's; None for the first.
-        queries_ms: every query, for histograms and ``--exportTimes``.
+        every: query's times, for histograms and ``--exportTimes``.
         beside: what trtexec itself printed for the same plan.
     """
 
@@ -51,6 +53,7 @@ class FileReport:
     stages: Mapping[str, Figures]
     detections: float | None
     candidates: float | None
+    streamed_per_s: float | None = None
     ratio: Ratio | None = None
     every: Sequence[QueryTimes] = field(default_factory=tuple, repr=False)
     beside: Mapping[str, str] | None = None
@@ -77,10 +80,14 @@ class FileReport:
         for name, figures in self.stages.items():
             lines.append(f"End to end, {name}: {figures.mean / total:6.1%} of the time; {figures}")
         if self.stages:
-            lines.append(f"End to end: {1e3 / total:.5g} images/s, mean = {total:.4g} ms per image")
+            lines.append(
+                f"End to end, one image at a time: {1e3 / total:.5g} images/s, mean = {total:.4g} ms per image"
+            )
+        if self.streamed_per_s is not None:
+            lines.append(f"End to end, streaming: {self.streamed_per_s:.5g} images/s")
         if self.ratio is not None:
             lines.append(f"Latency relative to the first file: {self.ratio}")
-        lines += [f"trtexec, {name}: {value}" for name, value in (self.beside or {}).items()]
+        lines += [f"trtexec (on noise of its own), {name}: {value}" for name, value in (self.beside or {}).items()]
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +107,7 @@ class FileReport:
         }
         if self.stages:
             record["stages_ms"] = {name: figures.to_dict() for name, figures in self.stages.items()}
+            record["streamed_per_s"] = self.streamed_per_s
         if self.ratio is not None:
             record["ratio"] = {"median": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high}
         if self.beside is not None:
@@ -152,12 +160,25 @@ class BenchReport:
         """Writes the report; the suffix, ``.json``, ``.csv`` or ``.png``, decides the form. Raises SourceError."""
         path = Path(path)
         suffix = path.suffix.lower()
+        check_savable(path)
         if suffix == ".png":
             return _draw(self, path)
-        text = {".json": self.to_json, ".csv": self.to_csv}.get(suffix)
-        if text is None:
-            raise SourceError(f"writing {path}: got the suffix {suffix or 'none'!r}, expected .json, .csv or .png.")
-        return write_atomically(path, lambda target: target.write_text(text()), SourceError)
+        text = self.to_json() if suffix == ".json" else self.to_csv()
+        return write_atomically(path, lambda target: target.write_text(text), SourceError)
+
+
+def check_savable(path: str | Path) -> None:
+    """Raises what :meth:`BenchReport.save` would raise, before the measurement."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".json", ".csv", ".png"):
+        raise SourceError(
+            f"writing {path}: got the suffix {suffix or 'none'!r}, expected .json, .csv or .png. Correct it."
+        )
+    if suffix == ".png" and importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError(
+            "drawing the benchmark: matplotlib is not installed. Run: pip install 'trt-pose[plot]'"
+        )
+    check_writable(path, SourceError)
 
 
 def _times(query: QueryTimes, begin: float) -> dict[str, float]:
@@ -180,12 +201,8 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _draw(report: BenchReport, path: Path) -> Path:
     """Histograms of the latency with their percentiles, and the stages of an image as bars."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "drawing the benchmark: matplotlib is not installed. Run: pip install 'trt-pose[plot]'"
-        ) from error
+    from matplotlib.figure import Figure
+
     staged = [item for item in report.files if item.stages]
     figure = Figure(figsize=(9, 4 * (1 + bool(staged))), layout="constrained")
     axes = figure.subplots(1 + bool(staged), squeeze=False)[:, 0]

@@ -18,8 +18,20 @@ _LINE = re.compile(
 )
 
 
+def find_trtexec(engine: str | Path) -> str:
+    """The program for a plan. Raises EngineError for no plan, MissingDependencyError when there is no such program."""
+    name = "tensorrt_rtx" if read_header(engine).flavor == RTX else "trtexec"
+    program = shutil.which(name)
+    if program is None:
+        raise MissingDependencyError(
+            f"--trtexec: there is no {name} on the path. It comes with TensorRT's archives, Debian packages and"
+            " containers, not with pip."
+        )
+    return program
+
+
 def run_trtexec(engine: str | Path, options: BenchOptions, size: int) -> dict[str, str]:
-    """Runs trtexec (TensorRT-RTX: ``tensorrt_rtx``) on a plan with the same settings.
+    """Runs trtexec (TensorRT-RTX: ``tensorrt_rtx``) on a plan with the same settings, on noise of its own.
 
     Args:
         engine: the plan. options: settings. size: images per query, for plans with a symbolic batch.
@@ -31,18 +43,12 @@ def run_trtexec(engine: str | Path, options: BenchOptions, size: int) -> dict[st
         MissingDependencyError: there is no such program.
         EngineError: the file is no plan, or trtexec failed, with its last line.
     """
-    name = "tensorrt_rtx" if read_header(engine).flavor == RTX else "trtexec"
-    program = shutil.which(name)
-    if program is None:
-        raise MissingDependencyError(
-            f"--trtexec: there is no {name} on the path. It comes with TensorRT's archives, Debian packages and"
-            " containers, not with pip."
-        )
+    program = find_trtexec(engine)
     command = [program, *arguments(engine, options, size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a program the user named
     if done.returncode:
         last = ((done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"])[-1]
-        raise EngineError(f"--trtexec: {name} failed with exit code {done.returncode}: {last[:300]}.")
+        raise EngineError(f"--trtexec: {Path(program).name} failed with exit code {done.returncode}: {last[:300]}.")
     return read_summary(done.stdout)
 
 

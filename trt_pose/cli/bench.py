@@ -46,6 +46,7 @@ def bench(
     """Measure latency and throughput as trtexec does; compare files in one run."""
     from ..benchmark import BenchOptions, bench as measure
     from ..benchmark.options import parse_inputs, parse_percentiles
+    from ..benchmark.report import check_savable
     from ..files import write_atomically
 
     options = BenchOptions(
@@ -65,8 +66,10 @@ def bench(
         threads=threads,
         provider=provider,
     )
-    for path in (*(save or []), *([export_times] if export_times else [])):
-        check_writable(path, SourceError)  # before the measurement, not after
+    for path in save or []:  # before the measurement, not after
+        check_savable(path)
+    if export_times:
+        check_writable(export_times, SourceError)
     report = measure(files, options, trtexec=trtexec)
     print(report.to_json() if json else report)
     for path in save or []:

@@ -57,7 +57,7 @@ def export(
     max_det: Annotated[int | None, typer.Option(help="People per image at most.")] = None,
     pre_nms: Annotated[int, typer.Option(help="Candidates that enter NMS.")] = 1000,
     joints: Annotated[int | None, typer.Option(help="Number of joints, without a checkpoint that says it.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, likewise.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes (detection, Keypoint R-CNN).")] = None,
     colormap: Annotated[Path | None, typer.Option(help="JSON with names and colours of the joints.")] = None,
     shortest_side: Annotated[int | None, typer.Option(help="Keypoint R-CNN: resize images to it first.")] = None,
     divisor: Annotated[int | None, typer.Option(help="Keypoint R-CNN: of the sides after that.")] = None,
@@ -69,7 +69,12 @@ def export(
 ) -> None:
     """Export a model to one ONNX file, pre- and post-processing inside."""
     from .. import models as catalog
+    from ..types import Models
 
+    resizing = {"shortest_side": shortest_side, "divisor": divisor}
+    rcnn = {name: value for name, value in resizing.items() if value is not None}
+    if rcnn and catalog.look_up(model).name != Models.KEYPOINT_RCNN:
+        raise UsageError(f"--shortest-side, --divisor: they are for {Models.KEYPOINT_RCNN} alone. Leave them out.")
     known = catalog.look_up(model).weights
     chosen = known[0] if weights is None else weights
     network = catalog.get(
@@ -80,7 +85,6 @@ def export(
         checkpoint_path=None if chosen in (*known, "none") else chosen,
         colormap=colormap,
     )
-    rcnn = {"shortest_side": shortest_side, "divisor": divisor}
     result = network.export(
         output,
         confidence_threshold=conf,
@@ -94,7 +98,7 @@ def export(
         onnx_simplify=simplify,
         output_predictions_format=output_format,
         verification=verify,
-        **{name: value for name, value in rcnn.items() if value is not None},
+        **rcnn,
     )
     if json:
         print(jsonlib.dumps({"output": result.output, "spec": jsonlib.loads(result.spec.to_json())}, indent=2))

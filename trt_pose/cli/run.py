@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="An exported .onnx file.")],
+    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or an engine.")],
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video, URL or camera index.")],
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the drawn images into this folder.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the poses as JSON; - is stdout.")] = None,
     show: Annotated[bool, typer.Option(help="Open each drawn image.")] = False,
     conf: Annotated[float | None, typer.Option(help="Keep scores above it (at least the file's own).")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per run of a file with a dynamic batch.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
+    threads: Annotated[int | None, typer.Option(help="ONNX Runtime: threads within an operator.")] = None,
     provider: Annotated[str | None, typer.Option(help="cpu, openvino, cuda or tensorrt.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 with OpenVINO.")] = "fp32",
 ) -> None:
@@ -41,8 +41,12 @@ def predict(
     records: list[dict[str, Any]] = []
     if json and json != Path("-"):
         check_writable(json, SourceError)  # before minutes of work, not after
-    providers = [provider] if provider else None
-    with PosePredictor(model, confidence=conf, threads=threads, providers=providers, precision=precision) as predictor:
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    if provider is not None:
+        options["providers"] = [provider]
+    if precision != "fp32":
+        options["precision"] = precision
+    with PosePredictor(model, confidence=conf, **options) as predictor:
         pictures = PictureFolder(save) if save else None
         camera = source.isascii() and source.isdigit()
         for result in predictor.stream(int(source) if camera else source, batch_size=batch, progress=True):
@@ -62,7 +66,7 @@ def predict(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="The reference: an .onnx file.")],
+    first: Annotated[Path, typer.Argument(help="The reference: an .onnx file or an engine.")],
     second: Annotated[Path, typer.Argument(help="What is compared with it.")],
     images: Annotated[str, typer.Option(help="Image, folder or glob.")],
     conf: Annotated[float | None, typer.Option(help="Keep scores above it.")] = None,
@@ -142,16 +146,27 @@ def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
         ("quantization", spec.quantization or "none"),
         ("weights", f"{spec.weights} sha256 {spec.weights_sha256[:16]}"),
         ("image", f"{spec.input.resize} to {spec.input.resize_to}, pad {spec.input.padding} {spec.input.pad_value}"),
-        ("kept", f"score > {spec.output.confidence_threshold}, IoU <= {spec.output.nms_threshold}"),
-        (
-            "limits",
-            f"{spec.output.num_pre_nms_predictions} candidates, {spec.output.max_predictions_per_image} per image",
-        ),
-        ("joints", f"{spec.skeleton.num_joints}: {', '.join(spec.skeleton.names)}")
-        if spec.task == "pose"
-        else ("classes", f"{len(spec.class_names)}: {', '.join(spec.class_names)}"),
+        *_selected(spec),
         ("plugins", ", ".join(spec.plugins_required) or "none"),
     ]
+
+
+def _selected(spec: ModelSpec) -> list[tuple[str, str]]:
+    """What a file keeps and of what; a raw or converted file says neither."""
+    rows = []
+    if spec.output.confidence_threshold is not None:
+        rows = [
+            ("kept", f"score > {spec.output.confidence_threshold:g}, IoU <= {spec.output.nms_threshold:g}"),
+            (
+                "limits",
+                f"{spec.output.num_pre_nms_predictions} candidates, {spec.output.max_predictions_per_image} per image",
+            ),
+        ]
+    if spec.task == "pose":
+        rows.append(("joints", f"{spec.skeleton.num_joints}: {', '.join(spec.skeleton.names)}"))
+    if spec.task == "detection":
+        rows.append(("classes", f"{len(spec.class_names)}: {', '.join(spec.class_names)}"))
+    return rows
 
 
 def _print_engine(found: EngineInspection) -> None:

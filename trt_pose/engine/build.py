@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 from .. import errors
 from .._version import __version__
 from ..errors import EngineError, MissingDependencyError, UsageError
-from ..files import check_writable, write_atomically
+from ..files import check_writable, file_sha256, write_atomically
 from ..progress import progress_bar, step
 from ..types import ModelSpec, Precision
 from .flavor import Flavor, describe_flavor
 from .options import BuildOptions
-from .plan import SUFFIXES, Sidecar, file_sha256, sidecar_path
+from .plan import SUFFIXES, Sidecar, sidecar_path
 from .plugin import check_buildable
 
 # What a user may ask for; on a GPU the fast form of INT8 has FP16 where INT8 does not apply.

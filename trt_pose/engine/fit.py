@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineError
+from ..files import file_sha256
 from .flavor import RTX, Flavor
-from .plan import PlanHeader, Sidecar, file_sha256
+from .plan import PlanHeader, Sidecar
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ lies beside it in ``x.engine.json``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -152,11 +151,3 @@ def read_header(path: str | Path) -> PlanHeader:
         )
     version = ".".join(str(number) for number in head[_VERSION_AT : _VERSION_AT + 4])
     return PlanHeader(_TAGS[tag], version, tag.decode("ascii"))
-
-
-def file_sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -41,6 +41,11 @@ class LoadedPlugin:
 
 def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
     """Raises EngineError when ``flavor`` cannot build a file of this description."""
+    if spec.input.takes_any_size:
+        raise EngineError(
+            f"building {spec.model} with {flavor}: it takes images of any size and finds boxes inside, which no profile"
+            " describes. Run the ONNX file with ONNX Runtime."
+        )
     if not flavor.is_rtx:
         return
     if spec.output.format == "flat":
@@ -67,7 +72,7 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
     registry = flavor.module.get_plugin_registry()
     wanted = str(library or os.environ.get(LIBRARY_VARIABLE) or "")
     if registry.get_creator(NAME, VERSION, NAMESPACE) is not None:
-        found = _loaded.get(id(registry), LoadedPlugin("existing", "this process"))
+        found = _loaded.get(flavor.name, LoadedPlugin("existing", "this process"))
         if wanted and wanted != found.kind and Path(wanted).resolve() != Path(found.path).resolve():
             raise EngineError(
                 f"loading plugins: {wanted} was asked for, but {found} is registered in this process already."
@@ -81,11 +86,11 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
         found = next(filter(None, (_try_library(registry, path) for path in places)), None) or _register_python(
             registry, flavor.module
         )
-    _loaded[id(registry)] = found
+    _loaded[flavor.name] = found
     return found
 
 
-_loaded: dict[int, LoadedPlugin] = {}
+_loaded: dict[str, LoadedPlugin] = {}  # by flavor: the bindings of 10.3 give another registry object each time
 _kept_alive: list[Any] = []  # TensorRT keeps no reference to a creator
 
 

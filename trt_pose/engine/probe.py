@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, PoseError
+from ..files import file_sha256
 from .flavor import find_flavor
 from .inspector import open_engine, read_layers
-from .plan import Sidecar, file_sha256
+from .plan import Sidecar
 from .plugin import load_plugins
 from .worker import Log
 

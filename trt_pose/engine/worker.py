@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import EngineError, MissingDependencyError, PoseError
-from ..pose_nms import DETECTION_NAME, EFFICIENT_NAME
+from ..pose_nms import DETECTION_NAME, EFFICIENT_NAME, NAME
 from ..types import ModelSpec
 from .calibrator import make_calibrator
 from .flavor import Flavor, find_flavor
@@ -81,7 +81,7 @@ def _build(job: dict[str, Any], report: TextIO) -> Any:
         "flavor": flavor.name,
         "flavor_version": flavor.version,
         "gpu": gpu,
-        "plugin": str(plugin) if plugins else "",
+        "plugin": str(plugin) if {NAME, DETECTION_NAME} & set(plugins) else "",
         "plugins": plugins,
         "precision_found": None,
         "precision_note": "not inspected: no GPU here" if gpu is None else "not inspected: TensorRT crashed",
@@ -133,9 +133,9 @@ def _check_gpu(flavor: Flavor, options: BuildOptions, gpu: dict[str, str] | None
 
 
 class Log:
-    """TensorRT's logger: everything to standard error, the errors kept for the message."""
+    """TensorRT's logger: errors are kept for the message, and everything goes to standard error where it is shown."""
 
-    def __init__(self, flavor: Flavor) -> None:
+    def __init__(self, flavor: Flavor, shown: bool = True) -> None:
         trt = flavor.module
         errors: list[str] = []
         severities = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
@@ -147,7 +147,8 @@ class Log:
             def log(self, severity: Any, message: str) -> None:
                 if severity in severities:
                     errors.append(" ".join(message.split()))
-                sys.stderr.write(f"[{severity.name}] {message}\n")
+                if shown:
+                    sys.stderr.write(f"[{severity.name}] {message}\n")
 
         self.flavor, self.errors, self.logger = flavor, errors, Logger()
 

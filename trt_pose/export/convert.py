@@ -60,7 +60,7 @@ def convert_to_onnx(
             raise UsageError(f"converting to ONNX: {name} is {type(module).__name__}, expected a torch module.")
     check_suffix(out_path)
     check_writable(Path(out_path), ExportError)
-    names = torch_onnx_export_kwargs.pop("input_names", ["input"])
+    names = torch_onnx_export_kwargs.pop("input_names", None) or ["input"]
     if len(names) != 1:
         raise UsageError(f"converting to ONNX: got input_names {names}, expected one. Wrap the model in a module.")
     output_names = torch_onnx_export_kwargs.pop("output_names", None)
@@ -81,7 +81,13 @@ def convert_to_onnx(
         exporter_options=plan_exporter(torch_onnx_export_kwargs),
         dynamic_axes=dynamic_axes,
     )
-    outputs = OutputSpec("custom", tuple(output_names or _name_outputs(graph, plan)))
+    found = _name_outputs(graph, plan)
+    if output_names is not None and len(output_names) != len(found):
+        raise UsageError(
+            f"converting to ONNX: got output_names {list(output_names)}, the last step returns {len(found)} tensors."
+            " Name each of them."
+        )
+    outputs = OutputSpec("custom", tuple(output_names or found))
     name = model.name if isinstance(model, Model) else type(model).__name__
     spec = ModelSpec(name, "custom", inputs, outputs, weights="given", generator=f"trt_pose {__version__}")
     return write(graph, spec, plan)

@@ -85,6 +85,9 @@ def export_keypoint_rcnn(
     check_suffix(output)
     check_writable(Path(output), ExportError)
     inputs = _plan_input(model.processing.input, input_image_dtype, shortest_side, divisor)
+    place = plan_device(device) or next(model.parameters()).device
+    if place != next(model.parameters()).device:
+        model = copy.deepcopy(model).to(place)
     graph, outputs = _assemble(model, inputs, confidence_threshold, nms_threshold, max_predictions_per_image)
     plan = ExportPlan(
         output=Path(output),
@@ -92,20 +95,22 @@ def export_keypoint_rcnn(
         selection=None,
         preprocess=True,
         postprocess=None,
-        device=plan_device(device) or next(model.parameters()).device,
+        device=place,
         simplify=onnx_simplify,
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
     )
     from .onnx import write  # which imports the plans of every family
 
-    return write(graph.to(plan.device), describe_outputs(model, inputs, outputs, digest=True), plan)
+    return write(graph, describe_outputs(model, inputs, outputs, digest=True), plan)
 
 
-def make_runner(model: KeypointRCNN, confidence: float | None, iou: float | None, limit: int | None) -> TorchRunner:
+def make_runner(
+    model: KeypointRCNN, confidence: float | None, iou: float | None, limit: int | None, fuse: bool = True
+) -> TorchRunner:
     """The network run by torch, with other thresholds; None takes the model's."""
     inputs = _plan_input(model.processing.input, None, None, None)
-    graph, outputs = _assemble(model, inputs, confidence, iou, limit)
+    graph, outputs = _assemble(model, inputs, confidence, iou, limit, fuse)
     return TorchRunner(graph, describe_outputs(model, inputs, outputs))
 
 
@@ -143,13 +148,19 @@ def _plan_input(policy: InputSpec, dtype: Any, shortest_side: int | None, diviso
 
 
 def _assemble(
-    model: KeypointRCNN, inputs: InputSpec, confidence: float | None, iou: float | None, limit: int | None
+    model: KeypointRCNN,
+    inputs: InputSpec,
+    confidence: float | None,
+    iou: float | None,
+    limit: int | None,
+    fuse: bool = True,
 ) -> tuple[PoseGraph, OutputSpec]:
     """The graph, its batch norms folded, and what it keeps; the model is left as it is."""
     defaults = model.processing
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     network = copy.deepcopy(model, tensors).eval()
-    network.fuse()
+    if fuse:
+        network.fuse()
     heads = network.roi_heads
     heads.score_thresh = check_threshold("confidence_threshold", confidence, defaults.confidence)
     heads.nms_thresh = check_threshold("nms_threshold", iou, defaults.iou)

@@ -260,8 +260,8 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
 def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
     """Whether a module of the caller's may have weights: then all must stay in the trace.
 
-    The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm); our own
-    networks are fused and hold none of these.
+    The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm). Our own
+    networks are fused; the Linear layers of Keypoint R-CNN come out right, which the check that follows would tell.
     """
     if not isinstance(graph.network, Model):
         return True

@@ -36,6 +36,8 @@ def _facts(path: str, spec: ModelSpec) -> str:
 
 def _pixels(size: InputSpec) -> str:
     """What the input's pixels are, in words."""
+    if size.custom_preprocessing:
+        return "as the module before the network takes it"
     if not size.normalized_in_graph:
         return f"{size.normalization.channels}, minus {size.normalization.mean}, over {size.normalization.std}"
     if size.takes_any_size:
@@ -107,7 +109,7 @@ def _onnxruntime_section(path: str, spec: ModelSpec) -> list[str]:
 
 def _feed(path: str, spec: ModelSpec) -> list[str]:
     size, batch = spec.input, spec.input.batch or 1
-    if not size.normalized_in_graph:
+    if not size.normalized_in_graph or size.custom_preprocessing:
         return [
             "import numpy as np",
             "import onnxruntime",

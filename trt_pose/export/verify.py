@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,12 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
     with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
         found = runner.run({spec.input.name: pixels})
+    if spec.output.format == "rcnn" and not len(expected[0]):
+        warnings.warn(
+            f"{spec.model} finds nobody above {spec.output.confidence_threshold:g} in the photograph of the check, so"
+            " torch and ONNX Runtime were compared on nothing. Export with a lower threshold to compare them.",
+            stacklevel=5,
+        )
     if spec.output.is_finished and not spec.plugins_required:
         _compare_found(dict(zip(names, expected, strict=True)), found, spec, len(pixels))
     else:

@@ -17,7 +17,7 @@ _NAS_LICENCE = "non-commercial (YOLO-NAS licence)"
 _PP_LICENCE = "Apache-2.0"
 _POSE_LICENCE = "non-commercial (YOLO-NAS-POSE licence)"
 _RCNN_LICENCE = "torchvision's terms"
-# What processing.py says in numbers; a test compares the two.
+# What processing.py says in numbers (a test compares the two), and torchvision of its network.
 _POSE_INPUT = "longest side to 640, padded below and right with 127, BGR / 255"
 _NAS_INPUT = "longest side to 636, padded around with 114, RGB / 255"
 _PP_INPUT = "stretched to 640 x 640, BGR, ImageNet mean and std"

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import file_sha256
 from . import keypoint_rcnn
-from .families import NAMES, count_outputs, make
+from .families import NAMES, count_outputs, counted, make
 from .model import Model
 from .processing import from_checkpoint
+from .weights import RCNN_SHA256
 
 StateDict = dict[str, Tensor]
 
@@ -101,7 +103,7 @@ def load(
     placeholders = {key: torch.zeros_like(own) for key, own in model.state_dict().items() if key not in state}
     model.load_state_dict({**state, **placeholders})
     _check_finite(model, path)
-    if name == keypoint_rcnn.NAME and origin is not None:
+    if name == keypoint_rcnn.NAME and file_sha256(path).startswith(RCNN_SHA256):
         keypoint_rcnn.use_published_norms(model)
     params = record.get("processing_params")
     if isinstance(params, Mapping) and params:
@@ -213,7 +215,7 @@ def _likely_model(state: StateDict) -> str | None:
     if found is None:
         return None
     best, best_share = None, 0.5
-    for name in NAMES:
+    for name in (name for name in NAMES if counted(name) == set(found)):
         with torch.device("meta"):
             own = make(name, **found).state_dict()
         share = sum(key in state and state[key].shape == tensor.shape for key, tensor in own.items()) / len(own)

@@ -23,6 +23,13 @@ def make(name: str, joints: int | None = None, classes: int | None = None) -> Mo
     return keypoint_rcnn.KeypointRCNN(name, joints or 17, classes or 2)
 
 
+def counted(name: str) -> set[str]:
+    """Which numbers :func:`count_outputs` finds in the weights of a model."""
+    if name == keypoint_rcnn.NAME:
+        return {"joints", "classes"}
+    return {"joints"} if name in yolo_nas_pose.VARIANTS else {"classes"}
+
+
 def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
     """How many ``joints`` and ``classes`` a state dict has; None when it is of no family here."""
     head = state.get("heads.head1.cls_pred.weight", state.get("head.pred_cls.0.weight"))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, UsageError
+from . import layers
 from .model import Model
 from .processing import rcnn_defaults
 
@@ -102,14 +102,25 @@ class KeypointRCNN(Model):
         *,
         iou: float | None = None,
         conf: float | None = None,
+        pre_nms_max_predictions: int | None = None,
         post_nms_max_predictions: int | None = None,
-        **_: Any,
+        batch_size: int = 1,
+        fuse_model: bool = True,
     ) -> Result | list[Result]:
-        """Finds the people in images with torch; see :meth:`trt_pose.models.model.Model.predict`."""
+        """Finds the people in images with torch; see :meth:`trt_pose.models.model.Model.predict`.
+
+        Raises:
+            UsageError: a number of candidates or a batch size, which this network does not have.
+        """
+        if pre_nms_max_predictions is not None or batch_size != 1:
+            raise UsageError(
+                f"predicting with {self.name}: it takes one image at a time and has no pre_nms_max_predictions. Leave"
+                " them out."
+            )
         from ..export.keypoint_rcnn import make_runner
         from ..predictor import PosePredictor
 
-        with PosePredictor(make_runner(self, conf, iou, post_nms_max_predictions)) as predictor:
+        with PosePredictor(make_runner(self, conf, iou, post_nms_max_predictions, fuse_model)) as predictor:
             return predictor.predict(images)
 
 
@@ -121,8 +132,9 @@ def use_published_norms(model: nn.Module) -> None:
 
 
 def _fold(parent: nn.Module, conv: str, norm: str) -> None:
-    setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
-    setattr(parent, norm, nn.Identity())
+    if isinstance(getattr(parent, norm), nn.BatchNorm2d):  # not folded yet
+        setattr(parent, conv, layers.fold_batch_norm(getattr(parent, conv), getattr(parent, norm)))
+        setattr(parent, norm, nn.Identity())
 
 
 def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:

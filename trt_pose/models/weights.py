@@ -6,7 +6,6 @@ later use is checked against it.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import sys
@@ -29,11 +28,12 @@ from . import ModelInfo
 # sghub.deci.ai stopped answering in 2024; its content went to the first
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
-# torchvision's own file name, whose end is the beginning of its SHA-256.
+# torchvision's own file name ends in the beginning of the file's SHA-256.
+RCNN_SHA256 = "fc266e95"
 _ELSEWHERE = {
     "keypointrcnn_resnet50_fpn_coco.pth": (
         "https://download.pytorch.org/models",
-        "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+        f"keypointrcnn_resnet50_fpn_coco-{RCNN_SHA256}.pth",
     )
 }
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
@@ -83,6 +83,10 @@ def _download(name: str, path: Path, model: ModelInfo) -> None:
                     _download_from(url, path)
         except (OSError, EOFError, ValueError, http.client.HTTPException) as error:
             failures.append(f"{urllib.parse.urlsplit(url).netloc or mirror}: {getattr(error, 'reason', error)}")
+            continue
+        if home and not files.file_sha256(path).startswith(RCNN_SHA256):
+            path.unlink()
+            failures.append(f"{urllib.parse.urlsplit(url).netloc}: it sent another file")
             continue
         print(f"{name}: {model.weights_licence}.", file=sys.stderr)
         return
@@ -155,7 +159,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 def _check_digest(path: Path) -> None:
     record = path.with_name(path.name + ".sha256")
-    digest = _sha256(path)
+    digest = files.file_sha256(path)
     if not record.exists():
         with suppress(CheckpointError):  # a cache that somebody else filled and that is read-only serves all the same
             files.write_atomically(record, lambda file: file.write_text(f"{digest}  {path.name}\n"), CheckpointError)
@@ -164,11 +168,3 @@ def _check_digest(path: Path) -> None:
             f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."
             f" Remove both files to download it again."
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -86,6 +86,11 @@ def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
         return _from_grey(array, spec)
     if array.dtype == spec.dtype and spec.custom_preprocessing:
         return array
+    if array.dtype == np.uint8 and spec.custom_preprocessing:
+        raise CalibrationError(
+            f"reading calibration batch {index}: got uint8 images, the file takes {spec.dtype} as its own steps expect"
+            " it. Give a loader of such arrays."
+        )
     if not np.issubdtype(array.dtype, np.floating):
         raise CalibrationError(
             f"reading calibration batch {index}: got {array.dtype}, expected uint8 or floating point. Convert it."

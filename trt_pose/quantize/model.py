@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from .. import image as images
@@ -186,5 +187,10 @@ class Seen:
                 self._keep(batch)
         if self._kept:
             return self._kept
-        pixels, _ = images.letterbox(images.example(), self._spec.input)
-        return [check_batch(pixels[None], self._spec.input)]
+        inputs = self._spec.input
+        if inputs.custom_preprocessing:  # what it takes is not known: noise of its type and shape
+            shape = (inputs.batch or 1, inputs.channels, inputs.height, inputs.width)
+            noise = np.random.default_rng(0).random(shape, np.float32)
+            return [(noise * 255).astype(np.uint8) if inputs.dtype == "uint8" else noise]
+        pixels, _ = images.letterbox(images.example(), inputs)
+        return [check_batch(pixels[None], inputs)]

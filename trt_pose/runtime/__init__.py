@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.plan import SUFFIXES as ENGINE_SUFFIXES
-from ..errors import RunnerError
+from ..errors import RunnerError, UsageError
 from .base import Runner
+
+_ONNX_OPTIONS = ("providers", "threads", "precision")
+_ENGINE_OPTIONS = ("device", "library", "cuda_graph", "spin_wait", "transfers")
 
 
 def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
@@ -19,20 +22,29 @@ def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
             :class:`trt_pose.runtime.trt.TrtRunner`.
 
     Raises:
-        RunnerError: unknown suffix, missing or damaged file. EngineError: an engine that does not fit this machine.
+        UsageError: an option of the other kind of file. RunnerError: unknown suffix, missing or damaged file.
+        EngineError: an engine that does not fit this machine.
     """
     suffix = None if isinstance(path, bytes) else Path(path).suffix.lower()
     if suffix in (None, ".onnx"):
         from .ort import OnnxRunner
 
+        _refuse(options, _ENGINE_OPTIONS, "a model" if isinstance(path, bytes) else path, "engines", "ONNX")
         return OnnxRunner(path, **options)
     if suffix in ENGINE_SUFFIXES:
         from .trt import TrtRunner
 
+        _refuse(options, _ONNX_OPTIONS, path, "ONNX Runtime", "an engine")
         return TrtRunner(str(path), **options)
     raise RunnerError(
         f"opening {path!s}: got the suffix {suffix or 'none'!r}, expected .onnx or .engine. Export the model first."
     )
+
+
+def _refuse(options: dict[str, Any], names: tuple[str, ...], path: Any, whose: str, what: str) -> None:
+    wrong = [name for name in names if name in options]
+    if wrong:
+        raise UsageError(f"opening {path!s}: {', '.join(wrong)} belong to {whose}, and it is {what}. Leave them out.")
 
 
 __all__ = ["Runner", "open_runner"]

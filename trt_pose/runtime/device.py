@@ -82,25 +82,32 @@ class Stream(Owned):
     def __init__(self, device: Device) -> None:
         non_blocking = 1
         super().__init__(device, "cuStreamCreate", "cuStreamDestroy", non_blocking)
+        self._end = Event(device, timed=False)
 
     def wait(self, driver: Any, spin: bool) -> None:
         """Waits for everything enqueued; polling costs a core and saves the wake-up."""
-        if spin:
-            while int(result := driver.cuStreamQuery(self.handle)[0]) == int(driver.CUresult.CUDA_ERROR_NOT_READY):
-                pass
-        else:
-            (result,) = driver.cuStreamSynchronize(self.handle)
+        if not spin:
+            self._end.record(driver, self)
+            self._end.wait(driver)
+            return
+        while int(result := driver.cuStreamQuery(self.handle)[0]) == int(driver.CUresult.CUDA_ERROR_NOT_READY):
+            pass
         check(result, "running the engine")
+
+    def close(self) -> None:
+        self._end.close()
+        super().close()
 
     def wait_for(self, driver: Any, event: Event) -> None:
         check(driver.cuStreamWaitEvent(self.handle, event.handle, 0)[0], "ordering two streams")
 
 
 class Event(Owned):
-    """A moment on a stream."""
+    """A moment on a stream: to measure between, or to sleep until (CUDA polls events that may be measured)."""
 
-    def __init__(self, device: Device) -> None:
-        super().__init__(device, "cuEventCreate", "cuEventDestroy", 0)
+    def __init__(self, device: Device, timed: bool) -> None:
+        blocking_untimed = 1 | 2
+        super().__init__(device, "cuEventCreate", "cuEventDestroy", 0 if timed else blocking_untimed)
 
     def record(self, driver: Any, stream: Stream) -> None:
         check(driver.cuEventRecord(self.handle, stream.handle)[0], "recording an event")
@@ -134,6 +141,10 @@ class Pinned(Owned):
         """The first bytes as an array."""
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         return self.array[:count].view(dtype).reshape(shape)
+
+    def close(self) -> None:
+        self.array = self.array[:0].copy()  # what it showed is gone
+        super().close()
 
 
 class Graph:

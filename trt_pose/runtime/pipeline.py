@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Slot:
         self.rows_at = 4 * batch  # the counts come first
         size = self.rows_at + rows * row_bytes
         self.packed, self.packed_host = runner.own(Memory(device, size)), runner.own(Pinned(device, size))
-        self.uploaded, self.done = runner.own(Event(device)), runner.own(Event(device))
+        self.uploaded, self.done = (runner.own(Event(device, timed=False)) for _ in range(2))
         self.images, self.images_host = runner.own(Memory(device, 1 << 20)), runner.own(Pinned(device, 1 << 20))
 
     def reserve(self, size: int) -> None:
@@ -61,6 +62,7 @@ class Pipeline:
         self._width = 5 + (3 * self._spec.skeleton.num_joints if self._spec.task == "pose" else 1)
         self._limit = runner.tensors["pred_scores"].largest[1]
         self._uploads: Stream = runner.own(Stream(runner.device))
+        runner.streams.append(self._uploads)
         self._letterbox, self._pack = (Kernel(kernel_source(), name) for name in ("letterbox", "pack_rows"))
         self._free: list[Slot] = []
         self._lock = threading.Lock()
@@ -70,54 +72,74 @@ class Pipeline:
 
         Args:
             images: (H, W, 3) uint8 RGB, at most the engine's largest batch. threshold: rows above it come back.
+
+        Raises:
+            RunnerError: more images than the engine takes, the runner is closed, or TensorRT failed.
         """
-        runner, slot = self._runner, self._take_slot()
+        runner = self._runner
         with runner.lock, runner.device.current() as driver:
-            places = np.zeros((len(images), 4), np.float32)
-            offsets = np.cumsum([_PLACE_BYTES * len(images), *(image.nbytes for image in images)])
-            slot.reserve(int(offsets[-1]))
-            target = runner.tensors[self._spec.input.name]
-            image_bytes = target.size(target.largest[1:])
-            launches = []
-            for index, (image, offset) in enumerate(zip(images, offsets, strict=False)):
-                slot.images_host.array[offset : offset + image.nbytes] = image.reshape(-1)
-                params, placed = letterbox_params(
-                    image.shape,
-                    slot.images.address + int(offset),
-                    target.memory.address + index * image_bytes,
-                    self._spec.input,
-                )
-                places[index] = (placed.scale_x, placed.scale_y, placed.left, placed.top)
-                launches.append(params)
-            slot.images_host.view(places.shape, np.float32)[...] = places
-            upload(driver, slot.images, slot.images_host, int(offsets[-1]), self._uploads)
-            slot.uploaded.record(driver, self._uploads)
-            runner.stream.wait_for(driver, slot.uploaded)
-            pixels = self._spec.input.height * self._spec.input.width
-            for params in launches:
-                self._letterbox.launch(-(-pixels // BLOCK_THREADS), BLOCK_THREADS, params, runner.stream.address)
-            batch = self._spec.input.batch or len(images)
-            runner.set_shapes({self._spec.input.name: (batch, *target.largest[1:])})
-            runner.enqueue(driver)
-            self._pack.launch(1, BLOCK_THREADS, self._pack_params(slot, len(images), threshold), runner.stream.address)
-            download(driver, slot.packed_host, slot.packed, self._first_bytes(slot, len(images)), runner.stream)
-            slot.done.record(driver, runner.stream)
+            runner.check_open()
+            runner.check_batch(len(images))
+            slot = self._take_slot()
+            try:
+                self._enqueue(driver, slot, images, threshold)
+            except BaseException:
+                for stream in runner.streams:  # nothing may still write what the next batch takes
+                    stream.wait(driver, spin=False)
+                self.release(Ticket(slot, 0))
+                raise
         return Ticket(slot, len(images))
+
+    def _enqueue(self, driver: Any, slot: Slot, images: Sequence[Image], threshold: float) -> None:
+        """Upload, letterbox, engine, packing, download: each on its stream, none waited for."""
+        runner = self._runner
+        batch = self._spec.input.batch or len(images)
+        runner.set_shapes({self._spec.input.name: (batch, *runner.tensors[self._spec.input.name].largest[1:])})
+        places = np.zeros((len(images), 4), np.float32)
+        offsets = np.cumsum([_PLACE_BYTES * len(images), *(image.nbytes for image in images)])
+        slot.reserve(int(offsets[-1]))
+        target = runner.tensors[self._spec.input.name]
+        image_bytes = target.size(target.largest[1:])
+        launches = []
+        for index, (image, offset) in enumerate(zip(images, offsets, strict=False)):
+            slot.images_host.array[offset : offset + image.nbytes] = image.reshape(-1)
+            params, placed = letterbox_params(
+                image.shape,
+                slot.images.address + int(offset),
+                target.memory.address + index * image_bytes,
+                self._spec.input,
+            )
+            places[index] = (placed.scale_x, placed.scale_y, placed.left, placed.top)
+            launches.append(params)
+        slot.images_host.view(places.shape, np.float32)[...] = places
+        upload(driver, slot.images, slot.images_host, int(offsets[-1]), self._uploads)
+        slot.uploaded.record(driver, self._uploads)
+        runner.stream.wait_for(driver, slot.uploaded)
+        pixels = self._spec.input.height * self._spec.input.width
+        for params in launches:
+            self._letterbox.launch(-(-pixels // BLOCK_THREADS), BLOCK_THREADS, params, runner.stream.address)
+        runner.enqueue(driver)
+        self._pack.launch(1, BLOCK_THREADS, self._pack_params(slot, len(images), threshold), runner.stream.address)
+        download(driver, slot.packed_host, slot.packed, self._first_bytes(slot, len(images)), runner.stream)
+        slot.done.record(driver, runner.stream)
 
     def collect(self, ticket: Ticket) -> list[Floats]:
         """Waits for a batch: rows (K, 5 + 3J) or (K, 6) per image, px of the images; see ``Poses.from_rows``."""
-        slot = ticket.slot
+        slot, runner = ticket.slot, self._runner
         try:
-            with self._runner.device.current() as driver:
+            with runner.device.current() as driver:
+                with runner.lock:
+                    runner.check_open()
                 slot.done.wait(driver)
-                kept = slot.packed_host.view((ticket.images,), np.int32).copy()
-                size = slot.rows_at + int(kept.sum()) * self._width * 4
-                if size > self._first_bytes(slot, ticket.images):
-                    with self._runner.lock:
-                        download(driver, slot.packed_host, slot.packed, size, self._runner.stream)
-                        slot.done.record(driver, self._runner.stream)
-                    slot.done.wait(driver)
-            rows = slot.packed_host.array[slot.rows_at : size].view(np.float32).reshape(-1, self._width).copy()
+                with runner.lock:
+                    runner.check_open()
+                    kept = slot.packed_host.view((ticket.images,), np.int32).copy()
+                    size = slot.rows_at + int(kept.sum()) * self._width * 4
+                    if size > self._first_bytes(slot, ticket.images):
+                        download(driver, slot.packed_host, slot.packed, size, runner.stream)
+                        slot.done.record(driver, runner.stream)
+                        slot.done.wait(driver)
+                    rows = slot.packed_host.array[slot.rows_at : size].view(np.float32).reshape(-1, self._width).copy()
         finally:
             self.release(ticket)
         return np.split(rows, np.cumsum(kept)[:-1])

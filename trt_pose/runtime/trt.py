@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,69 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..engine.fit import check_description, device_fit, version_fit
-from ..engine.flavor import Flavor, find_flavor
-from ..engine.inspector import open_engine
-from ..engine.plan import PlanHeader, Sidecar, read_header
-from ..engine.plugin import load_plugins, registered
-from ..engine.worker import Log
-from ..errors import EngineError, RunnerError
+from ..errors import RunnerError
 from ..types import ModelSpec
 from .base import Arrays, QueryTimes, TensorInfo, check_feeds
 from .device import Device, DeviceArray, Event, Graph, Memory, Pinned, Stream, download, upload
+from .loaded import LoadedEngine, load_engine, make_context, read_description
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class LoadedEngine:
-    """A deserialized engine, which several runners may share.
-
-    Attributes:
-        flavor: the TensorRT that loaded it. device: number of the GPU. engine: TensorRT's ICudaEngine. log: its logger.
-        sidecar: the description beside it.
-    """
-
-    path: str
-    flavor: Flavor
-    device: int
-    engine: Any
-    log: Log
-    sidecar: Sidecar
-
-
-def load_engine(path: str | Path, gpu: Device, library: str | Path | None = None) -> LoadedEngine:
-    """Loads plugins and deserializes an engine, after checking that it fits.
-
-    Raises:
-        EngineError: no plan, no description or another's, a plan of another TensorRT or GPU, a missing plugin.
-        MissingDependencyError: no TensorRT.
-    """
-    header, sidecar = read_header(path), Sidecar.read(path)
-    flavor = find_flavor(header.flavor)
-    _check_fit(path, header, sidecar, flavor, gpu)
-    load_plugins(flavor, library)
-    missing = [name for name in sidecar.plugins if name not in registered(flavor)]
-    if missing:
-        raise EngineError(
-            f"opening {path}: it calls {missing[0]}, which is not registered here. Build the library with make plugin,"
-            " or name the one that has it."
-        )
-    log = Log(flavor)
-    with gpu.current():
-        host_code = bool(sidecar.options.get("version_compatible"))
-        engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), host_code)
-    if engine is None:
-        reason = "; ".join(log.errors[:2]) or "no reason was given"
-        raise EngineError(f"opening {path} with {flavor}: {reason[:400]}. Build it on this machine.")
-    return LoadedEngine(str(path), flavor, gpu.index, engine, log, sidecar)
-
-
-def _check_fit(path: str | Path, header: PlanHeader, sidecar: Sidecar, flavor: Flavor, gpu: Device) -> None:
-    for fit in (version_fit(header, flavor, sidecar), device_fit(sidecar, gpu.gpu)):
-        if fit.fine is False:
-            name = Path(path).name
-            raise EngineError(f"opening {path}: {fit.detail}. Build it here: trt-pose build MODEL.onnx -o {name}")
 
 
 class Tensor:
@@ -95,19 +38,19 @@ class Tensor:
 
 
 class TrtRunner:
-    """Runs an engine with buffers allocated once and, where the engine allows, a CUDA graph per batch size.
+    """Runs an engine with buffers allocated once and, where the engine allows, a CUDA graph of the batch size in use.
 
     Args:
         model: path of the engine, or one loaded already, which is shared.
         device: which GPU. library: of plugins, see :func:`trt_pose.engine.plugin.load_plugins`.
-        cuda_graph: capture the engine's work once per batch size and launch it whole.
+        cuda_graph: capture the engine's work when a batch size comes a second time, and launch it whole.
         spin_wait: poll for the end instead of sleeping: faster by a wake-up, at the cost of a core.
         transfers: whether :meth:`time_query` counts the copies.
 
     Several threads may call one runner, one after the other; :meth:`clone` gives a thread its own.
 
     Raises:
-        see :func:`load_engine`.
+        see :func:`trt_pose.runtime.loaded.load_engine`.
     """
 
     def __init__(
@@ -124,8 +67,8 @@ class TrtRunner:
         self._stack = ExitStack()
         self.lock = threading.RLock()
         shared = model if isinstance(model, LoadedEngine) else None
-        if shared is None:  # what needs no GPU is checked first
-            check_description(str(model), Sidecar.read(str(model)), read_header(str(model)))
+        if shared is None:
+            read_description(str(model))  # what needs no GPU is refused first
         try:
             self.device = self.own(Device(shared.device if shared else device))
             self._prepare(shared or load_engine(str(model), self.device, library))
@@ -139,10 +82,15 @@ class TrtRunner:
         self.spec: ModelSpec = loaded.sidecar.spec
         self.runtime = f"{loaded.flavor} on {self.device.gpu['name']}"
         self.stream: Stream = self.own(Stream(self.device))
-        self._graphs: dict[tuple[int, ...], Graph | None] = {}
+        self.streams: list[Stream] = [self.stream]  # all that work runs on
+        self._graph: Graph | None = None
+        self._captured: tuple[int, ...] = ()  # the shapes of the graph, or of a capture that was refused
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._key: tuple[int, ...] = ()
+        self._last_key: tuple[int, ...] = ()
         self._events: list[Event] = []
         with self.device.current():
-            self._context = loaded.engine.create_execution_context()
+            self._context = make_context(loaded.flavor, loaded.engine)
             if self._context is None:
                 raise RunnerError(f"opening {self.path}: no execution context: {self._reason()}. Free GPU memory.")
             self._stack.callback(self._drop_context)
@@ -150,8 +98,9 @@ class TrtRunner:
 
     def _drop_context(self) -> None:
         """Before the stream it ran on, after its buffers and graphs; the engine goes with the last runner."""
-        self._context = None
-        self.loaded = None
+        with self.device.current():
+            self._context = None
+            self.loaded = None
 
     def own(self, resource: Any) -> Any:
         """Keeps a resource until the runner is closed; the last one made is freed first."""
@@ -246,14 +195,21 @@ class TrtRunner:
 
     def _marks(self) -> list[Event]:
         if not self._events:
-            self._events = [self.own(Event(self.device)) for _ in range(4)]
+            self._events = [self.own(Event(self.device, timed=True)) for _ in range(4)]
         return self._events
 
     def _check(self, feeds: Arrays) -> None:
+        self.check_open()
+        check_feeds(feeds, self.inputs)
+        self.check_batch(feeds[self.batch_name].shape[0])
+
+    def check_open(self) -> None:
+        """Raises RunnerError after :meth:`close`."""
         if self._context is None:
             raise RunnerError(f"running {self.path}: the runner is closed. Open it again.")
-        check_feeds(feeds, self.inputs)
-        batch = feeds[self.batch_name].shape[0]
+
+    def check_batch(self, batch: int) -> None:
+        """Raises RunnerError for more images than the buffers hold."""
         if batch > self.largest_batch:
             raise RunnerError(
                 f"running {self.path}: got {batch} images, its profile ends at {self.largest_batch}. Give fewer,"
@@ -263,11 +219,14 @@ class TrtRunner:
     def set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Tells the context this run's input shapes; returns those of the outputs that are known beforehand."""
         for name, shape in shapes.items():
-            if None in self.inputs[name].shape and not self._context.set_input_shape(name, shape):
+            if None not in self.inputs[name].shape or self._shapes.get(name) == shape:
+                continue
+            if not self._context.set_input_shape(name, shape):
                 raise RunnerError(
                     f"running {self.path}: {name} {shape} is outside its profile: {self._reason()}. Build it with"
                     " other --minShapes and --maxShapes."
                 )
+            self._shapes[name] = shape
         self._key = tuple(number for shape in shapes.values() for number in shape)
         fixed = [name for name in self.outputs if name not in self._allocators]
         return {name: tuple(self._context.get_tensor_shape(name)) for name in fixed}
@@ -281,17 +240,23 @@ class TrtRunner:
             upload(driver, self.tensors[name].memory, self.tensors[name].pinned, array.nbytes, self.stream)
 
     def enqueue(self, driver: Any) -> None:
-        """The engine's work on the stream: as a graph where one was captured, call by call where that is refused."""
-        if self._options["cuda_graph"] and not self._allocators and self._key not in self._graphs:
-            self._execute()  # TensorRT allocates on its first run of a shape, which a capture must not see
+        """The engine's work on the stream: as a graph from the second run of a shape on, else call by call.
+
+        There is one graph at a time: setting other shapes changes what a graph captured before relies on
+        (https://github.com/NVIDIA/TensorRT/issues/3798). A shape that comes once, like the last batch of a folder, is
+        not worth capturing, and TensorRT allocates on its first run, which a capture must not see.
+        """
+        if self._options["cuda_graph"] and not self._allocators and self._key == self._last_key != self._captured:
             self.stream.wait(driver, spin=False)
-            graph = Graph.capture(self.device, self.stream, self._try_execute) if self._capturable() else None
-            self._graphs[self._key] = self.own(graph) if graph else None
-        graph = self._graphs.get(self._key)
-        if graph is None:
-            self._execute()
+            if self._graph is not None:
+                self._graph.close()
+            self._graph = Graph.capture(self.device, self.stream, self._try_execute) if self._capturable() else None
+            self._captured = self._key
+        self._last_key = self._key
+        if self._graph is not None and self._captured == self._key:
+            self._graph.launch(driver, self.stream)
         else:
-            graph.launch(driver, self.stream)
+            self._execute()
 
     def _capturable(self) -> bool:
         """TensorRT-RTX says so beforehand; TensorRT only by trying."""
@@ -341,7 +306,12 @@ class TrtRunner:
     def close(self) -> None:
         """Frees everything, in order; the engine itself goes with the last runner that shares it."""
         with self.lock:
-            self._graphs = {}
+            if self._context is not None:
+                with self.device.current() as driver:
+                    for stream in self.streams:
+                        stream.wait(driver, spin=False)
+            if self._graph is not None:
+                self._graph.close()
             self._stack.close()
 
     def __enter__(self) -> TrtRunner:
@@ -370,7 +340,7 @@ def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
 
         def reallocate_output_async(self, _name: str, _memory: int, size: int, _alignment: int, _stream: int) -> int:
             if size > self.memory.size:
-                self.memory = runner.own(Memory(runner.device, size))
+                self.memory = runner.own(Memory(runner.device, max(size, 2 * self.memory.size)))
             return self.memory.address
 
         def reallocate_output(self, _name: str, memory: int, size: int, alignment: int) -> int:

@@ -10,12 +10,16 @@
 
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
+#ifdef TRT_POSE_NVINFER_PLUGIN  // link nvinfer_plugin: TensorRT's own EfficientNMS_TRT, which detection engines call
+#include <NvInferPlugin.h>
+#endif
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 
 #include "core.hpp"
 
@@ -39,11 +43,16 @@ inline void check(cudaError_t result, const char* action) {
 class Logger final : public nvinfer1::ILogger {
 public:
     void log(Severity severity, const char* message) noexcept override {
+        const std::lock_guard<std::mutex> lock(mutex_);  // contexts on several threads share it
         if (severity <= Severity::kERROR && last_.empty()) last_ = message;
     }
-    std::string take() { return std::exchange(last_, {}); }
+    std::string take() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return std::exchange(last_, {});
+    }
 
 private:
+    std::mutex mutex_;
     std::string last_;
 };
 
@@ -102,6 +111,23 @@ struct Weights {
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
 };
 
+// Makes an operator known that an engine calls.
+inline void findPlugin(Weights& weights, const std::string& name, const std::string& path, const std::string& library) {
+    auto& registry = weights.runtime->getPluginRegistry();
+    if (registry.getCreator(name.c_str(), "1", "")) return;
+    if (name == "PoseNMS_TRT" || name == "DetectionNMS_TRT") {
+        if (registry.loadLibrary(library.c_str())) return;
+        throw Error("opening " + path + ": it calls " + name + ", and " + library +
+                    " does not load. Build it with make plugin and put it on the loader's path.");
+    }
+#ifdef TRT_POSE_NVINFER_PLUGIN
+    if (initLibNvInferPlugins(&weights.logger, "") && registry.getCreator(name.c_str(), "1", "")) return;
+#endif
+    throw Error("opening " + path + ": it calls " + name +
+                ", which is not registered. Compile with TRT_POSE_NVINFER_PLUGIN and link nvinfer_plugin, or load its library "
+                "first.");
+}
+
 inline std::shared_ptr<Weights> load(const std::string& path, const EngineOptions& options) {
     auto weights = std::make_shared<Weights>();
     weights->sidecar = readSidecar(path);
@@ -111,10 +137,7 @@ inline std::shared_ptr<Weights> load(const std::string& path, const EngineOption
     if (!weights->runtime) throw Error("opening " + path + ": TensorRT did not start (" + weights->logger.take() + "). Check the driver.");
     if (weights->sidecar.versionCompatible)
         weights->runtime->setEngineHostCodeAllowed(true);  // such a plan brings its runtime, which is code
-    if (!weights->sidecar.plugins.empty() &&
-        !weights->runtime->getPluginRegistry().loadLibrary(options.pluginLibrary.c_str()))
-        throw Error("opening " + path + ": it calls " + weights->sidecar.plugins.front() + ", and " + options.pluginLibrary +
-                    " does not load. Build it with make plugin and put it on the loader's path.");
+    for (const auto& name : weights->sidecar.plugins) findPlugin(*weights, name, path, options.pluginLibrary);
     weights->engine.reset(weights->runtime->deserializeCudaEngine(plan.data(), plan.size()));
     if (!weights->engine)
         throw Error("opening " + path + ": it was built with " + weights->sidecar.flavor + " " + weights->sidecar.flavorVersion +
@@ -213,6 +236,7 @@ private:
 
     template <class Read>
     void forEach(const std::vector<ImageView>& images, Read read) {
+        detail::check(cudaSetDevice(options_.device), "choosing the GPU");  // of this thread
         for (std::size_t start = 0; start < images.size(); start += static_cast<std::size_t>(largestBatch_)) {
             const int count = static_cast<int>(std::min(images.size() - start, static_cast<std::size_t>(largestBatch_)));
             const auto& input = spec().input;
@@ -237,16 +261,18 @@ private:
                 static_cast<const std::int32_t*>(host("pred_classes")),    limit_};
     }
 
+    // As a graph from the second run of a batch size on. There is one at a time: another shape changes what a graph
+    // captured before relies on (NVIDIA/TensorRT issue 3798), and the first run allocates, which a capture must not see.
     void infer(int batch) {
-        setBatch(batch);
-        auto& graph = graphs_[batch];
-        if (!graph && options_.cudaGraph && !refused_) {
-            enqueue();  // TensorRT allocates on the first run, which a capture must not see
-            detail::check(cudaStreamSynchronize(stream_.get()), "warming up");
-            capture(graph);
+        if (batch != batch_) setBatch(batch);
+        if (options_.cudaGraph && batch == batch_ && batch != captured_) {
+            capture();
+            captured_ = batch;
         }
-        if (graph)
-            detail::check(cudaGraphLaunch(graph.get(), stream_.get()), "launching the CUDA graph");
+        const bool launches = graph_ && batch == captured_;
+        batch_ = batch;
+        if (launches)
+            detail::check(cudaGraphLaunch(graph_.get(), stream_.get()), "launching the CUDA graph");
         else
             enqueue();
         detail::check(cudaStreamSynchronize(stream_.get()), "running the engine");
@@ -268,7 +294,9 @@ private:
         for (const auto& name : spec().output.names) copy(name.c_str(), cudaMemcpyDeviceToHost);
     }
 
-    void capture(std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, detail::GraphFree>& graph) {
+    // Leaves no graph where TensorRT or the driver refuses; the stream is usable either way.
+    void capture() {
+        graph_.reset();
         detail::check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "beginning a capture");
         bool complete = true;
         try {
@@ -279,10 +307,10 @@ private:
         cudaGraph_t captured = nullptr;
         const bool ended = cudaStreamEndCapture(stream_.get(), &captured) == cudaSuccess;
         cudaGraphExec_t executable = nullptr;
-        if (complete && ended && cudaGraphInstantiate(&executable, captured, 0) == cudaSuccess) graph.reset(executable);
+        if (complete && ended && cudaGraphInstantiate(&executable, captured, 0) == cudaSuccess) graph_.reset(executable);
         if (captured) cudaGraphDestroy(captured);
-        refused_ = !graph;
         cudaGetLastError();  // the next call is not to blame for a refused capture
+        weights_->logger.take();
     }
 
     std::shared_ptr<detail::Weights> weights_;
@@ -290,9 +318,9 @@ private:
     std::unique_ptr<std::remove_pointer_t<cudaStream_t>, detail::StreamFree> stream_;
     std::map<std::string, detail::Buffer> buffers_;
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
-    std::map<int, std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, detail::GraphFree>> graphs_;
+    std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, detail::GraphFree> graph_;
     int largestBatch_ = 1, limit_ = 0;
-    bool refused_ = false;
+    int batch_ = 0, captured_ = 0;  // of the last run, and of the graph or a refused capture
 };
 
 }  // namespace trt_pose

@@ -5,7 +5,8 @@
 // No GPU has run the kernels yet; on the CPU they equal OpenCV and NumPy (tests/plugins/test_frames.py).
 #pragma once
 
-#if defined(__CUDACC__) || defined(TRT_POSE_CUDA_ON_CPU)
+// The kernels themselves are for one translation unit: NVRTC's, the CPU harness's, or whoever asks for them.
+#if (defined(__CUDACC_RTC__) || defined(TRT_POSE_CUDA_ON_CPU)) && !defined(TRT_POSE_KERNELS)
 #define TRT_POSE_KERNELS
 #endif
 #ifdef __CUDACC__
