@@ -187,12 +187,16 @@ def test_on_the_command_line(tiny_onnx, tiny_plugin_onnx, data, picture_folder, 
     assert "AP lost" in out
     assert len(json.loads(report.read_text())) == 2
     assert len(list((tmp_path / "worst").iterdir())) == 2
+    assert call(tiny_onnx, "--synthetic", 3, "--conf", 0.25) == 0
+    assert "3 images" in capsys.readouterr().out
     assert call(tiny_onnx, *common, "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["metrics"]["AP"] == pytest.approx(1.0)
     for arguments, words in (
         ((tiny_onnx, "--data", data, "--images", picture_folder), "keeps scores above 0.2 only"),
         ((tiny_onnx, tiny_onnx, *common, "--results", tmp_path / "x.json"), "it is for one file"),
         ((tmp_path / "c.pth", *common), "Add --model"),
+        ((tiny_onnx,), "name --data and --images, or --synthetic alone"),
+        ((tiny_onnx, "--data", data), "name --data and --images"),
         ((tiny_onnx, "--data", tmp_path / "no.json", "--images", picture_folder), "No such file"),
         ((tiny_onnx, "--data", data, "--images", tmp_path), "annotated images are not there"),
     ):

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower layers first; a module imports its own layer and those before it.
 LAYERS = (
     {"_version", "errors", "types", "skeleton", "files", "progress", "pose_nms"},
-    {"image", "draw", "sources", "results", "detections", "matching", "output"},
+    {"image", "draw", "sources", "results", "detections", "matching", "output", "synthetic"},
     {"models", "export", "quantize", "engine", "runtime"},
     {"predictor", "inspect"},
     {"evaluate", "benchmark", "compare", "doctor"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +15,10 @@ from .base import Json, app, print_table
 @app.command("eval")
 def evaluate_files(
     files: Annotated[list[Path], typer.Argument(help="One or more .onnx files, engines or checkpoints.")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help="COCO annotations, JSON.")],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")],
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="COCO annotations, JSON.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the annotated images.")] = None,
+    synthetic: Annotated[int | None, typer.Option(min=1, help="So many pictures of figures instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the synthetic pictures.")] = 1,
     model: Annotated[str | None, typer.Option(help="Model of a checkpoint, see trt-pose models.")] = None,
     conf: Annotated[float, typer.Option(help="Count scores above it.")] = 0.01,
     results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results (one file).")] = None,
@@ -28,19 +31,30 @@ def evaluate_files(
     from ..evaluate import evaluate, write_report
     from ..files import check_writable, to_json
 
+    if (synthetic is None) == (data is None) or (data is None) != (images is None):
+        raise UsageError("evaluating: name --data and --images, or --synthetic alone.")
     if results is not None and len(files) > 1:
         raise UsageError("--results: it is for one file. Give one, or leave it out.")
     if report is not None:
         check_writable(report, SourceError)
-    found = [evaluate(file, data, images, model=model, confidence=conf, results=results) for file in files]
-    if json:
-        print(to_json([item.to_dict() for item in found]))
-    else:
-        _print(found, worst)
-    if report is not None:
-        write_report(found, report)
-    if save is not None:
-        _draw(found[-1], images, save, worst, model)
+    with TemporaryDirectory(prefix="trt_pose_eval_") as folder:
+        if data is None or images is None:
+            data, images = _synthesize(synthetic or 1, seed, Path(folder)), Path(folder)
+        found = [evaluate(file, data, images, model=model, confidence=conf, results=results) for file in files]
+        if json:
+            print(to_json([item.to_dict() for item in found]))
+        else:
+            _print(found, worst)
+        if report is not None:
+            write_report(found, report)
+        if save is not None:
+            _draw(found[-1], images, save, worst, model)
+
+
+def _synthesize(count: int, seed: int, folder: Path) -> Path:
+    from ..synthetic import SyntheticPeople, write_coco
+
+    return write_coco(SyntheticPeople(count, seed=seed), folder)
 
 
 def _print(found: list[Any], worst: int) -> None:
