@@ -1,6 +1,7 @@
 """The kernels before and after the engine, on the CPU: letterbox against OpenCV, pack against NumPy, every bit."""
 
 import ctypes
+import importlib.util
 import shutil
 import subprocess
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from trt_pose.image import letterbox, undo_letterbox
-from trt_pose.runtime.frames import LetterboxParams, PackParams, letterbox_params
+from trt_pose.runtime.cuda import compile_kernel
+from trt_pose.runtime.frames import LetterboxParams, PackParams, kernel_source, letterbox_params
 from trt_pose.types import InputSpec, Letterbox
 
 from ..kernel_on_cpu import PLUGINS, compile_cpp
@@ -185,3 +187,12 @@ def test_nvcc_compiles_them(tmp_path, architecture):
     ]
     done = subprocess.run([*command, source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cuda.bindings") is None, reason="needs cuda-bindings")
+def test_nvrtc_compiles_both_kernels(tmp_path, monkeypatch):
+    """As the runner compiles them, from the package's own copy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cubin = compile_kernel(kernel_source(), "sm_90")
+    for name in (b"letterbox", b"pack_rows"):
+        assert name in cubin
