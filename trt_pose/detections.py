@@ -10,9 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from . import draw
-from .errors import MissingDependencyError
 from .image import Image
-from .results import Findings, Floats, ImageResult, PoseResult, read_rows
+from .results import (
+    Findings,
+    Floats,
+    ImageResult,
+    PoseResult,
+    coco_box,
+    import_supervision,
+    name_corners,
+    read_rows,
+)
 from .types import Letterbox, ModelSpec
 
 if TYPE_CHECKING:
@@ -80,7 +88,7 @@ class Detections(Findings):
                 "class": int(kind),
                 "name": name,
                 "score": float(score),
-                "box": dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
+                "box": name_corners(box),
             }
             for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
         ]
@@ -93,25 +101,20 @@ class Detections(Findings):
                 "image_id": image_id,
                 "category_id": ids[kind],
                 "score": float(score),
-                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "bbox": coco_box(box),
             }
             for box, score, kind in zip(self.boxes, self.scores, self.classes, strict=True)
         ]
 
     def to_supervision(self) -> supervision.Detections:
         """``supervision.Detections``; needs ``pip install supervision``."""
-        try:
-            import supervision
-        except ImportError as error:
-            raise MissingDependencyError(
-                "converting to supervision: the package is not installed. Run: pip install 'trt-pose[supervision]'"
-            ) from error
-        return supervision.Detections(
+        found: supervision.Detections = import_supervision().Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.classes.copy(),
             data={"class_name": np.array(self.names)},
         )
+        return found
 
     def draw(self, image: Image) -> Image:
         """A copy of ``image`` (H, W, 3) uint8 RGB with the boxes and class names on it."""

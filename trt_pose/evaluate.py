@@ -17,7 +17,7 @@ import numpy as np
 
 from .detections import Result
 from .errors import MissingDependencyError, SourceError, UsageError
-from .files import check_writable, write_atomically
+from .files import check_writable
 from .predictor import PosePredictor
 from .progress import track
 from .results import Poses, write_json
@@ -266,9 +266,3 @@ def _per_image(truth: Mapping[str, Any], annotated: Any, found: Any) -> tuple[Im
         for notes, missed, extra in [counts[int(item["id"])]]
     ]
     return tuple(sorted(scores, key=lambda item: (-item.missed, -item.extra, item.source)))
-
-
-def write_report(evaluations: Sequence[Evaluation], path: Path) -> None:
-    """Writes evaluations as JSON, whole or not at all."""
-    text = json.dumps([item.to_dict() for item in evaluations], indent=2)
-    write_atomically(path, lambda target: target.write_text(text), SourceError)

@@ -125,10 +125,9 @@ class PosePredictor:
     def _read_rows(self, frames: Sequence[Frame], rows: Sequence[Floats]) -> Iterator[Result]:
         for frame, found in zip(frames, rows, strict=True):
             if self.spec.task == "detection":
-                objects = Detections.from_rows(found, self.spec.class_names)
-                yield DetectionResult(frame.image, objects, frame.source)
+                yield _result(frame, Detections.from_rows(found, self.spec.class_names))
             else:
-                yield PoseResult(frame.image, Poses.from_rows(found, self.spec.skeleton), frame.source)
+                yield _result(frame, Poses.from_rows(found, self.spec.skeleton))
 
     def _run(self, frames: list[Frame]) -> list[Result]:
         """The whole path of a batch of images."""
@@ -138,15 +137,11 @@ class PosePredictor:
 
     def read(self, outputs: Arrays, frames: Sequence[Frame], placed: Sequence[Letterbox]) -> list[Result]:
         """The results of a batch: outputs of the runner, the images they belong to, and how those were placed."""
-        results: list[Result] = []
-        for index, (frame, box) in enumerate(zip(frames, placed, strict=True)):
-            if self.spec.task == "detection":
-                found = Detections.from_outputs(outputs, self.spec, index, box, self._confidence)
-                results.append(DetectionResult(frame.image, found, frame.source))
-            else:
-                poses = Poses.from_outputs(outputs, self.spec, index, box, self._confidence)
-                results.append(PoseResult(frame.image, poses, frame.source))
-        return results
+        kind = Detections if self.spec.task == "detection" else Poses
+        return [
+            _result(frame, kind.from_outputs(outputs, self.spec, index, box, self._confidence))
+            for index, (frame, box) in enumerate(zip(frames, placed, strict=True))
+        ]
 
     def _batch_size(self, asked: int | None) -> int:
         fixed = self.spec.input.batch
@@ -167,6 +162,12 @@ class PosePredictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+
+def _result(frame: Frame, found: Detections | Poses) -> Result:
+    if isinstance(found, Detections):
+        return DetectionResult(frame.image, found, frame.source)
+    return PoseResult(frame.image, found, frame.source)
 
 
 def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

@@ -107,6 +107,27 @@ def read_rows(
     return boxes, scores.astype(np.float32), rest
 
 
+def name_corners(box: Floats) -> dict[str, float]:
+    """A box (4,) xyxy as ``{x1, y1, x2, y2}``."""
+    return dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True))
+
+
+def coco_box(box: Floats) -> list[float]:
+    """A box (4,) xyxy as COCO writes it: x, y, width, height, px to three digits."""
+    return [round(float(value), 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
+
+
+def import_supervision() -> Any:
+    """The package; raises MissingDependencyError where it is not installed."""
+    try:
+        import supervision
+    except ImportError as error:
+        raise MissingDependencyError(
+            "converting to supervision: the package is not installed. Run: pip install 'trt-pose[supervision]'"
+        ) from error
+    return supervision
+
+
 @dataclass(frozen=True, eq=False)
 class Poses(Findings):
     """The people found in one image, best first.
@@ -179,7 +200,7 @@ class Poses(Findings):
             {
                 **kind,
                 "score": float(score),
-                "box": dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
+                "box": name_corners(box),
                 "joints": {
                     name: {"x": float(x), "y": float(y), "confidence": float(confidence)}
                     for name, (x, y, confidence) in zip(self.skeleton.names, joints, strict=True)
@@ -196,25 +217,20 @@ class Poses(Findings):
                 "category_id": category_id,
                 "keypoints": [round(float(value), 3) for value in joints.reshape(-1)],
                 "score": float(score),
-                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "bbox": coco_box(box),
             }
             for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
         ]
 
     def to_supervision(self) -> supervision.KeyPoints:
         """``supervision.KeyPoints`` with the joint and person confidences; needs ``pip install supervision``."""
-        try:
-            import supervision
-        except ImportError as error:
-            raise MissingDependencyError(
-                "converting to supervision: the package is not installed. Run: pip install 'trt-pose[supervision]'"
-            ) from error
-        return supervision.KeyPoints(
+        found: supervision.KeyPoints = import_supervision().KeyPoints(
             xy=self.joints[:, :, :2].copy(),
             class_id=np.zeros(len(self), int) if self.classes is None else self.classes.copy(),
             keypoint_confidence=self.joints[:, :, 2].copy(),
             detection_confidence=self.scores.copy(),
         )
+        return found
 
     def draw(self, image: Image, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
         """A copy of ``image`` (H, W, 3) uint8 RGB with the poses on it; joints below ``joint_confidence`` left out."""

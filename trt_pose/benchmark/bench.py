@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ..runtime.base import Arrays, QueryTimes
 from .feeding import MOST_IMAGES, count_found, count_images, image_paths, make_feeds
 from .figures import ratio, summarize
 from .machine import machine
-from .measure import Subject, measure, measure_images, subject
+from .measure import Subject, measure, measure_images
 from .options import BenchOptions
 from .report import ROWS, BenchReport, FileReport
 from .trtexec import find_trtexec, run_trtexec
@@ -59,7 +60,7 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
             known.append(_know(name, runner, feeds))
             if options.end_to_end:
                 predictors.append(_predictor(runner))
-            subjects.append(subject(name, [runner, *more], feeds))
+            subjects.append(Subject(name, [runner, *more], itertools.cycle(feeds)))
         measure(subjects, options)
         if options.end_to_end:
             for item, predictor in zip(subjects, predictors, strict=True):

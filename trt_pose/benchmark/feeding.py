@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +85,6 @@ def _load_inputs(runner: Runner, options: BenchOptions, size: int) -> Arrays:
         except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"--loadInputs {name}:{path}: {error}. Give the input as .npy or raw bytes.") from error
     return feeds
-
-
-def cycle(feeds: list[Arrays]) -> Iterator[Arrays]:
-    while True:
-        yield from feeds
 
 
 def count_found(outputs: Arrays) -> int | None:

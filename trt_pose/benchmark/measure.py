@@ -16,7 +16,6 @@ from ..runtime.base import Arrays, QueryTimes, Runner, time_query
 from ..runtime.pipeline import open_pipeline
 from ..runtime.trt import TrtRunner
 from ..sources import Frame
-from .feeding import cycle
 from .options import BenchOptions
 
 
@@ -46,10 +45,6 @@ class Subject:
     def walltime_s(self) -> float:
         """From the first query enqueued to the last one completed, waiting for other files left out."""
         return sum(max(q.end_s for q in turn) - min(q.start_s for q in turn) for turn in self.turns)
-
-
-def subject(file: str, runners: list[Runner], feeds: list[Arrays]) -> Subject:
-    return Subject(file, runners, cycle(feeds))
 
 
 def measure(subjects: list[Subject], options: BenchOptions) -> None:

@@ -28,8 +28,9 @@ def evaluate_files(
     json: Json = False,
 ) -> None:
     """Average precision on annotated images; of several files also what each loses against the first."""
-    from ..evaluate import evaluate, write_report
+    from ..evaluate import evaluate
     from ..files import check_writable, to_json
+    from ..results import write_json
 
     if (synthetic is None) == (data is None) or (data is None) != (images is None):
         raise UsageError("evaluating: name --data and --images, or --synthetic alone.")
@@ -46,7 +47,7 @@ def evaluate_files(
         else:
             _print(found, worst)
         if report is not None:
-            write_report(found, report)
+            write_json([item.to_dict() for item in found], report)
         if save is not None:
             _draw(found[-1], images, save, worst, model)
 

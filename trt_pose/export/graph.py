@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ..types import Normalization
 from .operators import KeepClassScores, KeepScores, TopK
 
 Heads = tuple[Tensor, Tensor, Tensor]
+ModelT = TypeVar("ModelT", bound=Model)
 
 
 class Normalize(nn.Module):
@@ -256,6 +257,12 @@ class PoseGraph(nn.Module):
         return cast("tuple[Tensor, ...]", self.postprocess(self.network(self.preprocess(x))))
 
 
+def copy_modules(model: ModelT) -> ModelT:
+    """A copy whose modules can be fused and set without touching the model's; the tensors are shared."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, tensors)
+
+
 def assemble(
     model: Model,
     height: int,
@@ -278,9 +285,8 @@ def assemble(
         selection: what to keep; None (and no ``postprocess``) returns the decoded heads of every anchor.
         fuse: fold batch norms, branches and, where exact, the normalization into convolutions.
     """
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     device = next(model.parameters()).device
-    network = copy.deepcopy(model, tensors).eval()
+    network = copy_modules(model).eval()
     normalize: nn.Module
     if isinstance(preprocess, nn.Module):
         normalize = copy.deepcopy(preprocess)

@@ -15,7 +15,7 @@ from ..errors import ExportError, UsageError
 from ..files import check_writable
 from ..models.keypoint_rcnn import OUTPUTS
 from ..types import InputSpec, OutputSpec
-from .graph import PoseGraph
+from .graph import PoseGraph, copy_modules
 from .options import (
     DEFAULT_CANDIDATES,
     ExportPlan,
@@ -157,8 +157,7 @@ def _assemble(
 ) -> tuple[PoseGraph, OutputSpec]:
     """The graph, its batch norms folded, and what it keeps; the model is left as it is."""
     defaults = model.processing
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    network = copy.deepcopy(model, tensors).eval()
+    network = copy_modules(model).eval()
     if fuse:
         network.fuse()
     heads = network.roi_heads

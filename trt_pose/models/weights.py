@@ -1,7 +1,8 @@
 """Published weights: where they are, fetched once into a cache folder, checked every time.
 
-The files were published without digests, so the SHA-256 of the first download is written beside the file and every
-later use is checked against it.
+Most files were published without digests, so the SHA-256 of the first download is written beside the file and every
+later use is checked against it; the file whose name carries a digest (torchvision's) is checked against
+that when it comes.
 """
 
 from __future__ import annotations

@@ -30,10 +30,11 @@ class Tensor:
 
     def __init__(self, runner: TrtRunner, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         self.name, self.dtype, self.largest = name, np.dtype(dtype), shape
-        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        size = self.size(shape)
         self.memory, self.pinned = runner.own(Memory(runner.device, size)), runner.own(Pinned(runner.device, size))
 
     def size(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a tensor of this shape."""
         return int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
 
 
