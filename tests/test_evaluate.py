@@ -145,6 +145,11 @@ def test_a_checkpoint_is_run_by_torch(tiny_onnx, data, picture_folder, tmp_path,
     assert found.metrics["AR"] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_a_keypoint_rcnn_is_evaluated_as_a_file(data, picture_folder, tmp_path):
+    with pytest.raises(UsageError, match=r"as a file\. Export it with --conf 0\.01"):
+        evaluate(tmp_path / "k.pth", data, picture_folder, model="keypointrcnn_resnet50_fpn")
+
+
 def test_objects(tmp_path, picture_folder):
     from .export.test_detection_export import OPTIONS, tiny
 

@@ -22,7 +22,7 @@ from .predictor import PosePredictor
 from .progress import track
 from .results import Poses, write_json
 from .runtime import open_runner
-from .types import ModelSpec
+from .types import Models, ModelSpec
 
 # The evaluator's own order of its numbers.
 POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -153,6 +153,11 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
     from . import models
     from .export.torch_runner import TorchRunner
 
+    if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model would not know its graph
+        raise UsageError(
+            f"evaluating {file}: a Keypoint R-CNN is evaluated as a file. Export it with --conf {confidence:g} and"
+            " evaluate that."
+        )
     network = models.get(model, checkpoint_path=file)
     runner = TorchRunner.of_model(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
     return PosePredictor(runner)
