@@ -11,6 +11,7 @@ from trt_pose.quantize.fp16 import to_half
 from trt_pose.quantize.network import Network
 from trt_pose.quantize.qdq import half_scale, quantize_layers, quantized_layers
 from trt_pose.runtime.ort import OnnxRunner
+from trt_pose.types import METADATA_KEY, ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +297,7 @@ def test_products_with_weights(rng):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     network = Network(proto)
     assert {layer.name: layer.axis for layer in network.layers} == {"conv": 0, "matmul": 1, "gemm": 0}
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
@@ -314,3 +315,34 @@ def test_selective_quantizers_are_forgiving_and_exact(network):
     whole = network.layers[0].name
     kept = SelectiveQuantizer(exclude=whole).choose(network.layers)
     assert len(kept) == len(network.layers) - sum(layer.name == whole for layer in network.layers)
+
+
+def test_biases_stay_floats_in_onnx_runtime():
+    """Its own pass would round them to the product of the scales, which FP16 cannot hold: the bias was lost."""
+    bias, wide, narrow = np.array([3.0], np.float16), np.float16(0.0125), np.float16(0.0002)
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+            helper.make_node("DequantizeLinear", ["w", "scales", "zeros"], ["dw"], axis=0),
+            helper.make_node("Conv", ["d", "dw", "bias"], ["half"]),
+            helper.make_node("QuantizeLinear", ["half", "out", "zero"], ["again"]),
+            helper.make_node("DequantizeLinear", ["again", "out", "zero"], ["level"]),
+            helper.make_node("Cast", ["level"], ["y"], to=TensorProto.FLOAT),
+        ],
+        "bias",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in (
+                ("scale", wide), ("zero", np.int8(0)), ("scales", narrow[None]), ("zeros", np.zeros(1, np.int8)),
+                ("w", np.ones((1, 1, 1, 1), np.int8)), ("bias", bias), ("out", np.float16(1 / 32)),
+            )
+        ],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    proto.metadata_props.add(key=METADATA_KEY, value=ModelSpec("m", precision="int8+fp16").to_json())
+    with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
+        found = runner.run({"x": np.zeros((1, 1, 2, 2), np.float16)})["y"]
+    np.testing.assert_allclose(found, 3.0, atol=1e-3)
