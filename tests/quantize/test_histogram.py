@@ -28,7 +28,7 @@ def slow_entropy(counts):
     total = sum(lowered)
     everything = sum(counts)
     for end in range(128, size + 1):
-        if sum(counts[:end]) < 0.99 * everything - 1e-9:
+        if sum(counts[:end]) < 0.9999 * everything - 1e-9:
             continue
         clipped = sum(lowered[end:])
         reference = lowered[:end]
@@ -77,9 +77,9 @@ def test_entropy_equals_the_slow_version(name, rng):
 
 def test_entropy_is_not_minmax(rng):
     """ONNX Runtime's entropy has one candidate and equals its MinMax on every one of these."""
-    for name in ("laplace", "heavy"):
+    for name, values in (("laplace", rng.laplace(size=1_000_000)), ("heavy", rng.standard_t(3.5, 1_000_000))):
         histogram = Histogram()
-        histogram.add(samples(rng)[name].astype(np.float32))
+        histogram.add(values.astype(np.float32))
         entropy, largest = histogram.threshold(Method.ENTROPY), histogram.threshold(Method.MINMAX)
         assert 0.02 * largest < entropy < 0.9 * largest, name
 
