@@ -15,7 +15,7 @@ from machine import sentence
 from trt_pose import draw
 from trt_pose.benchmark.machine import machine
 from trt_pose.skeleton import COCO
-from trt_pose.synthetic import SyntheticPeople
+from trt_pose.synthetic import SCENES, SyntheticPeople
 
 RESULTS = Path(__file__).parent / "results"
 ROWS, COLUMNS, TIMED = 4, 6, 300
@@ -23,13 +23,19 @@ ROWS, COLUMNS, TIMED = 4, 6, 300
 
 def main() -> None:
     cv2.setNumThreads(1)
-    people = SyntheticPeople(TIMED, (320, 320), seed=1)
-    start = time.perf_counter()
-    found = sum(len(sample.joints) for sample in people)
-    rate = TIMED / (time.perf_counter() - start)
+    text, samples = [], []
+    for name, scene in SCENES.items():
+        people = SyntheticPeople(TIMED, (320, 320), seed=1, scene=scene)
+        start = time.perf_counter()
+        found = sum(len(sample.joints) for sample in people)
+        rate = TIMED / (time.perf_counter() - start)
+        text.append(
+            f"| {name} | {scene.people[0]} to {scene.people[1]} | {scene.heights[0]:g} to {scene.heights[1]:g} |"
+        )
+        text[-1] += f" {found} | {rate:.0f} |"
+        samples += people[: ROWS * COLUMNS // len(SCENES)]
     tiles = []
-    for index in range(ROWS * COLUMNS):
-        sample = people[index]
+    for index, sample in enumerate(samples):
         joints = sample.joints.copy()
         joints[..., 2] = joints[..., 2] > 0
         drawn = draw.draw_poses(sample.image, sample.boxes, np.ones(len(joints), np.float32), joints, COCO)
@@ -41,9 +47,15 @@ def main() -> None:
         "# Synthetic people",
         "",
         f"Written by `benchmarks/synthetic_people.py` on {sentence(machine(('numpy', 'opencv-python-headless')))}",
-        f"One core, {TIMED} pictures of 320 x 320 with {found} annotated people: {rate:.0f} pictures per second.",
+        f"One core, {TIMED} pictures of 320 x 320 of each scene.",
         "",
-        "![every other one with its annotations](synthetic_people.jpg)",
+        "| scene | people | height, px | annotated | pictures per second |",
+        "|---|---|---|---|---|",
+        *text,
+        "",
+        f"Two rows of {' and two of '.join(SCENES)}, every other one with its annotations:",
+        "",
+        "![synthetic people](synthetic_people.jpg)",
     ]
     (RESULTS / "synthetic_people.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))

@@ -9,7 +9,7 @@ import pytest
 from trt_pose import SourceError, UsageError
 from trt_pose.evaluate import read_annotations, score
 from trt_pose.skeleton import COCO
-from trt_pose.synthetic import Figure, SyntheticPeople, write_coco
+from trt_pose.synthetic import SCENES, Figure, Scene, SyntheticPeople, find_scene, write_coco
 from trt_pose.types import ModelSpec
 
 
@@ -26,7 +26,7 @@ def test_the_same_in_every_run():
 
 def test_what_the_annotations_say():
     people, hidden, outside, behind = 0, 0, 0, 0
-    for sample in SyntheticPeople(60, (240, 320), seed=1):
+    for sample in SyntheticPeople(60, (240, 320), seed=1, scene=SCENES["crowded"]):
         assert sample.image.shape == (240, 320, 3)
         assert sample.image.dtype == np.uint8
         assert len(sample.joints) == len(sample.boxes) == len(sample.areas)
@@ -60,7 +60,7 @@ def test_left_and_right_change_sides_when_a_body_turns():
             assert left_is_right_in_the_picture == (figure.turn > 0)
             assert figure.faces[0] == (figure.turn > 0)
             facing, away = facing + (figure.turn > 0), away + (figure.turn < 0)
-    assert min(facing, away) > 40
+    assert facing > 4 * away > 40  # most people in photographs face the camera
 
 
 def test_a_painted_body_covers_its_joints():
@@ -99,12 +99,26 @@ def test_a_data_loader_takes_them():
 
 @pytest.mark.parametrize(
     "options",
-    [{"count": 0}, {"size": (8, 8)}, {"people": (3, 1)}, {"people": (-1, 1)}, {"heights": (50.0, 40.0)}],
+    [
+        {"count": 0},
+        {"size": (8, 8)},
+        {"scene": Scene((3, 1), (40, 50))},
+        {"scene": Scene((-1, 1), (40, 50))},
+        {"scene": Scene((1, 1), (50, 40))},
+    ],
     ids=str,
 )
 def test_what_makes_no_picture(options):
     with pytest.raises(UsageError, match="synthetic people"):
         SyntheticPeople(**{"count": 1, **options})
+
+
+def test_scenes():
+    few, many = (SyntheticPeople(30, seed=1, scene=find_scene(name)) for name in ("sparse", "crowded"))
+    assert max(len(sample.boxes) for sample in few) <= 3 < max(len(sample.boxes) for sample in many)
+    assert SCENES["sparse"].scaled(0.5).heights == (40, 160)
+    with pytest.raises(UsageError, match="expected one of sparse, crowded"):
+        find_scene("empty")
 
 
 def test_places_that_are_none(tmp_path):

@@ -52,6 +52,17 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
     return path
 
 
+def make_folder(path: str | Path, error: type[PoseError]) -> Path:
+    """The folder, made with those above it where it is not there. Raises ``error`` when it cannot be written into."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise _sentence(path, problem, error) from problem
+    check_writable(path / "anything", error)
+    return path
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from . import draw
 from .errors import SourceError, UsageError
-from .files import write_atomically
+from .files import make_folder, write_atomically
 from .image import Image
 from .skeleton import COCO
 
@@ -53,31 +53,57 @@ class Sample:
     areas: Floats
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Who is in a picture.
+
+    Attributes:
+        people: fewest and most. heights: of a body, px; larger than the picture means cut off.
+    """
+
+    people: tuple[int, int]
+    heights: tuple[float, float]
+
+    def scaled(self, factor: float) -> Scene:
+        """The same scene in larger or smaller pictures."""
+        return Scene(self.people, (self.heights[0] * factor, self.heights[1] * factor))
+
+
+# In pictures of 320 x 320 px. The demonstration model is for the first; the second is hard for any model.
+SCENES = {"sparse": Scene((1, 3), (80.0, 320.0)), "crowded": Scene((1, 8), (40.0, 500.0))}
+SCENE_SIDE = 320
+
+
+def find_scene(name: str) -> Scene:
+    """The scene of that name. Raises UsageError that lists them."""
+    if name not in SCENES:
+        raise UsageError(f"synthetic people: got scene {name!r}, expected one of {', '.join(SCENES)}. Correct it.")
+    return SCENES[name]
+
+
 class SyntheticPeople(Sequence[Sample]):
     """A data set: a sequence, as a torch ``DataLoader`` takes it; item i is the same in every run.
 
     Args:
-        count: pictures. size: (height, width) px. seed: of everything.
-        people: fewest and most in a picture. heights: of a body, px; larger than the picture means cut off.
+        count: pictures. size: (height, width) px. seed: of everything. scene: who is in them.
 
     Raises:
         UsageError: a count, size or range that makes no picture.
     """
 
     def __init__(
-        self,
-        count: int,
-        size: tuple[int, int] = (320, 320),
-        seed: int = 0,
-        people: tuple[int, int] = (1, 8),
-        heights: tuple[float, float] = (40.0, 500.0),
+        self, count: int, size: tuple[int, int] = (320, 320), seed: int = 0, scene: Scene | None = None
     ) -> None:
+        scene = scene or SCENES["sparse"]
+        people, heights = scene.people, scene.heights
+        if not 0 <= seed < 2**32 and seed < 2**63:  # beyond are those of trainings
+            raise UsageError(f"making synthetic people: got seed={seed}, expected 0 to {2**32 - 1}. Correct it.")
         if count < 1 or min(size) < 32 or not 0 <= people[0] <= people[1] or not 8 <= heights[0] <= heights[1]:
             raise UsageError(
                 f"making synthetic people: got count={count}, size={size}, people={people}, heights={heights}; expected"
                 " a picture or more, 32 px or more, ranges from low to high. Correct them."
             )
-        self._count, self._size, self._seed, self._people, self._heights = count, size, seed, people, heights
+        self._count, self._size, self._seed, self._scene = count, size, seed, scene
 
     def __len__(self) -> int:
         return self._count
@@ -88,20 +114,17 @@ class SyntheticPeople(Sequence[Sample]):
         if not -self._count <= index < self._count:
             raise IndexError(f"picture {index} of {self._count}")
         rng = np.random.default_rng((self._seed, int(index) % self._count))
-        return make_picture(rng, self._size, self._people, self._heights)
+        return make_picture(rng, self._size, self._scene)
 
 
-def make_picture(
-    rng: np.random.Generator, size: tuple[int, int], people: tuple[int, int], heights: tuple[float, float]
-) -> Sample:
+def make_picture(rng: np.random.Generator, size: tuple[int, int], scene: Scene) -> Sample:
     """One picture; see :class:`SyntheticPeople`."""
     height, width = size
     image = _background(rng, height, width)
     owner = np.zeros((height, width), np.uint8)  # who is seen at a pixel, from 1
-    number = int(rng.integers(people[0], people[1] + 1))
-    bodies = np.sort(
-        np.exp(rng.uniform(np.log(heights[0]), np.log(heights[1]), number))
-    )  # far ones are small, and painted first
+    number = int(rng.integers(scene.people[0], scene.people[1] + 1))
+    low, high = np.log(scene.heights)
+    bodies = np.sort(np.exp(rng.uniform(low, high, number)))  # far ones are small, and painted first
     people_joints: list[npt.NDArray[np.float64]] = []
     for body in bodies:
         figure = Figure(rng, body, (rng.uniform(0, width), rng.uniform(0.1, 0.9) * height))
@@ -130,7 +153,9 @@ class Figure:
         self.height = height
         self._rng = rng
         # 1 facing us, -1 turned away, 0 from the side: how wide shoulders look, and which of them is on the right.
-        self.turn = float(np.cos(rng.uniform(0, np.pi)))
+        # Most people in photographs face the camera.
+        away = abs(rng.normal(0, np.pi / 4)) if rng.uniform() < 0.85 else rng.uniform(0, np.pi)
+        self.turn = float(np.cos(min(away, np.pi)))
         lean = rng.normal(0, 0.18)
         self._up = np.array([np.sin(lean), -np.cos(lean)])
         hips = np.zeros(2)
@@ -326,11 +351,7 @@ def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
     Raises:
         SourceError: the folder cannot be written.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SourceError(f"writing {folder}: {error.strerror}. Choose a writable place with room.") from error
+    folder = make_folder(folder, SourceError)
     images: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     for number, sample in enumerate(people, 1):
@@ -352,6 +373,7 @@ def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
                     "keypoints": [round(float(value), 2) for value in joints.reshape(-1)],
                 }
             )
-    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.names), "skeleton": [list(e) for e in COCO.edges]}]
+    edges = [[first + 1, second + 1] for first, second in COCO.edges]  # COCO counts joints from 1 here
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.names), "skeleton": edges}]
     record = {"images": images, "annotations": notes, "categories": categories}
     return write_atomically(folder / "annotations.json", lambda path: path.write_text(json.dumps(record)), SourceError)
