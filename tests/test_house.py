@@ -20,9 +20,10 @@ LAYERS = (
     {"models", "export", "quantize", "engine", "runtime"},
     {"predictor", "inspect"},
     {"evaluate", "benchmark", "compare", "doctor"},
+    {"train"},
     {"cli", "__init__"},
 )
-TORCH_SIDE = {"models", "export"}
+TORCH_SIDE = {"models", "export", "train"}
 ONNX_SIDE = TORCH_SIDE | {"quantize"}
 # The doors of a model: they import what stands above them when they are opened.
 DOORS = {("models/model.py", "predictor"), ("models/keypoint_rcnn.py", "predictor")}
@@ -95,7 +96,7 @@ def test_public_names_exist_and_are_the_documented_ones():
         "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections",
         "EngineError", "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox",
         "MissingDependencyError", "ModelSpec", "Models", "PoseError", "PosePredictor", "PoseResult", "Poses",
-        "Runner", "RunnerError", "Skeleton", "SourceError", "UsageError", "__version__",
+        "Runner", "RunnerError", "Skeleton", "SourceError", "TrainingError", "UsageError", "__version__",
         "convert_to_onnx", "models", "open_runner",
     }  # fmt: skip
 

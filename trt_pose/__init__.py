@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         PoseError,
         RunnerError,
         SourceError,
+        TrainingError,
         UsageError,
     )
     from .export import convert_to_onnx
@@ -42,7 +43,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             "CalibrationError", "CheckpointError", "EngineError", "ExportError", "MissingDependencyError", "PoseError",
-            "RunnerError", "SourceError", "UsageError",
+            "RunnerError", "SourceError", "TrainingError", "UsageError",
         ),
         "errors",
     ),
@@ -68,7 +69,7 @@ __all__ = [
     "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections", "EngineError",
     "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "MissingDependencyError", "ModelSpec",
     "Models", "PoseError", "PosePredictor", "PoseResult", "Poses", "Runner", "RunnerError", "Skeleton", "SourceError",
-    "UsageError", "__version__", "convert_to_onnx", "models", "open_runner",
+    "TrainingError", "UsageError", "__version__", "convert_to_onnx", "models", "open_runner",
 ]  # fmt: skip
 
 

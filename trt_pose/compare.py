@@ -24,6 +24,7 @@ from .matching import box_iou, pair_detections, pair_poses
 from .predictor import PosePredictor
 from .progress import track
 from .results import Poses
+from .skeleton import BODY_SHARE
 from .sources import open_source
 
 _WORST_SHOWN = 6
@@ -263,13 +264,13 @@ def _finite(value: float) -> float:
 def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:
     """OKS of people row by row (https://cocodataset.org/#keypoints-eval), all joints counted as visible.
 
-    The area is that of the box times 0.53, the share of a person in it that evaluators use where there is no mask.
+    The area is that of the box times the share of a body in it.
 
     Returns:
         (K,) float64 in 0..1.
     """
     squared = np.square(truth.joints[..., :2] - found.joints[..., :2]).sum(axis=2).astype(np.float64)  # (K, J)
-    size = np.clip(truth.boxes[:, 2:] - truth.boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) * 0.53
+    size = np.clip(truth.boxes[:, 2:] - truth.boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) * BODY_SHARE
     variance = np.square(2.0 * np.asarray(truth.skeleton.sigmas, np.float64))
     spread = 2.0 * variance[None] * np.maximum(size, np.spacing(1.0))[:, None]
     similarity: npt.NDArray[np.float64] = np.exp(-squared / spread).mean(axis=1)

@@ -21,6 +21,10 @@ class CheckpointError(PoseError):
     """A weights file that is missing, damaged, unsafe, or belongs to another model."""
 
 
+class TrainingError(PoseError):
+    """A training that cannot go on."""
+
+
 class ExportError(PoseError):
     """An ONNX file that could not be made, or whose outputs differ from torch."""
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,11 @@ from .predictor import PosePredictor
 from .progress import track
 from .results import Poses, write_json
 from .runtime import open_runner
+from .skeleton import BODY_SHARE
 from .types import Models, ModelSpec
+
+if TYPE_CHECKING:
+    from .models.model import Model
 
 # The evaluator's own order of its numbers.
 POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -84,7 +88,7 @@ def evaluate(
     """Runs a file on annotated images.
 
     Args:
-        file: an ``.onnx`` file, an engine, or a checkpoint, which torch runs.
+        file: an ``.onnx`` file, an engine, or a checkpoint, which torch runs; ``demo`` is the packaged model.
         data: COCO annotations, ``.json``. images: the folder of the images they name.
         model: name of the model of a checkpoint.
         confidence: scores above it count. AP wants nearly all of them: a file exported with a higher threshold is
@@ -96,27 +100,68 @@ def evaluate(
         UsageError: a threshold below the file's, a checkpoint without a model name, annotations of other joints.
         SourceError: damaged annotations, images that are not there. MissingDependencyError: no faster-coco-eval.
     """
-    _check_evaluator()
+    check_evaluator()
     if results is not None:
         check_writable(results, SourceError)
-    truth = read_annotations(data)
-    folder = Path(images)
-    _check_images(truth, folder)
+    annotated = Annotated.read(data, images)
     with open_predictor(file, model, confidence, options) as predictor:
-        spec = predictor.spec
-        categories = match_categories(truth, spec)
-        rows: list[dict[str, Any]] = []
-        paths = [str(folder / item["file_name"]) for item in truth["images"]]
-        found = predictor.stream(paths)
-        for item, result in zip(truth["images"], track(found, "evaluating", len(paths)), strict=True):
-            rows += _rows(result, int(item["id"]), categories)
+        return evaluate_predictor(predictor, str(file), annotated, confidence=confidence, results=results)
+
+
+def evaluate_model(network: Model, data: Annotated, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
+    """A network as torch runs it, on ``data``; see :func:`evaluate`."""
+    check_evaluator()
+    with _predictor_of(network, CONFIDENCE) as predictor:
+        return evaluate_predictor(predictor, name, data, batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """COCO annotations and the folder of their images.
+
+    Attributes:
+        truth: the record, with what the evaluator needs filled in. folder: where its images are.
+    """
+
+    truth: dict[str, Any]
+    folder: Path
+
+    @classmethod
+    def read(cls, data: str | Path, images: str | Path) -> Annotated:
+        """Raises SourceError for damaged annotations, or images that are not there."""
+        truth = read_annotations(data)
+        _check_images(truth, Path(images))
+        return cls(truth, Path(images))
+
+    @property
+    def paths(self) -> list[str]:
+        """The images, in the order of the record."""
+        return [str(self.folder / item["file_name"]) for item in self.truth["images"]]
+
+
+def evaluate_predictor(
+    predictor: PosePredictor,
+    name: str,
+    data: Annotated,
+    *,
+    confidence: float = CONFIDENCE,
+    results: Path | None = None,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """What an open predictor finds in ``data``; see :func:`evaluate`."""
+    categories = match_categories(data.truth, predictor.spec)
+    rows: list[dict[str, Any]] = []
+    images = data.truth["images"]
+    found = predictor.stream(data.paths, batch_size=batch_size)
+    for item, result in zip(images, track(found, "evaluating", len(images)), strict=True):
+        rows += _rows(result, int(item["id"]), categories)
     if results is not None:
         write_json(rows, results)
-    metrics, per_image = score(truth, rows, spec, list(categories))
+    metrics, per_image = score(data.truth, rows, predictor.spec, list(categories))
     return Evaluation(
-        file=str(file),
-        task=spec.task,
-        images=len(paths),
+        file=name,
+        task=predictor.spec.task,
+        images=len(images),
         annotated=sum(item.annotated for item in per_image),
         detections=len(rows),
         metrics=metrics,
@@ -125,7 +170,23 @@ def evaluate(
     )
 
 
-def _check_evaluator() -> None:
+def accuracy(file: str | Path, data: str | Path, images: str | Path) -> dict[str, Any]:
+    """What ``export`` and ``build`` record: the metrics of a file at its own threshold, and on what.
+
+    Raises as :func:`evaluate` does.
+    """
+    check_evaluator()
+    annotated = Annotated.read(data, images)
+    with open_runner(file) as runner:
+        confidence = max(CONFIDENCE, runner.spec.output.confidence_threshold or 0.0)
+        predictor = PosePredictor(runner, confidence=confidence)
+        found = evaluate_predictor(predictor, str(file), annotated, confidence=confidence)
+    record = {"data": Path(data).name, "images": found.images, "annotated": found.annotated, "confidence": confidence}
+    return {**record, "metrics": found.metrics}
+
+
+def check_evaluator() -> None:
+    """Raises MissingDependencyError before the work, not after it."""
     try:
         import faster_coco_eval  # noqa: F401 - only whether it is there
     except ImportError as error:
@@ -138,6 +199,10 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
     """A predictor on a file of any kind, counting scores above ``confidence``; see :func:`evaluate`."""
     if not 0.0 <= confidence <= 1.0:
         raise UsageError(f"--conf: got {confidence!r}, expected a number from 0 to 1. Correct it.")
+    if str(file) == Models.DEMO and model is None and not Path(file).exists():
+        from . import models
+
+        return _predictor_of(models.get(Models.DEMO), confidence)  # its weights are in the package
     if Path(file).suffix.lower() not in _CHECKPOINTS:
         opened = open_runner(file, **options)
         least = opened.spec.output.confidence_threshold or 0.0
@@ -151,14 +216,18 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
     if model is None:
         raise UsageError(f"evaluating {file}: a checkpoint does not name its model. Add --model, see trt-pose models.")
     from . import models
-    from .export.torch_runner import TorchRunner
 
     if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model would not know its graph
         raise UsageError(
             f"evaluating {file}: a Keypoint R-CNN is evaluated as a file. Export it with --conf {confidence:g} and"
             " evaluate that."
         )
-    network = models.get(model, checkpoint_path=file)
+    return _predictor_of(models.get(model, checkpoint_path=file), confidence)
+
+
+def _predictor_of(network: Model, confidence: float) -> PosePredictor:
+    from .export.torch_runner import TorchRunner
+
     runner = TorchRunner.of_model(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
     return PosePredictor(runner)
 
@@ -168,14 +237,18 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         truth = {name: list(record[name]) for name in ("images", "annotations", "categories")}
-        known = {item["id"] for item in truth["images"]}
+        known, kinds = ({item["id"] for item in truth[name]} for name in ("images", "categories"))
+        if len(known) < len(truth["images"]) or len(kinds) < len(truth["categories"]):
+            raise ValueError("two images or categories with one id")
         kept = []
         for number, item in enumerate(truth["annotations"], 1):
             if item["image_id"] not in known:
                 continue
             x, y, width, height = item["bbox"]
+            if item["category_id"] not in kinds or len(item.get("keypoints", ())) % 3:
+                raise ValueError(f"annotation {item.get('id', number)} with a category or keypoints there are none of")
             visible = sum(flag > 0 for flag in item.get("keypoints", ())[2::3])
-            filled = {"id": number, "iscrowd": 0, "area": 0.53 * width * height, "num_keypoints": visible}
+            filled = {"id": number, "iscrowd": 0, "area": BODY_SHARE * width * height, "num_keypoints": visible}
             kept.append({**filled, **item, "bbox": [x, y, width, height]})
         truth["annotations"] = kept
         if not truth["images"] or not all(isinstance(item["file_name"], str) for item in truth["images"]):
@@ -200,18 +273,13 @@ def _check_images(truth: Mapping[str, Any], folder: Path) -> None:
 
 
 def match_categories(truth: Mapping[str, Any], spec: ModelSpec) -> dict[int, int]:
-    """Category ids of the annotations to classes of the model; a pose model finds one, whose class is 0.
+    """Category ids of the annotations to classes of the model; a pose model has one, whose class is 0.
 
     Raises:
         UsageError: no category has the model's joints, or its classes.
     """
     if spec.task == "pose":
-        joints = spec.skeleton.num_joints
-        for item in truth["categories"]:
-            own = [note for note in truth["annotations"] if note["category_id"] == item["id"]]
-            if any(len(note.get("keypoints", ())) == 3 * joints for note in own):
-                return {int(item["id"]): 0}
-        raise UsageError(f"evaluating {spec.model}: no annotation has its {joints} joints. Use the data it is for.")
+        return dict.fromkeys(pose_categories(truth, spec.skeleton.num_joints), 0)
     ids = {str(item["name"]).lower(): int(item["id"]) for item in truth["categories"]}
     matched = {ids[name.lower()]: kind for kind, name in enumerate(spec.class_names) if name.lower() in ids}
     if not matched:
@@ -222,11 +290,22 @@ def match_categories(truth: Mapping[str, Any], spec: ModelSpec) -> dict[int, int
     return matched
 
 
+def pose_categories(truth: Mapping[str, Any], joints: int) -> list[int]:
+    """The categories with so many joints: people, or every kind of animal. Raises UsageError where there is none."""
+    found = {note["category_id"] for note in truth["annotations"] if len(note.get("keypoints", ())) == 3 * joints}
+    if not found:
+        counts = sorted({len(note["keypoints"]) // 3 for note in truth["annotations"] if note.get("keypoints")})
+        raise UsageError(
+            f"reading the annotations: none has the model's {joints} joints (they have"
+            f" {', '.join(map(str, counts)) or 'no'} joints). Use the data it is for."
+        )
+    return [int(item["id"]) for item in truth["categories"] if item["id"] in found]
+
+
 def _rows(result: Result, image_id: int, categories: Mapping[int, int]) -> list[dict[str, Any]]:
     found = result.prediction
     if isinstance(found, Poses):
-        (category,) = categories
-        return found.to_coco(image_id, category)
+        return found.to_coco(image_id, next(iter(categories)))
     category_of = {kind: category for category, kind in categories.items()}
     known = np.isin(found.classes, list(category_of))  # classes the annotations do not have count for nothing
     ids = tuple(category_of.get(kind, 0) for kind in range(len(found.class_names)))
@@ -241,6 +320,9 @@ def score(
 
     pose = spec.task == "pose"
     ours = [note for note in truth["annotations"] if note["category_id"] in categories]
+    if pose:  # several kinds with the same joints are one to the model
+        categories = categories[:1]
+        ours = [{**note, "category_id": categories[0]} for note in ours]
     annotated = COCO({**truth, "annotations": ours})
     found = annotated.loadRes([dict(row) for row in rows])
     sigmas = {"kpt_oks_sigmas": list(spec.skeleton.sigmas)} if pose else {}

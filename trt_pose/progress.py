@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -25,6 +25,14 @@ def track(items: Iterable[T], text: str, total: int | None) -> Iterator[T]:
     """Passes ``items`` through under a progress bar."""
     with progress_bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         yield from progress.track(items, total=total, description=text)
+
+
+@contextmanager
+def progress_steps(text: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar that is told how far the work is, and what to say."""
+    with progress_bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda done, said: progress.update(task, completed=done, description=said)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:

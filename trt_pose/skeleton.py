@@ -18,6 +18,9 @@ from .errors import UsageError
 
 Color = tuple[int, int, int]
 
+# The area of a body is about this share of its box: what evaluators use where there is no mask (super-gradients, too).
+BODY_SHARE = 0.53
+
 _PALETTE: tuple[Color, ...] = (
     (255, 111, 97), (255, 177, 61), (247, 220, 111), (130, 224, 110), (46, 204, 160),
     (72, 201, 233), (84, 153, 255), (142, 122, 255), (214, 112, 255), (255, 120, 190),
@@ -93,6 +96,24 @@ class Skeleton:
             ) from error
 
     @classmethod
+    def from_category(cls, category: Mapping[str, Any], num_joints: int) -> Skeleton:
+        """The joints of a category of COCO annotations, whose ``skeleton`` counts from 1.
+
+        A published joint set is known by its names, or by their number where the category names none. Of others, names
+        with left and right (or l and r) in them make the pairs that swap; ``sigmas`` may be given.
+        """
+        names = tuple(str(name) for name in category.get("keypoints") or ())
+        known = cls.for_joint_count(num_joints)
+        if len(names) != num_joints or names == known.names:
+            return known
+        return cls(
+            names=names,
+            edges=tuple((first - 1, second - 1) for first, second in _int_pairs(category.get("skeleton") or ())),
+            flip_pairs=_mirrored(names),
+            sigmas=tuple(float(sigma) for sigma in category.get("sigmas") or ()),
+        )
+
+    @classmethod
     def anonymous(cls, num_joints: int) -> Skeleton:
         """Joints named ``joint_0`` ... without edges, for checkpoints that do not say what their joints are."""
         return cls(names=tuple(f"joint_{index}" for index in range(num_joints)))
@@ -104,6 +125,14 @@ class Skeleton:
             if known.num_joints == num_joints:
                 return known
         return cls.anonymous(num_joints)
+
+
+def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pairs of names that differ by left and right, or by l and r as words of their own (``L_Eye``, ``R_Eye``)."""
+    lower = [name.lower() for name in names]
+    other = [re.sub(r"(?<![a-z])l(?![a-z])", "r", name.replace("left", "right")) for name in lower]
+    pairs = ((index, name) for index, name in enumerate(other) if name != lower[index])
+    return tuple((index, lower.index(name)) for index, name in pairs if name in lower)
 
 
 def _fill(skeleton: Skeleton, field: str, count: int, default: tuple[Any, ...]) -> None:

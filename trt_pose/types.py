@@ -23,6 +23,7 @@ __all__ = [
 
 # The key of the ONNX metadata entry that holds a ModelSpec as JSON, and the version of that JSON.
 METADATA_KEY = "trt_pose"
+ACCURACY_KEY = "trt_pose_accuracy"  # what a file was measured at, as JSON
 SPEC_VERSION = 1
 
 _E = TypeVar("_E", bound="_StrEnum")
@@ -45,7 +46,7 @@ class _StrEnum(str, Enum):
 
 
 class Models(_StrEnum):
-    """Names of the supported models (the reference release's names)."""
+    """Names of the supported models (the reference release's names, and ``demo``, ours)."""
 
     YOLO_NAS_POSE_N = "yolo_nas_pose_n"
     YOLO_NAS_POSE_S = "yolo_nas_pose_s"
@@ -59,6 +60,7 @@ class Models(_StrEnum):
     PP_YOLOE_L = "ppyoloe_l"
     PP_YOLOE_X = "ppyoloe_x"
     KEYPOINT_RCNN = "keypointrcnn_resnet50_fpn"
+    DEMO = "demo"
 
 
 class ExportTargetBackend(_StrEnum):

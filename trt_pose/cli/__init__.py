@@ -12,10 +12,10 @@ import sys
 import warnings
 
 from ..errors import PoseError
-from . import bench, evaluate, make, quantize, run
+from . import bench, evaluate, make, quantize, run, train
 from .base import app
 
-__all__ = ["app", "bench", "evaluate", "main", "make", "quantize", "run"]
+__all__ = ["app", "bench", "evaluate", "main", "make", "quantize", "run", "train"]
 
 
 def _join_imgsz(arguments: list[str]) -> list[str]:

@@ -14,11 +14,12 @@ from .base import Json, app, print_table
 
 @app.command("eval")
 def evaluate_files(
-    files: Annotated[list[Path], typer.Argument(help="One or more .onnx files, engines or checkpoints.")],
+    files: Annotated[list[Path], typer.Argument(help="One or more .onnx files, engines or checkpoints; or demo.")],
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="COCO annotations, JSON.")] = None,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the annotated images.")] = None,
     synthetic: Annotated[int | None, typer.Option(min=1, help="So many pictures of figures instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of the synthetic pictures.")] = 1,
+    scene: Annotated[str, typer.Option(help="Who is in them: sparse (1 to 3 people) or crowded.")] = "sparse",
     model: Annotated[str | None, typer.Option(help="Model of a checkpoint, see trt-pose models.")] = None,
     conf: Annotated[float, typer.Option(help="Count scores above it.")] = 0.01,
     results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results (one file).")] = None,
@@ -40,7 +41,7 @@ def evaluate_files(
         check_writable(report, SourceError)
     with TemporaryDirectory(prefix="trt_pose_eval_") as folder:
         if data is None or images is None:
-            data, images = _synthesize(synthetic or 1, seed, Path(folder)), Path(folder)
+            data, images = _synthesize(synthetic or 1, seed, scene, Path(folder)), Path(folder)
         found = [evaluate(file, data, images, model=model, confidence=conf, results=results) for file in files]
         if json:
             print(to_json([item.to_dict() for item in found]))
@@ -52,10 +53,25 @@ def evaluate_files(
             _draw(found[-1], images, save, worst, model)
 
 
-def _synthesize(count: int, seed: int, folder: Path) -> Path:
-    from ..synthetic import SyntheticPeople, write_coco
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Where to write the pictures and annotations.json.")],
+    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of everything in them.")] = 0,
+    scene: Annotated[str, typer.Option(help="Who is in them: sparse (1 to 3 people) or crowded.")] = "sparse",
+    json: Json = False,
+) -> None:
+    """Write pictures of articulated figures with COCO annotations: data where none can be fetched."""
+    from ..files import to_json
 
-    return write_coco(SyntheticPeople(count, seed=seed), folder)
+    written = _synthesize(count, seed, scene, folder)
+    print(to_json({"annotations": str(written), "images": count}) if json else f"{written}: {count} pictures")
+
+
+def _synthesize(count: int, seed: int, scene: str, folder: Path) -> Path:
+    from ..synthetic import SyntheticPeople, find_scene, write_coco
+
+    return write_coco(SyntheticPeople(count, seed=seed, scene=find_scene(scene)), folder)
 
 
 def _print(found: list[Any], worst: int) -> None:

@@ -180,11 +180,7 @@ def plan_input(
     stride = max(model.strides)
     if shape is not None:
         height, width = (int(shape), int(shape)) if isinstance(shape, Integral) else _pair(shape)
-        if min(height, width) < stride or height % stride or width % stride:
-            raise UsageError(
-                f"input_image_shape: got {height} x {width}, expected positive multiples of {stride}."
-                f" Use {_near(height, stride)} x {_near(width, stride)}."
-            )
+        check_sides(height, width, stride)
         policy = policy.with_size(height, width)
     if channels not in (None, policy.channels):
         raise UsageError(f"input_image_channels: got {channels}, {model.name} takes {policy.channels}. Leave it out.")
@@ -200,6 +196,15 @@ def plan_input(
         normalized_in_graph=bool(preprocessing),
         custom_preprocessing=isinstance(preprocessing, nn.Module),
     )
+
+
+def check_sides(height: int, width: int, stride: int) -> None:
+    """Raises UsageError for an input size the levels of a network do not divide."""
+    if min(height, width) < stride or height % stride or width % stride:
+        raise UsageError(
+            f"input_image_shape: got {height} x {width}, expected positive multiples of {stride}."
+            f" Use {_near(height, stride)} x {_near(width, stride)}."
+        )
 
 
 def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 from ..files import file_sha256
+from ..skeleton import Skeleton
 from . import keypoint_rcnn
 from .families import NAMES, count_outputs, counted, make
 from .model import Model
@@ -108,8 +110,23 @@ def load(
     params = record.get("processing_params")
     if isinstance(params, Mapping) and params:
         model.processing = from_checkpoint(_plain(params), model.processing, str(path))
+    if isinstance(record.get("trt_pose"), Mapping):  # of our own trainings: the pairs and sigmas of the joints, too
+        model.processing = replace(model.processing, skeleton=_own_skeleton(record["trt_pose"], model, path))
     model.weights = origin or path.name
     return model.eval()
+
+
+def _own_skeleton(entry: Mapping[str, Any], model: Model, path: Path) -> Skeleton:
+    known = model.processing.skeleton
+    try:
+        skeleton = Skeleton.from_dict(entry["skeleton"])
+        if skeleton.num_joints == known.num_joints:
+            return skeleton
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError):
+        pass
+    raise CheckpointError(
+        f"loading {path}: its entry 'trt_pose' describes no set of {known.num_joints} joints. Remove the entry."
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from ..errors import CalibrationError, ExportError, RunnerError
-from ..files import write_atomically
-from ..types import ModelSpec
+from ..files import to_json, write_atomically
+from ..types import ACCURACY_KEY, ModelSpec
 
 
 def load(path: str | Path) -> onnx.ModelProto:
@@ -27,6 +28,16 @@ def load(path: str | Path) -> onnx.ModelProto:
 def save(proto: onnx.ModelProto, path: str | Path) -> None:
     """Writes an ONNX file, whole or not at all."""
     write_atomically(path, lambda target: onnx.save(proto, target, format="protobuf"), ExportError)
+
+
+def record_accuracy(path: str | Path, accuracy: dict[str, Any]) -> None:
+    """Writes what a file was measured at into its metadata."""
+    proto = load(path)
+    kept = [(item.key, item.value) for item in proto.metadata_props if item.key != ACCURACY_KEY]
+    del proto.metadata_props[:]
+    for key, value in (*kept, (ACCURACY_KEY, to_json(accuracy))):
+        proto.metadata_props.add(key=key, value=value)
+    save(proto, path)
 
 
 def read_spec(proto: onnx.ModelProto) -> ModelSpec:

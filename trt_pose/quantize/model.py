@@ -14,7 +14,7 @@ from .. import image as images
 from ..errors import ExportError, UsageError
 from ..files import check_writable
 from ..progress import step
-from ..types import METADATA_KEY, ModelSpec, Precision
+from ..types import ACCURACY_KEY, METADATA_KEY, ModelSpec, Precision
 from .batches import Pixels, check_batch, open_batches
 from .calibrate import CalibrationOptions, calibrate
 from .document import load, read_spec, save
@@ -131,7 +131,7 @@ def quantize_model(
         kept=kept,
         noise_db=noise_between(proto, made, network.border, seen.samples()),
     )
-    _describe(made, spec, report)
+    describe(made, spec, report)
     return made, report
 
 
@@ -144,10 +144,11 @@ def check_precision(spec: ModelSpec, wanted: Precision) -> None:
         )
 
 
-def _describe(made: onnx.ModelProto, spec: ModelSpec, report: QuantizationReport) -> None:
+def describe(made: onnx.ModelProto, spec: ModelSpec, report: QuantizationReport) -> None:
+    """Writes into a quantized graph of ``spec`` what was done; raises ExportError when ONNX's checker refuses it."""
     history = f"{spec.quantization}; {report}" if spec.quantization else str(report)
     described = replace(spec, precision=str(report.precision), quantization=history)
-    others = [(item.key, item.value) for item in made.metadata_props if item.key != METADATA_KEY]
+    others = [(item.key, item.value) for item in made.metadata_props if item.key not in (METADATA_KEY, ACCURACY_KEY)]
     del made.metadata_props[:]
     for key, value in (*others, (METADATA_KEY, described.to_json())):
         made.metadata_props.add(key=key, value=value)

@@ -1,0 +1,1 @@
+"""Fine-tuning of YOLO-NAS-Pose: data, loss, loop."""
