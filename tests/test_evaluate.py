@@ -7,9 +7,9 @@ import pytest
 
 from trt_pose import PosePredictor, SourceError, UsageError
 from trt_pose.cli import main
-from trt_pose.evaluate import evaluate, match_categories, read_annotations, score
+from trt_pose.evaluate import accuracy, evaluate, match_categories, read_annotations, score
 from trt_pose.skeleton import COCO
-from trt_pose.types import ModelSpec
+from trt_pose.types import ModelSpec, Precision
 
 SPEC = ModelSpec("m", skeleton=COCO)
 
@@ -217,7 +217,27 @@ def test_annotations_that_are_none(tmp_path, text):
 
 
 def test_annotations_of_other_joints_or_classes():
-    with pytest.raises(UsageError, match="no annotation has its 17 joints"):
+    with pytest.raises(UsageError, match="none has the model's 17 joints"):
         match_categories(truth(person(1, 1, 0, 0, keypoints=[1, 1, 2])), SPEC)
     with pytest.raises(UsageError, match="none of its classes"):
         match_categories(truth(), ModelSpec("m", task="detection", class_names=("cat",)))
+
+
+def test_accuracy_is_recorded_in_the_file(tiny_onnx, data, picture_folder, tmp_path):
+    from trt_pose.inspect import inspect
+    from trt_pose.quantize import QuantizeOptions, quantize
+    from trt_pose.quantize.document import record_accuracy
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    found = accuracy(path, data, picture_folder)
+    assert (found["confidence"], found["images"], found["data"]) == (0.2, 6, "truth.json")  # the file's own threshold
+    assert found["metrics"]["AR"] == pytest.approx(1.0)
+    for _ in range(2):  # twice leaves one entry
+        record_accuracy(path, found)
+    assert inspect(path).accuracy == found
+    assert inspect(tiny_onnx).accuracy is None
+    with PosePredictor(path, providers=["cpu"]) as predictor:
+        assert predictor.spec.model == "yolo_nas_pose_n"
+    quantize(path, tmp_path / "h.onnx", options=QuantizeOptions(precision=Precision.FP16))
+    assert inspect(tmp_path / "h.onnx").accuracy is None  # it was another file's

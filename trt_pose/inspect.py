@@ -15,7 +15,7 @@ from .errors import EngineError, MissingDependencyError, RunnerError
 from .files import file_sha256
 from .runtime.base import TensorInfo
 from .runtime.cuda import find_gpu
-from .types import ModelSpec
+from .types import ACCURACY_KEY, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Inspection:
         operators: number of nodes per operator; None when the onnx package is not installed to count them.
         opset: ONNX operator set; None likewise.
         refusal: why ONNX Runtime does not open the file; empty when it does.
+        accuracy: what ``export --verify-data`` measured; None where it did not, or the onnx package is not installed.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Inspection:
     operators: dict[str, int] | None
     opset: int | None
     refusal: str = ""
+    accuracy: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +70,8 @@ def inspect(path: str | Path) -> Inspection:
         spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, path)
         inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
     operators, opset = _count_operators(model) if model else (None, None)
-    return Inspection(str(path), path.stat().st_size, spec, inputs, outputs, operators, opset, refusal)
+    size, accuracy = path.stat().st_size, _accuracy(model) if model else None
+    return Inspection(str(path), size, spec, inputs, outputs, operators, opset, refusal, accuracy)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,13 @@ def _load(path: Path) -> Any:
 
         return onnx.load(path, load_external_data=False)
     except Exception:  # protobuf's, onnx's and the file system's have no common base
+        return None
+
+
+def _accuracy(model: Any) -> dict[str, Any] | None:
+    try:
+        return next((dict(json.loads(item.value)) for item in model.metadata_props if item.key == ACCURACY_KEY), None)
+    except (ValueError, TypeError):  # somebody else's entry of that name
         return None
 
 

@@ -6,7 +6,15 @@ import shutil
 import onnx
 import pytest
 
-from trt_pose import CalibrationError, EngineError, ExportError, MissingDependencyError, PosePredictor, UsageError
+from trt_pose import (
+    CalibrationError,
+    EngineError,
+    ExportError,
+    MissingDependencyError,
+    PosePredictor,
+    RunnerError,
+    UsageError,
+)
 from trt_pose.doctor import examine
 from trt_pose.engine import build, flavor as flavors
 from trt_pose.engine.build import BuildOptions, Quantizing, build_engine
@@ -344,6 +352,30 @@ def test_an_engine_of_an_int8_file_and_the_wrong_way_round(engine, tiny_plugin_o
     verify = Quantizing(verify=lambda first, second: {})
     with pytest.raises(UsageError, match="nothing is quantized here"):
         build_engine(tiny_plugin_onnx, tmp_path / "x.engine", None, verify, BuildOptions(**RTX))
+
+
+@needs_rtx
+def test_accuracy_beside_the_engine(tiny_plugin_onnx, tmp_path):
+    """Of the file, of what was quantized of it, and why the engine was not measured where it cannot run."""
+    asked = []
+
+    def measure(path):
+        asked.append(path)
+        if path.suffix == ".engine":
+            raise RunnerError("no GPU")
+        return {"metrics": {"AP": 0.5}}
+
+    path = tmp_path / "m.engine"
+    sidecar = build_engine(tiny_plugin_onnx, path, "fp16", None, BuildOptions(**RTX), measure)
+    assert asked[0] == tiny_plugin_onnx
+    assert asked[2] == path
+    half = {"metrics": {"AP": 0.5}}
+    assert sidecar.accuracy == {"file": half, "quantized": half, "engine": {"not_measured": "no GPU"}}
+    assert Sidecar.read(path).accuracy == sidecar.accuracy
+    assert set(build_engine(tiny_plugin_onnx, path, None, None, BuildOptions(**RTX), measure).accuracy) == {
+        "file",
+        "engine",
+    }
 
 
 def test_a_calibration_cache_makes_the_images_unnecessary(engine, tiny_plugin_onnx, picture_folder, tmp_path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,11 @@ from .base import Json, app, print_table
 
 if TYPE_CHECKING:
     from ..quantize import QuantizeOptions
+
+VerifyData = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="COCO annotations: record the accuracy on them with the file.")
+]
+VerifyImages = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of their images.")]
 
 
 @app.command()
@@ -65,12 +71,15 @@ def export(
     backend: Annotated[str, typer.Option(help="onnxruntime, or tensorrt for the plugin node.")] = "onnxruntime",
     simplify: Annotated[bool, typer.Option(help="Remove redundant nodes.")] = True,
     verify: Annotated[bool, typer.Option(help="Compare the file with torch on a real image.")] = True,
+    verify_data: VerifyData = None,
+    verify_images: VerifyImages = None,
     json: Json = False,
 ) -> None:
     """Export a model to one ONNX file, pre- and post-processing inside."""
     from .. import models as catalog
     from ..types import Models
 
+    measure = _measure(verify_data, verify_images)
     resizing = {"shortest_side": shortest_side, "divisor": divisor}
     rcnn = {name: value for name, value in resizing.items() if value is not None}
     if rcnn and catalog.look_up(model).name != Models.KEYPOINT_RCNN:
@@ -91,7 +100,7 @@ def export(
         nms_threshold=iou,
         engine=backend,
         batch_size=_batch(batch),
-        input_image_shape=_size(imgsz),
+        input_image_shape=read_size(imgsz),
         max_predictions_per_image=max_det,
         num_pre_nms_predictions=pre_nms,
         onnx_export_kwargs=None if opset is None else {"opset_version": opset},
@@ -100,10 +109,13 @@ def export(
         verification=verify,
         **rcnn,
     )
+    accuracy = _record(output, measure) if measure else None
     if json:
-        print(jsonlib.dumps({"output": result.output, "spec": jsonlib.loads(result.spec.to_json())}, indent=2))
+        spec = jsonlib.loads(result.spec.to_json())
+        print(jsonlib.dumps({"output": result.output, "spec": spec, "accuracy": accuracy}, indent=2))
     else:
         print(result)
+        _print_accuracy({str(output): accuracy} if accuracy else {})
 
 
 @app.command()
@@ -196,6 +208,8 @@ def build(
     verify: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images to compare the quantized file with the original on.")
     ] = None,
+    verify_data: VerifyData = None,
+    verify_images: VerifyImages = None,
     json: Json = False,
 ) -> None:
     """Build a TensorRT engine; the options of trtexec have its names."""
@@ -228,14 +242,47 @@ def build(
     )
     quantize = _quantize_options(method, batches, cache, exclude)
     check = (lambda first, second: compare(first, second, verify).to_dict()) if verify else None
-    sidecar = build_engine(source, output, precision, Quantizing(images, quantize, check), options)
+    measure = _measure(verify_data, verify_images)
+    sidecar = build_engine(source, output, precision, Quantizing(images, quantize, check), options, measure)
     print(sidecar.to_json() if json else sidecar.summary(output))
+    if not json:
+        _print_accuracy(sidecar.accuracy or {})
     if sidecar.comparison and not json:
         total = sidecar.comparison["total"]
         print(
             f"quantized ONNX file against the original: {total['missed']} of {total['found']} missed,"
             f" {total['extra']} extra, loss {total['loss']:.4f}"
         )
+
+
+def _measure(data: Path | None, images: Path | None) -> Callable[[Path], dict[str, Any]] | None:
+    """A file to its accuracy on annotated images; None where none are named."""
+    from ..evaluate import Annotated as AnnotatedImages, accuracy, check_evaluator
+
+    if (data is None) != (images is None):
+        raise UsageError("--verify-data: name the annotations, and with --verify-images the folder of their images.")
+    if data is None or images is None:
+        return None
+    check_evaluator()  # before the work, not after
+    AnnotatedImages.read(data, images)
+    return lambda file: accuracy(file, data, images)
+
+
+def _record(output: Path, measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    from ..quantize.document import record_accuracy
+
+    accuracy = measure(output)
+    record_accuracy(output, accuracy)
+    return accuracy
+
+
+def _print_accuracy(found: dict[str, dict[str, Any]]) -> None:
+    for name, record in found.items():
+        if "metrics" in record:
+            shown = ", ".join(f"{key} {value:.4f}" for key, value in record["metrics"].items() if value is not None)
+            print(f"{name}: {shown} ({record['data']}, scores above {record['confidence']:g})")
+        else:
+            print(f"{name}: not measured: {record['not_measured']}")
 
 
 def _quantize_options(method: str, batches: int, cache: Path | None, exclude: list[str] | None) -> QuantizeOptions:
@@ -253,7 +300,8 @@ def _batch(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """``--imgsz`` as height and width."""
     if text is None:
         return None
     sizes = re.fullmatch(r"(\d+)(?:[x, ](\d+))?", text)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 
 from .. import errors
 from .._version import __version__
-from ..errors import EngineError, MissingDependencyError, UsageError
+from ..errors import EngineError, MissingDependencyError, PoseError, UsageError
 from ..files import check_writable, file_sha256, write_atomically
 from ..progress import progress_bar, step
 from ..types import ModelSpec, Precision
@@ -67,6 +67,7 @@ def build_engine(
     precision: str | None = None,
     quantizing: Quantizing | None = None,
     options: BuildOptions | None = None,
+    measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> Sidecar:
     """Builds ``engine`` and writes its description beside it, ``engine`` + ``.json``; TensorRT's log goes to ``.log``.
 
@@ -78,6 +79,8 @@ def build_engine(
         precision: ``fp32``, ``fp16``, ``int8`` (with FP16 beside it) or ``best``; None takes the file as it is.
         quantizing: images and options of an INT8 build.
         options: everything else.
+        measure: called with the file, what was quantized of it and the engine; what it returns goes into the
+            description as their accuracy (see :func:`trt_pose.evaluate.accuracy`).
 
     Raises:
         UsageError, CalibrationError, ExportError: wrong options, data or file.
@@ -97,6 +100,7 @@ def build_engine(
     with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
         prepared = _prepare(onnx, precision, quantizing, options, Path(folder))
         comparison = quantizing.verify(onnx, prepared.path) if quantizing.verify else None
+        accuracy = _measure_files(measure, onnx, prepared.path) if measure else None
         job: dict[str, Any] = {
             "onnx": str(prepared.path.resolve()),
             "engine": str(Path(folder) / "engine"),
@@ -106,13 +110,35 @@ def build_engine(
             "implicit": prepared.implicit,
         }
         done = _run(job, Path(folder), Path(f"{engine}.log"))
-        sidecar = replace(_describe(onnx, precision, prepared, options, job, done), comparison=comparison)
+        sidecar = replace(
+            _describe(onnx, precision, prepared, options, job, done), comparison=comparison, accuracy=accuracy
+        )
         built = Path(job["engine"])
         # The old description goes first: an engine without one is better than one with another's.
         sidecar_path(engine).unlink(missing_ok=True)
         write_atomically(engine, lambda path: path.write_bytes(built.read_bytes()), EngineError)
-    write_atomically(sidecar_path(engine), lambda path: path.write_text(sidecar.to_json()), EngineError)
+    _write_sidecar(sidecar, engine)
+    if measure is not None:
+        sidecar = replace(sidecar, accuracy={**(accuracy or {}), "engine": _measure_engine(measure, engine)})
+        _write_sidecar(sidecar, engine)
     return sidecar
+
+
+def _write_sidecar(sidecar: Sidecar, engine: Path) -> None:
+    write_atomically(sidecar_path(engine), lambda path: path.write_text(sidecar.to_json()), EngineError)
+
+
+def _measure_files(measure: Callable[[Path], dict[str, Any]], onnx: Path, prepared: Path) -> dict[str, Any]:
+    found = {"file": measure(onnx)}
+    return found if prepared == onnx else {**found, "quantized": measure(prepared)}
+
+
+def _measure_engine(measure: Callable[[Path], dict[str, Any]], engine: Path) -> dict[str, Any]:
+    """The engine's accuracy, or why it was not measured: it may be for another GPU than is here."""
+    try:
+        return measure(engine)
+    except PoseError as error:
+        return {"not_measured": str(error)}
 
 
 def _check_packages(flavor: Flavor) -> None:

@@ -46,7 +46,8 @@ class Sidecar:
         precision_note: why not.
         plugins: operators the engine calls. plugin: where they came from for the build.
         profile: least, best, largest shape per input.
-        options: the build options. quantization, comparison, accuracy: reports, where there are any.
+        options: the build options. quantization, comparison: reports, where there are any.
+        accuracy: AP of the ``file``, of what was ``quantized`` for the build and of the ``engine``, where measured.
         seconds: build time. generator: program and version.
     """
 
@@ -67,6 +68,7 @@ class Sidecar:
     options: dict[str, Any] = field(default_factory=dict)
     quantization: dict[str, Any] | None = None
     comparison: dict[str, Any] | None = None
+    accuracy: dict[str, Any] | None = None
     seconds: float = 0.0
     generator: str = ""
 
