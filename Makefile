@@ -14,13 +14,20 @@ $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[export,dev]'
 	touch $@
 
-# Export a model, find the people in a photograph, draw them, print the table.
+# The demonstration model on pictures it never saw: AP by torch, as ONNX and in INT8, and a picture of what it finds.
+# With WEIGHTS=CHECKPOINT also YOLO-NAS-Pose N of your own on a photograph.
 demo: setup
 	mkdir -p $(DEMO)
-	$(BIN)/trt-pose export yolo_nas_pose_n --weights $(or $(WEIGHTS),none) --max-det 3 $(if $(WEIGHTS),,--conf 0) \
-		--output $(DEMO)/yolo_nas_pose_n.onnx
-	$(BIN)/trt-pose predict $(DEMO)/yolo_nas_pose_n.onnx trt_pose/assets/astronaut.jpg --save $(DEMO)
-	@echo "The picture: $(DEMO)/astronaut.jpg"
+	$(BIN)/trt-pose synthesize $(DEMO)/held_out --count 60 --seed 1
+	$(BIN)/trt-pose synthesize $(DEMO)/calibration --count 32 --seed 3
+	$(BIN)/trt-pose export demo --conf 0.01 --max-det 100 --pre-nms 300 --output $(DEMO)/demo.onnx > $(DEMO)/usage.md
+	$(BIN)/trt-pose quantize $(DEMO)/demo.onnx --images $(DEMO)/calibration --output $(DEMO)/demo_int8.onnx
+	$(BIN)/trt-pose eval demo $(DEMO)/demo.onnx $(DEMO)/demo_int8.onnx --worst 1 \
+		--data $(DEMO)/held_out/annotations.json --images $(DEMO)/held_out
+	$(BIN)/trt-pose predict $(DEMO)/demo_int8.onnx $(DEMO)/held_out/000005.png --conf 0.5 --save $(DEMO)
+	$(if $(WEIGHTS),$(BIN)/trt-pose export yolo_nas_pose_n --weights $(WEIGHTS) --output $(DEMO)/yolo_nas_pose_n.onnx)
+	$(if $(WEIGHTS),$(BIN)/trt-pose predict $(DEMO)/yolo_nas_pose_n.onnx trt_pose/assets/astronaut.jpg --save $(DEMO))
+	@echo "The picture: $(DEMO)/$(if $(WEIGHTS),astronaut.jpg,000005.png)"
 
 # Two files of tests at a time, one thread of torch each: most of the time is spent outside torch.
 test: setup

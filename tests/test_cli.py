@@ -38,7 +38,7 @@ def test_models(capsys):
     assert call("models", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     names = {task: [entry["name"] for entry in listed if entry["task"] == task] for task in ("pose", "detection")}
-    assert names["pose"] == [*(f"yolo_nas_pose_{size}" for size in "nsml"), "keypointrcnn_resnet50_fpn"]
+    assert names["pose"] == [*(f"yolo_nas_pose_{size}" for size in "nsml"), "keypointrcnn_resnet50_fpn", "demo"]
     assert names["detection"] == [*(f"yolo_nas_{size}" for size in "sml"), *(f"ppyoloe_{size}" for size in "smlx")]
 
 
@@ -288,3 +288,21 @@ def test_build_with_trtexec_words(tiny_plugin_onnx, picture_folder, tmp_path, ca
     assert json.loads(capsys.readouterr().out)["sidecar"]["comparison"]["total"]["found"] > 50
     assert call("build", tiny_plugin_onnx) == 1
     assert "name the .onnx file" in capsys.readouterr().err
+
+
+def test_accuracy_on_the_command_line(tmp_path, capsys):
+    from trt_pose.inspect import inspect
+    from trt_pose.synthetic import SyntheticPeople, write_coco
+
+    data = write_coco(SyntheticPeople(3, seed=1), tmp_path / "data")
+    path = tmp_path / "m.onnx"
+    arguments = ("export", "demo", "-o", path, "--verify-data", data)
+    assert call(*arguments) == 1
+    assert "with --verify-images the folder" in capsys.readouterr().err
+    assert not path.exists()
+    assert call(*arguments, "--verify-images", data.parent, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["accuracy"] == inspect(path).accuracy
+    assert printed["accuracy"]["metrics"]["AP"] > 0.3
+    assert call(*arguments, "--verify-images", tmp_path) == 1
+    assert "annotated images are not there" in capsys.readouterr().err

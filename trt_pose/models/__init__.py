@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, UsageError
-from ..skeleton import Skeleton
+from ..skeleton import COCO, Skeleton
 from ..types import Models
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ _NAS_LICENCE = "non-commercial (YOLO-NAS licence)"
 _PP_LICENCE = "Apache-2.0"
 _POSE_LICENCE = "non-commercial (YOLO-NAS-POSE licence)"
 _RCNN_LICENCE = "torchvision's terms"
+_DEMO_LICENCE = "Apache-2.0, in the package"
 # What processing.py says in numbers (a test compares the two), and torchvision of its network.
 _POSE_INPUT = "longest side to 640, padded below and right with 127, BGR / 255"
 _NAS_INPUT = "longest side to 636, padded around with 114, RGB / 255"
 _PP_INPUT = "stretched to 640 x 640, BGR, ImageNet mean and std"
+_DEMO_INPUT = "longest side to 320, padded below and right with 127, BGR / 255"
 _RCNN_INPUT = "any size; resized inside, shorter side to 800"
 
 
@@ -60,6 +62,7 @@ MODELS: dict[str, ModelInfo] = {
         ModelInfo("ppyoloe_l", "detection", 54_078_556, 54.939, _PP_INPUT, ("coco",), _PP_LICENCE),
         ModelInfo("ppyoloe_x", "detection", 102_331_484, 103.166, _PP_INPUT, ("coco",), _PP_LICENCE),
         ModelInfo("keypointrcnn_resnet50_fpn", "pose", 59_137_258, 137.42, _RCNN_INPUT, ("coco",), _RCNN_LICENCE),
+        ModelInfo("demo", "pose", 2_163_539, 3.258, _DEMO_INPUT, ("synthetic",), _DEMO_LICENCE),
     )
 }
 
@@ -110,6 +113,8 @@ def get(
         raise UsageError("making a model: got pretrained_weights and checkpoint_path. Give one of them.")
     joints, classes = _counts(chosen, num_classes, num_keypoints)
     names = None if colormap is None else Skeleton.from_colormap(colormap)
+    if chosen.name == Models.DEMO and checkpoint_path is None and joints in (None, COCO.num_joints):
+        pretrained_weights = pretrained_weights or chosen.weights[0]  # they are here
     try:
         from . import checkpoint
     except ImportError as error:

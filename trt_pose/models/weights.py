@@ -1,4 +1,4 @@
-"""Published weights: where they are, fetched once into a cache folder, checked every time.
+"""Published weights: where they are, fetched once into a cache folder, checked every time; the demo's are packaged.
 
 Most files were published without digests, so the SHA-256 of the first download is written beside the file and every
 later use is checked against it; the file whose name carries a digest (torchvision's) is checked against
@@ -16,6 +16,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from .. import files
 from ..errors import CheckpointError, UsageError
 from ..progress import progress_bar
+from ..types import Models
 from . import ModelInfo
 
 # sghub.deci.ai stopped answering in 2024; its content went to the first
@@ -47,7 +49,7 @@ def cache_folder() -> Path:
 
 
 def fetch(model: ModelInfo, weights: str) -> Path:
-    """The local file of published weights, downloaded when it is not there yet.
+    """The local file of published weights, downloaded when it is not there yet; the demonstration model's are packaged.
 
     ``TRT_POSE_WEIGHTS_URL`` names a private mirror: a folder URL that holds the same file names.
 
@@ -61,6 +63,8 @@ def fetch(model: ModelInfo, weights: str) -> Path:
             f"weights of {model.name}: got {weights!r}, expected one of {', '.join(model.weights)}."
             " For a file of your own use checkpoint_path."
         )
+    if model.name == Models.DEMO:
+        return Path(str(resources.files("trt_pose").joinpath("assets/demo.safetensors")))
     name = f"{model.name}_{weights}.pth"
     path = cache_folder() / name
     if not path.exists():

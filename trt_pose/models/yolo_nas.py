@@ -61,6 +61,12 @@ BODY_L = Body(
     (CSP(96, 2, 96, True), CSP(192, 3, 128, True), CSP(384, 5, 256, True), CSP(768, 2, 512, True)),
     (CSP(192, 4, 128), CSP(96, 4, 128), CSP(192, 4, 128), CSP(384, 4, 256)),
 )
+# The demonstration model's, ours: a third of N's multiplications.
+BODY_DEMO = Body(
+    16,
+    (CSP(32, 1, 16), CSP(64, 2, 32), CSP(128, 3, 48), CSP(192, 1, 64)),
+    (CSP(96, 1, 32), CSP(64, 1, 32), CSP(96, 1, 32), CSP(128, 1, 48)),
+)
 
 
 def rounded(channels: float) -> int:

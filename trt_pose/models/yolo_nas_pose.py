@@ -5,6 +5,7 @@ Attribute names are checkpoint keys: see layers.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,17 +13,18 @@ from torch import Tensor, nn
 
 from .layers import BINS, ConvBNAct, set_batch_norm
 from .model import PoseModel
-from .yolo_nas import BODY_L, BODY_M, BODY_N, BODY_S, BOX_CHANNELS, STRIDES, Backbone, Body, Neck, rounded
+from .yolo_nas import BODY_DEMO, BODY_L, BODY_M, BODY_N, BODY_S, BOX_CHANNELS, STRIDES, Backbone, Body, Neck, rounded
 
 _POSE_CHANNELS, _POSE_BLOCKS = (128, 512, 512), (2, 2, 3)
 
 
 class Variant(NamedTuple):
-    """Numbers of one size: body, width multiplier of the heads, momentum of the batch norms."""
+    """Numbers of one size: body, width multiplier of the heads, momentum of the batch norms, side of the input, px."""
 
     body: Body
     head_width: float
     bn_momentum: float
+    side: int = 640
 
 
 VARIANTS = {
@@ -30,6 +32,7 @@ VARIANTS = {
     "yolo_nas_pose_s": Variant(BODY_S, 0.5, 0.1),
     "yolo_nas_pose_m": Variant(BODY_M, 0.75, 0.1),
     "yolo_nas_pose_l": Variant(BODY_L, 1.0, 0.03),
+    "demo": Variant(BODY_DEMO, 0.2, 0.03, 320),
 }
 
 
@@ -87,6 +90,8 @@ class YoloNASPose(PoseModel):
         """Makes the network of ``name``, or of other numbers when ``variant`` is given."""
         super().__init__(name, num_joints)
         variant = variant or VARIANTS[name]
+        spec = self.processing.input.with_size(variant.side, variant.side)
+        self.processing = replace(self.processing, input=spec)
         self.backbone = Backbone(variant.body)
         self.neck = Neck(variant.body)
         self.heads = PoseHeads(variant.body.feature_channels, variant.head_width, num_joints)
