@@ -1,8 +1,11 @@
-"""The error tree.
+"""The error tree, and the sentence where torch is missing.
 
 Every error the package raises on purpose is a :class:`PoseError` whose message is one sentence of the form
 "what we did: got X, expected Y. Do Z." The command line prints that sentence and exits with code 1.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class PoseError(Exception):
@@ -43,3 +46,16 @@ class RunnerError(PoseError):
 
 class MissingDependencyError(PoseError, ImportError):
     """An optional package that is not installed; the message says which extra brings it."""
+
+
+@contextmanager
+def torch_needed(doing: str, extra: str) -> Iterator[None]:
+    """Around imports that need torch: without it a MissingDependencyError that names the extra which brings it."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        raise MissingDependencyError(
+            f"{doing}: torch is not installed. Run: pip install 'trt-pose[{extra}]'"
+        ) from error

@@ -71,8 +71,13 @@ class Evaluation:
         return asdict(self)
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items() if value is not None)
-        return f"{self.file}: {shown} ({self.images} images, {self.annotated} annotated, {self.detections} detections)"
+        counts = f"{self.images} images, {self.annotated} annotated, {self.detections} detections"
+        return f"{self.file}: {in_words(self.metrics)} ({counts})"
+
+
+def in_words(metrics: Mapping[str, float | None]) -> str:
+    """``AP 0.6984, AP50 0.8988``; what there is nothing to measure on is left out."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
 
 
 def evaluate(
@@ -103,9 +108,21 @@ def evaluate(
     check_evaluator()
     if results is not None:
         check_writable(results, SourceError)
-    annotated = Annotated.read(data, images)
+    return evaluate_file(file, Annotated.read(data, images), model, confidence=confidence, results=results, **options)
+
+
+def evaluate_file(
+    file: str | Path,
+    data: Annotated,
+    model: str | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    results: Path | None = None,
+    **options: Any,
+) -> Evaluation:
+    """:func:`evaluate` on annotations that are read already: several files need them once."""
     with open_predictor(file, model, confidence, options) as predictor:
-        return evaluate_predictor(predictor, str(file), annotated, confidence=confidence, results=results)
+        return evaluate_predictor(predictor, str(file), data, confidence=confidence, results=results)
 
 
 def evaluate_model(network: Model, data: Annotated, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
@@ -121,17 +138,19 @@ class Annotated:
 
     Attributes:
         truth: the record, with what the evaluator needs filled in. folder: where its images are.
+        name: of the file the record was in.
     """
 
     truth: dict[str, Any]
     folder: Path
+    name: str
 
     @classmethod
     def read(cls, data: str | Path, images: str | Path) -> Annotated:
         """Raises SourceError for damaged annotations, or images that are not there."""
         truth = read_annotations(data)
         _check_images(truth, Path(images))
-        return cls(truth, Path(images))
+        return cls(truth, Path(images), Path(data).name)
 
     @property
     def paths(self) -> list[str]:
@@ -170,18 +189,17 @@ def evaluate_predictor(
     )
 
 
-def accuracy(file: str | Path, data: str | Path, images: str | Path) -> dict[str, Any]:
+def accuracy(file: str | Path, data: Annotated) -> dict[str, Any]:
     """What ``export`` and ``build`` record: the metrics of a file at its own threshold, and on what.
 
     Raises as :func:`evaluate` does.
     """
     check_evaluator()
-    annotated = Annotated.read(data, images)
     with open_runner(file) as runner:
         confidence = max(CONFIDENCE, runner.spec.output.confidence_threshold or 0.0)
         predictor = PosePredictor(runner, confidence=confidence)
-        found = evaluate_predictor(predictor, str(file), annotated, confidence=confidence)
-    record = {"data": Path(data).name, "images": found.images, "annotated": found.annotated, "confidence": confidence}
+        found = evaluate_predictor(predictor, str(file), data, confidence=confidence)
+    record = {"data": data.name, "images": found.images, "annotated": found.annotated, "confidence": confidence}
     return {**record, "metrics": found.metrics}
 
 
@@ -319,10 +337,12 @@ def score(
     from faster_coco_eval import COCO, COCOeval_faster
 
     pose = spec.task == "pose"
-    ours = [note for note in truth["annotations"] if note["category_id"] in categories]
+    # Copies: the evaluator marks what was missed, and the next file is held against the same annotations.
+    ours = [dict(note) for note in truth["annotations"] if note["category_id"] in categories]
     if pose:  # several kinds with the same joints are one to the model
         categories = categories[:1]
-        ours = [{**note, "category_id": categories[0]} for note in ours]
+        for note in ours:
+            note["category_id"] = categories[0]
     annotated = COCO({**truth, "annotations": ours})
     found = annotated.loadRes([dict(row) for row in rows])
     sigmas = {"kpt_oks_sigmas": list(spec.skeleton.sigmas)} if pose else {}

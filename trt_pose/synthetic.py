@@ -96,7 +96,7 @@ class SyntheticPeople(Sequence[Sample]):
     ) -> None:
         scene = scene or SCENES["sparse"]
         people, heights = scene.people, scene.heights
-        if not 0 <= seed < 2**32 and seed < 2**63:  # beyond are those of trainings
+        if seed < 0 or 2**32 <= seed < 2**63:  # beyond are those of trainings
             raise UsageError(f"making synthetic people: got seed={seed}, expected 0 to {2**32 - 1}. Correct it.")
         if count < 1 or min(size) < 32 or not 0 <= people[0] <= people[1] or not 8 <= heights[0] <= heights[1]:
             raise UsageError(

@@ -12,9 +12,10 @@ import torch
 from trt_pose import UsageError, image
 from trt_pose.cli import main
 from trt_pose.quantize import CalibrationOptions, QuantizeOptions, quantize
+from trt_pose.quantize.document import load
 from trt_pose.quantize.network import Network, cut
 from trt_pose.quantize.qdq import half_scale
-from trt_pose.train.qat import load_quantized, quantized_weight
+from trt_pose.train.qat import QuantizedPose, quantized_weight
 
 from ..conftest import SMALL, make_tiny
 
@@ -30,7 +31,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(source, picture_folder):
-    return load_quantized(source, str(picture_folder), OPTIONS)
+    return QuantizedPose(load(source), str(picture_folder), OPTIONS)
 
 
 def pixels(photograph, spec):
@@ -48,7 +49,7 @@ def border(proto, network, feed):
 
 
 def test_without_its_quantizers_it_is_the_fp32_graph(source, picture_folder, photograph):
-    plain = load_quantized(source, str(picture_folder), OPTIONS)
+    plain = QuantizedPose(load(source), str(picture_folder), OPTIONS)
     plain._steps = [dataclasses.replace(step, layer=None) for step in plain._steps]
     feed = pixels(photograph, plain.spec)
     expected = border(onnx.load(source), Network(onnx.load(source)), feed)
@@ -112,7 +113,7 @@ def test_gradients_reach_every_weight(model):
 def test_files_that_cannot_be_tuned(source, picture_folder, tmp_path):
     quantize(source, tmp_path / "int8.onnx", str(picture_folder), OPTIONS)
     with pytest.raises(UsageError, match="expected the FP32 file of a YOLO-NAS-Pose"):
-        load_quantized(tmp_path / "int8.onnx", str(picture_folder), OPTIONS)
+        QuantizedPose(load(tmp_path / "int8.onnx"), str(picture_folder), OPTIONS)
 
 
 def test_the_command(source, tiny_onnx, tmp_path, capsys):

@@ -1,7 +1,8 @@
-"""What the commands share: the application, ``--json``, tables."""
+"""What the commands share: the application, ``--json``, ``--imgsz``, tables."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from ..errors import UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -34,6 +36,16 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """``--imgsz`` as height and width."""
+    if text is None:
+        return None
+    sizes = re.fullmatch(r"(\d+)(?:[x, ](\d+))?", text)
+    if not sizes:
+        raise UsageError(f"--imgsz: got {text!r}, expected SIZE or H W. Correct it.")
+    return int(sizes[1]), int(sizes[2] or sizes[1])
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -29,7 +29,7 @@ def evaluate_files(
     json: Json = False,
 ) -> None:
     """Average precision on annotated images; of several files also what each loses against the first."""
-    from ..evaluate import evaluate
+    from ..evaluate import Annotated as AnnotatedImages, check_evaluator, evaluate_file
     from ..files import check_writable, to_json
     from ..results import write_json
 
@@ -37,12 +37,15 @@ def evaluate_files(
         raise UsageError("evaluating: name --data and --images, or --synthetic alone.")
     if results is not None and len(files) > 1:
         raise UsageError("--results: it is for one file. Give one, or leave it out.")
-    if report is not None:
-        check_writable(report, SourceError)
+    check_evaluator()
+    for path in (report, results):
+        if path is not None:
+            check_writable(path, SourceError)
     with TemporaryDirectory(prefix="trt_pose_eval_") as folder:
         if data is None or images is None:
             data, images = _synthesize(synthetic or 1, seed, scene, Path(folder)), Path(folder)
-        found = [evaluate(file, data, images, model=model, confidence=conf, results=results) for file in files]
+        annotated = AnnotatedImages.read(data, images)
+        found = [evaluate_file(file, annotated, model, confidence=conf, results=results) for file in files]
         if json:
             print(to_json([item.to_dict() for item in found]))
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .base import Json, app, print_table
+from .base import Json, app, print_table, read_size
 
 if TYPE_CHECKING:
     from ..quantize import QuantizeOptions
@@ -264,8 +263,8 @@ def _measure(data: Path | None, images: Path | None) -> Callable[[Path], dict[st
     if data is None or images is None:
         return None
     check_evaluator()  # before the work, not after
-    AnnotatedImages.read(data, images)
-    return lambda file: accuracy(file, data, images)
+    annotated = AnnotatedImages.read(data, images)
+    return lambda file: accuracy(file, annotated)
 
 
 def _record(output: Path, measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -277,9 +276,11 @@ def _record(output: Path, measure: Callable[[Path], dict[str, Any]]) -> dict[str
 
 
 def _print_accuracy(found: dict[str, dict[str, Any]]) -> None:
+    from ..evaluate import in_words
+
     for name, record in found.items():
         if "metrics" in record:
-            shown = ", ".join(f"{key} {value:.4f}" for key, value in record["metrics"].items() if value is not None)
+            shown = in_words(record["metrics"])
             print(f"{name}: {shown} ({record['data']}, scores above {record['confidence']:g})")
         else:
             print(f"{name}: not measured: {record['not_measured']}")
@@ -298,13 +299,3 @@ def _quantize_options(method: str, batches: int, cache: Path | None, exclude: li
 
 def _batch(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
-
-
-def read_size(text: str | None) -> tuple[int, int] | None:
-    """``--imgsz`` as height and width."""
-    if text is None:
-        return None
-    sizes = re.fullmatch(r"(\d+)(?:[x, ](\d+))?", text)
-    if not sizes:
-        raise UsageError(f"--imgsz: got {text!r}, expected SIZE or H W. Correct it.")
-    return int(sizes[1]), int(sizes[2] or sizes[1])

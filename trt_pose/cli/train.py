@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import MissingDependencyError, UsageError
-from .base import Json, app
-from .make import read_size
+from ..errors import UsageError, torch_needed
+from .base import Json, app, read_size
 
 if TYPE_CHECKING:
     from ..train.options import TrainOptions
@@ -53,6 +52,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Fine-tune a pose model, or train one, on COCO keypoint annotations of any joints."""
+    from ..evaluate import in_words
     from ..files import to_json
     from ..synthetic import find_scene
 
@@ -61,7 +61,8 @@ def train(
         "final_share": final, "clip_norm": clip, "ema_decay": ema, "precision": precision, "device": device,
         "workers": workers, "seed": seed, "evaluate_every": evaluate_every, "classification": classification,
     }  # fmt: skip
-    run = _load()
+    with torch_needed("training", "train"):
+        from ..train import run
     base = run.QAT if qat else run.FROM_NOTHING if weights is None else run.FINE_TUNING
     if distance is not None:
         chosen["loss"] = replace(base.loss, distance=distance)
@@ -82,17 +83,5 @@ def train(
     if json:
         print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
     else:
-        found = (progress.metrics or {}).items()
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in found if value is not None)
+        metrics = in_words(progress.metrics or {})
         print(f"{made}: {progress.epoch} epochs{', the best with ' if metrics else ''}{metrics}")
-
-
-def _load() -> Any:
-    """The module that trains."""
-    try:
-        from ..train import run
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "torch":
-            raise
-        raise MissingDependencyError("training: torch is not installed. Run: pip install 'trt-pose[train]'") from error
-    return run

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import MissingDependencyError, UsageError
+from ..errors import UsageError, torch_needed
 from ..skeleton import COCO, Skeleton
 from ..types import Models
 
@@ -115,14 +115,8 @@ def get(
     names = None if colormap is None else Skeleton.from_colormap(colormap)
     if chosen.name == Models.DEMO and checkpoint_path is None and joints in (None, COCO.num_joints):
         pretrained_weights = pretrained_weights or chosen.weights[0]  # they are here
-    try:
+    with torch_needed("making a model", "export"):
         from . import checkpoint
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "torch":
-            raise
-        raise MissingDependencyError(
-            "making a model: torch is not installed. Run: pip install 'trt-pose[export]'"
-        ) from error
 
     if pretrained_weights is not None:
         from . import weights

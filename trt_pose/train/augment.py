@@ -98,9 +98,8 @@ def warp(image: Image, people: People, matrix: npt.NDArray[np.float64], pad_valu
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(pad_value,) * 3
     ).astype(np.uint8, copy=False)
     corners = people.boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (N, 4, 2)
-    turned = (
-        (corners - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
-    )  # the matrix maps centres of pixels, boxes have edges
+    # The matrix maps centres of pixels; boxes have edges.
+    turned = (corners - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
     whole = np.concatenate([turned.min(axis=1), turned.max(axis=1)], axis=1)
     boxes = np.clip(whole, 0, [width, height, width, height]).astype(np.float32)
     joints = people.joints.copy()

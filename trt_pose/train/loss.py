@@ -93,10 +93,8 @@ class PoseLoss:
 
     def _joints(self, points: Tensor, truth: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
         """1 - OKS of (P, J, 2) points, the mean over the annotated joints of each person."""
-        visible = (truth[..., 2] > 0).to(points.dtype)  # (P, J)
         area = box_area(boxes)[:, None] * BODY_SHARE
-        missed = (1 - joint_similarity(points, truth[..., :2], area, self.sigmas)) * visible
-        return (missed.sum(dim=1) / visible.sum(dim=1).clamp(min=1) * weight).sum()
+        return _over_visible(1 - joint_similarity(points, truth[..., :2], area, self.sigmas), truth, weight)
 
 
 def _distribution(distances: Tensor, cells: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
@@ -123,10 +121,15 @@ def _confidence(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 def _distance(points: Tensor, truth: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
     """How far (P, J, 2) points are, in body sizes; Huber's loss, quadratic below a twentieth."""
-    visible = (truth[..., 2] > 0).to(points.dtype)  # (P, J)
     size = (box_area(boxes) * BODY_SHARE).sqrt().clamp(min=1.0)[:, None, None]
     apart = F.smooth_l1_loss(points / size, truth[..., :2] / size, reduction="none", beta=0.05).sum(dim=2)
-    return ((apart * visible).sum(dim=1) / visible.sum(dim=1).clamp(min=1) * weight).sum()
+    return _over_visible(apart, truth, weight)
+
+
+def _over_visible(values: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """The mean of (P, J) values over the annotated joints of each person, summed by the people's weights."""
+    visible = (truth[..., 2] > 0).to(values.dtype)  # (P, J)
+    return ((values * visible).sum(dim=1) / visible.sum(dim=1).clamp(min=1) * weight).sum()
 
 
 def set_priors(model: nn.Module, probability: float = 0.01) -> None:

@@ -8,7 +8,7 @@ https://arxiv.org/abs/2004.09602).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..models.model import PoseModel
 from ..models.processing import Processing
 from ..models.yolo_nas import STRIDES
 from ..quantize.calibrate import calibrate
-from ..quantize.document import load, read_spec, save
+from ..quantize.document import read_spec, save
 from ..quantize.model import QuantizationReport, QuantizeOptions, Seen, describe
 from ..quantize.network import Layer, Network
 from ..quantize.noise import noise_between
@@ -50,19 +50,21 @@ class QuantizedPose(PoseModel):
 
     strides = STRIDES
 
-    def __init__(self, proto: onnx.ModelProto, data: Any, options: QuantizeOptions) -> None:
+    def __init__(self, proto: onnx.ModelProto, data: Any, options: QuantizeOptions | None = None) -> None:
         spec = read_spec(proto)
         _check(spec)
         super().__init__(spec.model, spec.skeleton.num_joints)
         self.processing = _processing(spec)
-        self.spec, self._proto, self._options = spec, proto, options
+        options = options or QuantizeOptions()
         network = Network(proto)
+        self.spec, self._proto = spec, network.proto
         self.layers: tuple[Layer, ...] = tuple(options.selective.choose(network.layers))
         cache = calibrate(network, network.activations(), data, options.calibration, options.cache)
         self.cache = cache
         self.weights = f"{cache.model} on {cache.data}"  # what a training that goes on must have in common
         self._scales = {name: float(half_scale(np.array(value))) for name, value in cache.thresholds.items()}
-        self._steps = [_Step.of(node, self.layers) for node in network.members()]
+        chosen = {layer.name: layer for layer in self.layers}
+        self._steps = [_Step.of(node, chosen.get(node.name)) for node in network.members()]
         self._images = network.images()
         self._keys: dict[str, str] = {}
         self._shapes: dict[str, list[int]] = {}
@@ -111,7 +113,7 @@ class QuantizedPose(PoseModel):
     def tuned(self) -> onnx.ModelProto:
         """The FP32 file with the weights as they are now."""
         made = onnx.ModelProto()
-        made.CopyFrom(Network(self._proto).proto)
+        made.CopyFrom(self._proto)
         for item in made.graph.initializer:
             if item.name in self._keys:
                 value = getattr(self, self._keys[item.name]).detach().cpu().numpy()
@@ -135,11 +137,6 @@ class QuantizedPose(PoseModel):
         describe(made, self.spec, report)
         save(made, output)
         return report
-
-
-def load_quantized(source: str | Path, data: Any, options: QuantizeOptions | None = None) -> QuantizedPose:
-    """A file, ready to be trained; see :class:`QuantizedPose`."""
-    return QuantizedPose(load(source), data, options or QuantizeOptions())
 
 
 def _check(spec: ModelSpec) -> None:
@@ -200,14 +197,13 @@ class _Step:
     layer: Layer | None
 
     @classmethod
-    def of(cls, node: Any, layers: Iterable[Layer]) -> _Step:
+    def of(cls, node: Any, layer: Layer | None) -> _Step:
         if node.op_type not in (*_OPERATORS, "Cast"):
             raise ExportError(
                 f"fine-tuning: the graph holds {node.op_type} ({node.name}), which training has no form of. Export a"
                 " YOLO-NAS-Pose with trt-pose export."
             )
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        layer = next((layer for layer in layers if layer.name == node.name), None)
         return cls(node.op_type, list(node.input), node.output[0], attributes, layer)
 
 

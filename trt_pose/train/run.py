@@ -36,7 +36,7 @@ from .data import Batches, CocoPictures, Pictures, SyntheticPictures
 from .loop import Evaluate, Progress, Trainer
 from .loss import LossWeights, set_priors
 from .options import TrainOptions
-from .qat import QuantizedPose, load_quantized
+from .qat import QuantizedPose
 
 FINE_TUNING = TrainOptions()
 FROM_NOTHING = TrainOptions(loss=LossWeights(distance=10.0))
@@ -84,6 +84,7 @@ class Data:
 
     def annotated(self, model: PoseModel, folder: Path) -> Annotated:
         """What ``model`` is measured on, checked to have its joints; synthetic pictures are written into ``folder``."""
+        check_evaluator()
         found = self._files
         if found is None:
             people = SyntheticPeople(self.synthetic or 1, seed=self.seed, scene=self.scene)
@@ -185,9 +186,8 @@ def train(
 
 def _measure(model: PoseModel, validation: Data, folder: Path) -> Evaluate:
     """The metrics of a model; its pictures are written beside the checkpoints where they are synthetic."""
-    check_evaluator()
     annotated = validation.annotated(model, folder / "validation")
-    return lambda model: evaluate_model(model, annotated).metrics
+    return lambda trained: evaluate_model(trained, annotated).metrics
 
 
 def train_quantized(
@@ -212,7 +212,8 @@ def train_quantized(
     """
     options, folder = options or QAT, Path(output)
     _check_folder(folder, resume)
-    spec = read_spec(load(source))
+    proto = load(source)
+    spec = read_spec(proto)
     least = spec.output.confidence_threshold
     if validation is not None and (least is None or least > CONFIDENCE):
         raise UsageError(
@@ -221,7 +222,7 @@ def train_quantized(
         )
     pictures = data.pictures(spec.input, spec.skeleton, options)
     seen = (images.numpy() for images, _ in Batches(pictures, options.batch, options.seed).epoch(0))
-    model = load_quantized(source, seen, quantizing)
+    model = QuantizedPose(proto, seen, quantizing)
     with TemporaryDirectory(prefix="trt_pose_qat_") as scratch:
         now = Path(scratch) / "now.onnx"
         evaluate = None if validation is None else _measure_file(model, validation, folder, now)
@@ -236,11 +237,10 @@ def train_quantized(
 
 def _measure_file(model: PoseModel, validation: Data, folder: Path, file: Path) -> Evaluate:
     """The metrics of the INT8 file of a model."""
-    check_evaluator()
     annotated = validation.annotated(model, folder / "validation")
 
-    def measure(model: PoseModel) -> dict[str, float | None]:
-        cast(QuantizedPose, model).write(file)
+    def measure(trained: PoseModel) -> dict[str, float | None]:
+        cast(QuantizedPose, trained).write(file)
         with PosePredictor(file, providers="cpu") as predictor:
             return evaluate_predictor(predictor, str(file), annotated).metrics
 
