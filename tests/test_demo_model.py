@@ -57,6 +57,12 @@ def ap_of(demo, held_out, tmp_path_factory):
     return measure
 
 
+def test_packaged_weights_can_be_left_out():
+    with pytest.warns(UserWarning, match="no weights"):
+        untrained = models.get("demo", pretrained_weights="none"), models.get("demo", num_keypoints=5)
+    assert [network.weights for network in untrained] == ["seed 0", "seed 0"]
+
+
 def test_it_is_what_it_says(demo):
     info = models.MODELS["demo"]
     assert demo.weights == "synthetic"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import models
 from .detections import Result
 from .errors import MissingDependencyError, SourceError, UsageError
 from .files import check_writable
@@ -217,10 +218,8 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
     """A predictor on a file of any kind, counting scores above ``confidence``; see :func:`evaluate`."""
     if not 0.0 <= confidence <= 1.0:
         raise UsageError(f"--conf: got {confidence!r}, expected a number from 0 to 1. Correct it.")
-    if str(file) == Models.DEMO and model is None and not Path(file).exists():
-        from . import models
-
-        return _predictor_of(models.get(Models.DEMO), confidence)  # its weights are in the package
+    if model is None and str(file) in models.MODELS and models.MODELS[str(file)].packaged and not Path(file).exists():
+        return _predictor_of(models.get(str(file)), confidence)
     if Path(file).suffix.lower() not in _CHECKPOINTS:
         opened = open_runner(file, **options)
         least = opened.spec.output.confidence_threshold or 0.0
@@ -233,8 +232,6 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
         return PosePredictor(opened, confidence=confidence)
     if model is None:
         raise UsageError(f"evaluating {file}: a checkpoint does not name its model. Add --model, see trt-pose models.")
-    from . import models
-
     if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model would not know its graph
         raise UsageError(
             f"evaluating {file}: a Keypoint R-CNN is evaluated as a file. Export it with --conf {confidence:g} and"

@@ -85,12 +85,13 @@ def export(
         raise UsageError(f"--shortest-side, --divisor: they are for {Models.KEYPOINT_RCNN} alone. Leave them out.")
     known = catalog.look_up(model).weights
     chosen = known[0] if weights is None else weights
+    named = chosen in (*known, "none")
     network = catalog.get(
         model,
         num_classes=classes,
         num_keypoints=joints,
-        pretrained_weights=chosen if chosen in known else None,
-        checkpoint_path=None if chosen in (*known, "none") else chosen,
+        pretrained_weights=chosen if named else None,
+        checkpoint_path=None if named else chosen,
         colormap=colormap,
     )
     result = network.export(

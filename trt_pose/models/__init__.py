@@ -36,6 +36,8 @@ class ModelInfo:
         gmacs: multiply-accumulates at 640x640, in 10^9; of Keypoint R-CNN torchvision's figure, at about 800 x 1088.
         input: how an image becomes the input, in words.
         weights: names of published weights. weights_licence: their terms; the code is Apache-2.0.
+        packaged: file of the first of them in ``trt_pose/assets``, taken where nothing is said; empty for weights that
+            are fetched.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelInfo:
     input: str
     weights: tuple[str, ...]
     weights_licence: str
+    packaged: str = ""
 
 
 MODELS: dict[str, ModelInfo] = {
@@ -62,7 +65,7 @@ MODELS: dict[str, ModelInfo] = {
         ModelInfo("ppyoloe_l", "detection", 54_078_556, 54.939, _PP_INPUT, ("coco",), _PP_LICENCE),
         ModelInfo("ppyoloe_x", "detection", 102_331_484, 103.166, _PP_INPUT, ("coco",), _PP_LICENCE),
         ModelInfo("keypointrcnn_resnet50_fpn", "pose", 59_137_258, 137.42, _RCNN_INPUT, ("coco",), _RCNN_LICENCE),
-        ModelInfo("demo", "pose", 2_163_539, 3.258, _DEMO_INPUT, ("synthetic",), _DEMO_LICENCE),
+        ModelInfo("demo", "pose", 2_163_539, 3.258, _DEMO_INPUT, ("synthetic",), _DEMO_LICENCE, "demo.safetensors"),
     )
 }
 
@@ -96,8 +99,8 @@ def get(
         num_classes: number of classes, of a Keypoint R-CNN with the background; the reference release's name for the
             number of joints of a YOLO-NAS-Pose, too. Read from the checkpoint when None, else 80, 2 or 17.
         num_keypoints: number of joints of a pose model.
-        pretrained_weights: name of published weights (``"coco_pose"``, ``"coco"``); downloaded once, see
-            ``weights.fetch``.
+        pretrained_weights: name of published weights (``"coco_pose"``, ``"coco"``), downloaded once, see
+            ``weights.fetch``; or ``"none"``, for which packaged weights are left out, too.
         checkpoint_path: a ``.pth`` of the reference release's trainer, a plain state dict, or ``.safetensors``.
         colormap: JSON with the names and colours of the joints, see :meth:`trt_pose.skeleton.Skeleton.from_colormap`.
         seed: of the initialisation when there are no weights; such a model finds nothing meaningful, and a warning
@@ -113,12 +116,12 @@ def get(
         raise UsageError("making a model: got pretrained_weights and checkpoint_path. Give one of them.")
     joints, classes = _counts(chosen, num_classes, num_keypoints)
     names = None if colormap is None else Skeleton.from_colormap(colormap)
-    if chosen.name == Models.DEMO and checkpoint_path is None and joints in (None, COCO.num_joints):
-        pretrained_weights = pretrained_weights or chosen.weights[0]  # they are here
+    if chosen.packaged and checkpoint_path is None and joints in (None, COCO.num_joints):
+        pretrained_weights = pretrained_weights or chosen.weights[0]
     with torch_needed("making a model", "export"):
         from . import checkpoint
 
-    if pretrained_weights is not None:
+    if pretrained_weights not in (None, "none"):
         from . import weights
 
         path = weights.fetch(chosen, pretrained_weights)

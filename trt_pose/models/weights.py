@@ -25,7 +25,6 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from .. import files
 from ..errors import CheckpointError, UsageError
 from ..progress import progress_bar
-from ..types import Models
 from . import ModelInfo
 
 # sghub.deci.ai stopped answering in 2024; its content went to the first
@@ -63,8 +62,8 @@ def fetch(model: ModelInfo, weights: str) -> Path:
             f"weights of {model.name}: got {weights!r}, expected one of {', '.join(model.weights)}."
             " For a file of your own use checkpoint_path."
         )
-    if model.name == Models.DEMO:
-        return Path(str(resources.files("trt_pose").joinpath("assets/demo.safetensors")))
+    if model.packaged:
+        return Path(str(resources.files("trt_pose").joinpath(f"assets/{model.packaged}")))
     name = f"{model.name}_{weights}.pth"
     path = cache_folder() / name
     if not path.exists():
