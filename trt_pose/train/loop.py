@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..errors import SourceError, TrainingError, UsageError
+from ..errors import SourceError, TrainingError
 from ..export.graph import DecodePoses, Normalize
+from ..export.options import plan_device
 from ..files import make_folder, write_atomically
 from ..models.model import PoseModel
 from ..progress import progress_steps
@@ -62,7 +63,7 @@ class Trainer:
         evaluate: Evaluate | None = None,
     ) -> None:
         self.model, self.options, self.output = model, options, Path(output)
-        self.device = find_device(options.device)
+        self.device = plan_device(options.device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._evaluate = evaluate
         self._batches = Batches(
             pictures, options.batch, options.seed, options.workers, pinned=self.device.type == "cuda"
@@ -208,18 +209,6 @@ class Trainer:
             self.progress = Progress(int(record["epoch"]), float(record["acc"]), record["metrics"]["valid"] or None)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise checkpoints.not_resumable(path, error) from error
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device of that name. Raises UsageError when it is not there."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise UsageError(f"--device {name}: {reason}. Name one that is there, or leave it out.") from error
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
