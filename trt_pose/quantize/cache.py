@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import CalibrationError
 from ..files import write_atomically
 
-_VERSION = 2  # of the format, and of how thresholds are found: a cache of another is made again
+_VERSION = 3  # of the format, and of how thresholds are found: a cache of another is made again
 IMPORTED = "imported"  # instead of a digest, where the images are not known
 _HEADER = re.compile(r"TRT-(\d+)-EntropyCalibration2")
 
