@@ -105,6 +105,7 @@ def package(checkpoint: Path, folder: Path) -> None:
     params = json.dumps(processing_params(model.processing))
     save_file({name: value.contiguous() for name, value in tensors.items()}, ASSETS / "demo.safetensors",
               {"processing_params": params})  # fmt: skip
+    (ASSETS / "demo.safetensors").chmod(0o644)  # safetensors gives it to its writer alone
     folder.mkdir(parents=True, exist_ok=True)
     packaged = models.get("demo")
     rows = []

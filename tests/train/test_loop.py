@@ -199,7 +199,7 @@ def test_impossible_recipes(options, words):
 
 
 def test_a_device_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match="device: got .nonsense"):
+    with pytest.raises(UsageError, match=r"device: got .nonsense"):
         trainer(tmp_path, device="nonsense")
 
 

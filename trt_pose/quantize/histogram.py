@@ -20,8 +20,8 @@ _EXACT = 1 << 24
 _TRACE = 1e-4  # of one value
 # Bins to each side in which a spike is compared; wider than the gaps in a histogram of few distinct values.
 _NEIGHBOURS = 32
-# Values per bin from which a histogram is taken bin by bin; and the share of them no entropy threshold may clip: rare large
-# values are what large people are found by (benchmarks/results/accuracy.md).
+# Values per bin from which a histogram is taken bin by bin; and the share of them that no entropy threshold may clip:
+# large people are found by rare large values (benchmarks/results/accuracy.md).
 _PER_BIN, _KEPT = 16, 0.99999
 
 
