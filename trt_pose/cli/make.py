@@ -84,14 +84,13 @@ def export(
     if rcnn and catalog.look_up(model).name != Models.KEYPOINT_RCNN:
         raise UsageError(f"--shortest-side, --divisor: they are for {Models.KEYPOINT_RCNN} alone. Leave them out.")
     known = catalog.look_up(model).weights
-    chosen = known[0] if weights is None else weights
-    named = chosen in (*known, "none")
+    named = weights in (None, "none", *known)
     network = catalog.get(
         model,
         num_classes=classes,
         num_keypoints=joints,
-        pretrained_weights=chosen if named else None,
-        checkpoint_path=None if named else chosen,
+        pretrained_weights=weights or known[0] if named else None,
+        checkpoint_path=None if named else weights,
         colormap=colormap,
     )
     result = network.export(
