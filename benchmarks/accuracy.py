@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from trt_pose.evaluate import CANDIDATES, CONFIDENCE, IOU, LIMIT, Annotated, eva
 from trt_pose.predictor import PosePredictor
 from trt_pose.quantize import CalibrationOptions, QuantizeOptions, quantize
 from trt_pose.synthetic import SyntheticPeople, write_coco
-from trt_pose.train.options import TrainOptions
-from trt_pose.train.run import Data, train_quantized
+from trt_pose.train.run import QAT, Data, train_quantized
 from trt_pose.types import CalibrationMethod, Precision
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,10 +74,7 @@ def quantized(source: Path, folder: Path) -> list[tuple[str, Path]]:
 
 def fine_tune(source: Path, folder: Path, epochs: int) -> Path:
     """The best of the epochs, by other pictures than those the table is of."""
-    options = TrainOptions(
-        epochs=epochs, batch=16, learning_rate=1e-4, final_share=0.1, warmup_steps=10, clip_norm=35.0, workers=1,
-        ema_decay=0.98, device="cpu", seed=9,
-    )  # fmt: skip
+    options = replace(QAT, epochs=epochs, batch=16, warmup_steps=10, ema_decay=0.98, workers=1, device="cpu", seed=9)
     learnt, measured = Data(synthetic=1024, seed=9), Data(synthetic=100, seed=2)
     return train_quantized(source, learnt, folder / "qat", options, validation=measured)[0]
 
