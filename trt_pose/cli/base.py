@@ -1,4 +1,4 @@
-"""What the commands share: the application, ``--json``, ``--imgsz``, tables."""
+"""What the commands share: the application, ``--json``, ``--scene``, ``--imgsz``, tables."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
+SceneName = Annotated[str, typer.Option(help="Who is in them: sparse (1 to 3 people) or crowded.")]
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import SourceError, UsageError
-from .base import Json, app, print_table
+from .base import Json, SceneName, app, print_table
 
 
 @app.command("eval")
@@ -19,7 +19,7 @@ def evaluate_files(
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the annotated images.")] = None,
     synthetic: Annotated[int | None, typer.Option(min=1, help="So many pictures of figures instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of the synthetic pictures.")] = 1,
-    scene: Annotated[str, typer.Option(help="Who is in them: sparse (1 to 3 people) or crowded.")] = "sparse",
+    scene: SceneName = "sparse",
     model: Annotated[str | None, typer.Option(help="Model of a checkpoint, see trt-pose models.")] = None,
     conf: Annotated[float, typer.Option(help="Count scores above it.")] = 0.01,
     results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results (one file).")] = None,
@@ -61,7 +61,7 @@ def synthesize(
     folder: Annotated[Path, typer.Argument(help="Where to write the pictures and annotations.json.")],
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 100,
     seed: Annotated[int, typer.Option(help="Of everything in them.")] = 0,
-    scene: Annotated[str, typer.Option(help="Who is in them: sparse (1 to 3 people) or crowded.")] = "sparse",
+    scene: SceneName = "sparse",
     json: Json = False,
 ) -> None:
     """Write pictures of articulated figures with COCO annotations: data where none can be fetched."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError, torch_needed
-from .base import Json, app, read_size
+from .base import Json, SceneName, app, read_size
 
 if TYPE_CHECKING:
     from ..train.options import TrainOptions
@@ -25,7 +25,7 @@ def train(
     val_data: Annotated[Path | None, typer.Option(metavar="FILE", help="What AP is measured on.")] = None,
     val_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Its images.")] = None,
     val_synthetic: Annotated[int | None, typer.Option(min=1, help="So many figures' pictures instead.")] = None,
-    scene: Annotated[str, typer.Option(help="Who is in them: sparse (1 to 3 people) or crowded.")] = "sparse",
+    scene: SceneName = "sparse",
     qat: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Fine-tune an exported FP32 .onnx file for INT8 instead.")
     ] = None,

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..skeleton import BODY_SHARE
-from .similarity import box_area, box_iou, pose_similarity
+from .similarity import body_area, box_iou, pose_similarity
 from .truth import Truth
 
 _TINY = 1e-9
@@ -67,7 +66,7 @@ class TaskAlignedAssigner:
             return Assignment(nobody, nobody, nobody.long(), scores.new_zeros(batch, anchors))
         fit = box_iou(truth.boxes[:, :, None], boxes[:, None])  # (B, N, A)
         if self.with_pose:
-            oks = pose_similarity(points, truth.joints, box_area(truth.boxes) * BODY_SHARE, sigmas)
+            oks = pose_similarity(points, truth.joints, body_area(truth.boxes), sigmas)
             annotated = (truth.joints[..., 2] > 0).any(dim=2)  # (B, N)
             fit = torch.where(annotated[:, :, None], fit * oks, fit)
         suits = scores[:, None].pow(self.score_power) * fit.pow(self.fit_power)

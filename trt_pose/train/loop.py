@@ -174,9 +174,12 @@ class Trainer:
         reached = -1.0 if metrics is None else metrics.get("AP") or 0.0
         best = self.output / checkpoints.BEST
         if reached > self.progress.best or not best.exists() or (self._evaluate is None and self.progress.best < 0):
+            known = (self.progress.best, self.progress.metrics)
             self.progress.best, self.progress.metrics = reached, metrics
-            checkpoints.write(best, self.state())
-            checkpoints.write(self.output / checkpoints.LATEST, self.state())
+            state = self.state()
+            checkpoints.write(best, state)
+            if known != (reached, metrics):
+                checkpoints.write(self.output / checkpoints.LATEST, state)
         row = {"epoch": self.progress.epoch, "learning_rate": self._schedule.get_last_lr()[0], "seconds": seconds}
         row |= {f"loss_{name}": value for name, value in parts.items()}
         row |= {name: value for name, value in (metrics or {}).items() if value is not None}

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..export.graph import DecodePoses, Heads
-from ..skeleton import BODY_SHARE
 from .assign import Assignment, TaskAlignedAssigner
-from .similarity import box_area, complete_iou, joint_similarity
+from .similarity import body_area, complete_iou, joint_similarity
 from .truth import Truth
 
 PARTS = ("score", "box", "distribution", "joints", "confidence", "distance")
@@ -93,7 +92,7 @@ class PoseLoss:
 
     def _joints(self, points: Tensor, truth: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
         """1 - OKS of (P, J, 2) points, the mean over the annotated joints of each person."""
-        area = box_area(boxes)[:, None] * BODY_SHARE
+        area = body_area(boxes)[:, None]
         return _over_visible(1 - joint_similarity(points, truth[..., :2], area, self.sigmas), truth, weight)
 
 
@@ -121,7 +120,7 @@ def _confidence(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 def _distance(points: Tensor, truth: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
     """How far (P, J, 2) points are, in body sizes; Huber's loss, quadratic below a twentieth."""
-    size = (box_area(boxes) * BODY_SHARE).sqrt().clamp(min=1.0)[:, None, None]
+    size = body_area(boxes).sqrt().clamp(min=1.0)[:, None, None]
     apart = F.smooth_l1_loss(points / size, truth[..., :2] / size, reduction="none", beta=0.05).sum(dim=2)
     return _over_visible(apart, truth, weight)
 

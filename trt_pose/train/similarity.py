@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..skeleton import BODY_SHARE
+
 _TINY = 1e-9
 
 
@@ -20,6 +22,11 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 def box_area(boxes: Tensor) -> Tensor:
     """Areas (...) of xyxy boxes (..., 4), px^2; 0 for what is no box."""
     return _sides(boxes[..., :2], boxes[..., 2:]).prod(dim=-1)
+
+
+def body_area(boxes: Tensor) -> Tensor:
+    """Areas (...) px^2 of the bodies in xyxy boxes (..., 4), which OKS is measured by."""
+    return box_area(boxes) * BODY_SHARE
 
 
 def complete_iou(first: Tensor, second: Tensor) -> Tensor:
