@@ -17,12 +17,13 @@ from machine import sentence
 
 from trt_pose import models
 from trt_pose.benchmark.machine import machine
-from trt_pose.evaluate import CANDIDATES, CONFIDENCE, IOU, LIMIT, Annotated, evaluate_model, evaluate_predictor
+from trt_pose.choices import CalibrationMethod, Precision
+from trt_pose.evaluation import CANDIDATES, CONFIDENCE, IOU, LIMIT, evaluate_model, evaluate_predictor
+from trt_pose.images.annotations import Annotated
+from trt_pose.images.synthetic import SyntheticPeople, write_coco
 from trt_pose.predictor import PosePredictor
-from trt_pose.quantize import CalibrationOptions, QuantizeOptions, quantize
-from trt_pose.synthetic import SyntheticPeople, write_coco
-from trt_pose.train.run import QAT, Data, train_quantized
-from trt_pose.types import CalibrationMethod, Precision
+from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
+from trt_pose.training.train import QAT, Data, train_quantized
 
 RESULTS = Path(__file__).parent / "results"
 CALIBRATED = 64

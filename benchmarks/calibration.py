@@ -39,8 +39,8 @@ KEEPS_ALL, FEW = "onnxruntime Entropy", 4
 
 def load_images(folder: Path) -> np.ndarray:
     """(COUNT, 3, 640, 640) uint8, letterboxed; mirror images fill up a smaller folder."""
-    from trt_pose.quantize import open_batches
-    from trt_pose.types import InputSpec
+    from trt_pose.quantization import open_batches
+    from trt_pose.spec import InputSpec
 
     pixels = np.concatenate(list(open_batches(folder, InputSpec())))
     while len(pixels) < COUNT:
@@ -49,10 +49,10 @@ def load_images(folder: Path) -> np.ndarray:
 
 
 def thresholds_of_ours(method: str, model: Path, images: np.ndarray) -> dict[str, float]:
-    from trt_pose.quantize import CalibrationOptions, calibrate
-    from trt_pose.quantize.document import load
-    from trt_pose.quantize.network import Network
-    from trt_pose.types import CalibrationMethod
+    from trt_pose.choices import CalibrationMethod
+    from trt_pose.graphs.file import load
+    from trt_pose.quantization import CalibrationOptions, calibrate
+    from trt_pose.quantization.network import Network
 
     network = Network(load(model))
     options = CalibrationOptions(CalibrationMethod(method), batches=None)
@@ -63,8 +63,8 @@ def thresholds_of_onnxruntime(method: str, model: Path, images: np.ndarray) -> d
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
-    from trt_pose.quantize.document import load
-    from trt_pose.quantize.network import Network
+    from trt_pose.graphs.file import load
+    from trt_pose.quantization.network import Network
 
     class Reader(CalibrationDataReader):
         def __init__(self, part: np.ndarray) -> None:
@@ -113,9 +113,9 @@ def run_route(route: str, model: Path, images: np.ndarray, output: Path) -> dict
         )
     else:
         found = (thresholds_of_ours if tool == "ours" else thresholds_of_onnxruntime)(method, model, images)
-        from trt_pose.quantize.document import load, save
-        from trt_pose.quantize.network import Network
-        from trt_pose.quantize.qdq import quantize_layers
+        from trt_pose.graphs.file import load, save
+        from trt_pose.quantization.network import Network
+        from trt_pose.quantization.qdq import quantize_layers
 
         network = Network(load(model))
         save(quantize_layers(network, network.layers, found), output)
@@ -143,9 +143,9 @@ def run_child(python: str, route: str, model: Path, images: Path, output: Path) 
 
 
 def measure_noise(model: Path, quantized: Path, images: np.ndarray) -> dict[str, float]:
-    from trt_pose.quantize.document import load
-    from trt_pose.quantize.network import Network
-    from trt_pose.quantize.noise import noise_between
+    from trt_pose.graphs.file import load
+    from trt_pose.quantization.network import Network
+    from trt_pose.quantization.snr import noise_between
 
     network = Network(load(model))
     names = ("scores", "boxes", "joints")
@@ -158,7 +158,7 @@ def measure_noise(model: Path, quantized: Path, images: np.ndarray) -> dict[str,
 
 def export(name: str, path: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    from tests.conftest import make_model
+    from ..tests.conftest import make_model
 
     make_model(name).export(path, verification=False)
 

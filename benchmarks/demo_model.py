@@ -20,14 +20,15 @@ from safetensors.torch import save_file
 import trt_pose
 from trt_pose import models
 from trt_pose.benchmark.machine import machine
-from trt_pose.evaluate import Annotated, evaluate_model
+from trt_pose.evaluation import evaluate_model
+from trt_pose.images.annotations import Annotated
+from trt_pose.images.synthetic import SCENES, Scene, SyntheticPeople, write_coco
 from trt_pose.models.model import PoseModel
 from trt_pose.skeleton import COCO
-from trt_pose.synthetic import SCENES, Scene, SyntheticPeople, write_coco
-from trt_pose.train.checkpoints import BEST, LATEST, processing_params
-from trt_pose.train.loss import LossWeights
-from trt_pose.train.options import TrainOptions
-from trt_pose.train.run import Data, start_model, train
+from trt_pose.training.checkpoints import BEST, LATEST, processing_params
+from trt_pose.training.loss import LossWeights
+from trt_pose.training.options import TrainOptions
+from trt_pose.training.train import Data, start_model, train
 
 ASSETS = Path(trt_pose.__file__).parent / "assets"
 PICTURES = 2048  # of an epoch

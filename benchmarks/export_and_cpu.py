@@ -70,7 +70,7 @@ def compare_latency(path: Path, rounds: int) -> dict[str, Any]:
     import onnxruntime
 
     from trt_pose import PosePredictor
-    from trt_pose.image import letterbox, read
+    from trt_pose.images.pixels import letterbox, read
 
     with tempfile.TemporaryDirectory() as folder:
         source = bare_network(path, Path(folder) / "bare.onnx")

@@ -20,8 +20,9 @@ from pathlib import Path
 from trt_pose import models
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.benchmark.machine import machine
-from trt_pose.engine.build import Quantizing, build_engine
-from trt_pose.image import example
+from trt_pose.builder.build import build_engine
+from trt_pose.builder.prepare import Quantizing
+from trt_pose.images.pixels import example
 
 RESULTS = Path(__file__).parent / "results"
 SIZES, PRECISIONS = "nsml", ("fp16", "int8")

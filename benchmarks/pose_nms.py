@@ -53,8 +53,8 @@ class ByKernel:
     """The kernel on fixed buffers."""
 
     def __init__(self, boxes: torch.Tensor, scores: torch.Tensor, joints: torch.Tensor) -> None:
-        from trt_pose.engine.python_plugin import KernelParams
-        from trt_pose.runtime.cuda import Kernel
+        from trt_pose.gpu.kernels import Kernel
+        from trt_pose.nms.tensorrt_plugin import KernelParams
 
         batch, anchors = boxes.shape[:2]
         self.batch, self.inputs = batch, (boxes, scores, joints)
@@ -67,7 +67,7 @@ class ByKernel:
         self.kernel = Kernel(source, "pose_nms")
 
     def __call__(self) -> None:
-        from trt_pose.engine.python_plugin import BLOCK_THREADS
+        from trt_pose.nms.tensorrt_plugin import BLOCK_THREADS
 
         self.kernel.launch(self.batch, BLOCK_THREADS, self.params, torch.cuda.current_stream().cuda_stream)
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from machine import sentence
 
-from trt_pose import draw
 from trt_pose.benchmark.machine import machine
+from trt_pose.images import draw
+from trt_pose.images.synthetic import SCENES, SyntheticPeople
 from trt_pose.skeleton import COCO
-from trt_pose.synthetic import SCENES, SyntheticPeople
 
 RESULTS = Path(__file__).parent / "results"
 ROWS, COLUMNS, TIMED = 4, 6, 300

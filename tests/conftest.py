@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from trt_pose import draw, image, models
-from trt_pose.models.yolo_nas import CSP, Body
-from trt_pose.models.yolo_nas_pose import Variant, YoloNASPose
+from trt_pose import models
+from trt_pose.images import draw, pixels as image
+from trt_pose.models.body import CSP, Body
+from trt_pose.models.yolo_nas_pose.network import Variant, YoloNASPose
 
 from . import kernel_on_cpu as kernel
 from .keyed_weights import apply_keyed_weights

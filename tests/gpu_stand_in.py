@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from trt_pose.engine.plan import Sidecar
 from trt_pose.files import file_sha256
 from trt_pose.runtime.ort import OnnxRunner
+from trt_pose.trt.sidecar import Sidecar
 
 VERSION = (11, 4, 0, 1)
 GPU = {"name": "Stand-in", "compute_capability": "9.0"}
@@ -299,13 +299,14 @@ def write_engine(onnx, folder, **changes):
 
 def install(monkeypatch, kernels, **options):
     """Puts the stand-in in the place of cuda-bindings' driver and of TensorRT; returns the driver."""
-    from trt_pose.engine.flavor import Flavor
-    from trt_pose.runtime import cuda, device, loaded
+    from trt_pose.gpu import device, kernels as compiler
+    from trt_pose.runtime import engine as loaded
+    from trt_pose.trt.flavor import Flavor
 
     driver = Driver(kernels)
-    for module in (cuda, device):
+    for module in (compiler, device):
         monkeypatch.setattr(module, "bindings", lambda part: {"driver": driver}[part])
-    monkeypatch.setattr(cuda, "compile_kernel", lambda source, architecture: b"")
+    monkeypatch.setattr(compiler, "compile_kernel", lambda source, architecture: b"")
     flavor = Flavor("tensorrt", ".".join(map(str, VERSION)), tensorrt(driver, **options))
     monkeypatch.setattr(loaded, "find_flavor", lambda name=None: flavor)
     return driver

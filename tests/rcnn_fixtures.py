@@ -8,7 +8,7 @@ import torch
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 from trt_pose import models
-from trt_pose.models.keypoint_rcnn import NAME
+from trt_pose.models.keypoint_rcnn.network import NAME
 
 JOINTS, CLASSES = 5, 3
 COLORS = ["#ff0000", "#00ff00", "#0000ff", [9, 8, 7], "#ffffff"]

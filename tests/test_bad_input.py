@@ -182,7 +182,7 @@ def test_unusual_images_are_fine(picture, room, tmp_path, capsys):
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     from trt_pose import ExportError
-    from trt_pose.export import onnx as export_onnx
+    from trt_pose.graphs import file as graphs_file
 
     target = tmp_path / "m.onnx"
     target.write_text("the old file")
@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_onnx.onnx, "save", full)
+    monkeypatch.setattr(graphs_file.onnx, "save", full)
     with pytest.raises(ExportError, match="No space left on device"):
         make_tiny().export(target, input_image_shape=64, verification=False)
     assert target.read_text() == "the old file"

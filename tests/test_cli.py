@@ -138,7 +138,7 @@ def test_results_stay_on_stdout_beside_a_progress_bar(exported, photo_path, tmp_
 
 
 def test_names_are_not_markup(capsys):
-    from trt_pose.cli.base import print_table
+    from trt_pose.cli.app import print_table
 
     print_table(("joint",), [("[/x]",), ("best[v2].pth",), (":smile:",)])
     out = capsys.readouterr().out
@@ -156,8 +156,8 @@ def test_predict_json_alone_on_stdout(exported, photo_path, capsys):
 
 
 def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
-    from trt_pose.output import PictureFolder
-    from trt_pose.results import PoseResult, Poses
+    from trt_pose.results.poses import PoseResult, Poses
+    from trt_pose.results.sinks import PictureFolder
     from trt_pose.skeleton import COCO
 
     nobody = Poses(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 3), np.float32), COCO)
@@ -291,8 +291,8 @@ def test_build_with_trtexec_words(tiny_plugin_onnx, picture_folder, tmp_path, ca
 
 
 def test_accuracy_on_the_command_line(tmp_path, capsys):
-    from trt_pose.inspect import inspect
-    from trt_pose.synthetic import SyntheticPeople, write_coco
+    from trt_pose.images.synthetic import SyntheticPeople, write_coco
+    from trt_pose.inspection import inspect
 
     data = write_coco(SyntheticPeople(3, seed=1), tmp_path / "data")
     path = tmp_path / "m.onnx"

@@ -9,12 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import trt_pose
 from trt_pose import PosePredictor, models
-from trt_pose.evaluate import CANDIDATES, CONFIDENCE, IOU, LIMIT, Annotated, evaluate_model, evaluate_predictor
+from trt_pose.choices import CalibrationMethod, Precision
+from trt_pose.evaluation import CANDIDATES, CONFIDENCE, IOU, LIMIT, evaluate_model, evaluate_predictor
+from trt_pose.images.annotations import Annotated
+from trt_pose.images.synthetic import SyntheticPeople, write_coco
 from trt_pose.models import families
-from trt_pose.quantize import CalibrationOptions, QuantizeOptions, quantize
+from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
 from trt_pose.skeleton import COCO
-from trt_pose.synthetic import SyntheticPeople, write_coco
-from trt_pose.types import CalibrationMethod, Precision
 
 ASSETS = Path(trt_pose.__file__).parent / "assets"
 IMAGES = 120

@@ -13,54 +13,6 @@ import trt_pose
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "trt_pose"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Lower layers first; a module imports its own layer and those before it.
-LAYERS = (
-    {"_version", "errors", "types", "skeleton", "files", "progress", "pose_nms"},
-    {"image", "draw", "sources", "results", "detections", "matching", "output", "synthetic"},
-    {"models", "export", "quantize", "engine", "runtime"},
-    {"predictor", "inspect"},
-    {"evaluate", "benchmark", "compare", "doctor"},
-    {"train"},
-    {"cli", "__init__"},
-)
-TORCH_SIDE = {"models", "export", "train"}
-ONNX_SIDE = TORCH_SIDE | {"quantize"}
-# The doors of a model: they import what stands above them when they are opened.
-DOORS = {("models/model.py", "predictor"), ("models/keypoint_rcnn.py", "predictor")}
-
-
-def module_of(path):
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0]
-
-
-def imports_of(path):
-    """(top module inside the package or name outside it, is inside) for every import statement of a file."""
-    depth = len(path.relative_to(PACKAGE).parts)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], False) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.partition(".")[0], False
-        elif isinstance(node, ast.ImportFrom) and node.level == depth:
-            if node.module:
-                yield node.module.partition(".")[0], True
-            else:
-                yield from ((alias.name, True) for alias in node.names)
-
-
-def layer(module):
-    return next(index for index, names in enumerate(LAYERS) if module in names)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    here, name = module_of(path), str(path.relative_to(PACKAGE))
-    for module, inside in imports_of(path):
-        if inside and (name, module) not in DOORS:
-            assert layer(module) <= layer(here), f"{name} imports {module}"
-        if module in ("torch", "onnx", "torchvision") and here not in (ONNX_SIDE if module == "onnx" else TORCH_SIDE):
-            assert name == "inspect.py", f"{name} imports {module}: the run side must not need it"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

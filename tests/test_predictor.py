@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from trt_pose import PosePredictor, RunnerError, SourceError, UsageError
-from trt_pose.image import letterbox, undo_letterbox
-from trt_pose.matching import compare_poses
+from trt_pose.images.pixels import letterbox, undo_letterbox
+from trt_pose.results.pairing import compare_poses
 
 from .conftest import SMALL, make_tiny
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trt_pose.cli import main
-from trt_pose.models import MODELS
+from trt_pose.models.catalogue import MODELS
 
 from .conftest import make_model
 

@@ -15,12 +15,12 @@ from trt_pose import (
     DetectionOutputFormatMode,
     ExportQuantizationMode,
     ExportTargetBackend,
-    draw,
     open_runner,
 )
-from trt_pose.detections import Detections
-from trt_pose.image import letterbox
-from trt_pose.results import Poses
+from trt_pose.images import draw
+from trt_pose.images.pixels import letterbox
+from trt_pose.results.detections import Detections
+from trt_pose.results.poses import Poses
 
 from .conftest import make_tiny
 from .export.test_detection_export import tiny as tiny_detector

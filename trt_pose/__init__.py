@@ -12,7 +12,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import models
-    from .detections import DetectionResult, Detections
+    from .choices import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, Models
     from .errors import (
         CalibrationError,
         CheckpointError,
@@ -27,17 +27,11 @@ if TYPE_CHECKING:
     )
     from .export import convert_to_onnx
     from .predictor import PosePredictor
-    from .results import PoseResult, Poses
+    from .results.detections import DetectionResult, Detections
+    from .results.poses import PoseResult, Poses
     from .runtime import Runner, open_runner
     from .skeleton import Skeleton
-    from .types import (
-        DetectionOutputFormatMode,
-        ExportQuantizationMode,
-        ExportTargetBackend,
-        Letterbox,
-        Models,
-        ModelSpec,
-    )
+    from .spec import Letterbox, ModelSpec
 
 _HOMES = {
     **dict.fromkeys(
@@ -48,21 +42,18 @@ _HOMES = {
         "errors",
     ),
     "PosePredictor": "predictor",
-    "DetectionResult": "detections",
-    "Detections": "detections",
-    "PoseResult": "results",
-    "Poses": "results",
+    "DetectionResult": "results.detections",
+    "Detections": "results.detections",
+    "PoseResult": "results.poses",
+    "Poses": "results.poses",
     "Runner": "runtime",
     "convert_to_onnx": "export",
     "open_runner": "runtime",
     "Skeleton": "skeleton",
     **dict.fromkeys(
-        (
-            "DetectionOutputFormatMode", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox", "ModelSpec",
-            "Models",
-        ),
-        "types",
+        ("DetectionOutputFormatMode", "ExportQuantizationMode", "ExportTargetBackend", "Models"), "choices"
     ),
+    **dict.fromkeys(("Letterbox", "ModelSpec"), "spec"),
 }  # fmt: skip
 
 __all__ = [

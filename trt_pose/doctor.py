@@ -9,15 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import pose_nms
-from .engine.fit import Fit, check_description, device_fit, version_fit
-from .engine.flavor import RTX, TENSORRT, Flavor
-from .engine.plan import SUFFIXES, PlanHeader, Sidecar, read_header
-from .engine.plugin import check_buildable
-from .engine.probe import probe
 from .errors import EngineError, MissingDependencyError
-from .runtime.cuda import find_gpu
-from .types import ModelSpec
+from .gpu.device import find_gpu
+from .nms import contract
+from .spec import ModelSpec
+from .trt.compatibility import Fit, check_buildable, check_description, device_fit, version_fit
+from .trt.flavor import RTX, TENSORRT, Flavor
+from .trt.probe import probe
+from .trt.sidecar import SUFFIXES, PlanHeader, Sidecar, read_header
 
 _PACKAGES = (
     "trt-pose",
@@ -30,9 +29,11 @@ _PACKAGES = (
     "cuda-bindings",
     "polygraphy",
 )
+
+
 # In a process of its own: two TensorRTs do not share one, and one that crashes is a finding, not the end.
 _PROBE = (
-    "import sys; from trt_pose.engine.flavor import find_flavor; from trt_pose.engine import plugin;"
+    "import sys; from trt_pose.trt.flavor import find_flavor; from trt_pose.trt import plugins as plugin;"
     " flavor = find_flavor(sys.argv[1]); print(flavor.version); print(plugin.load_plugins(flavor));"
     " print(*plugin.registered(flavor))"
 )
@@ -56,7 +57,7 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     engine = file is not None and Path(file).suffix.lower() in SUFFIXES
     spec, refusal = None, ""
     if file is not None and not engine:
-        from .inspect import inspect
+        from .inspection import inspect
 
         found = inspect(file)
         spec, refusal = found.spec, found.refusal
@@ -179,7 +180,7 @@ def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
     findings = []
     for name in sidecar.plugins:
         found = name in here.operators
-        ours = name in (pose_nms.NAME, pose_nms.DETECTION_NAME)
+        ours = name in (contract.NAME, contract.DETECTION_NAME)
         mend = "Build the library: make plugin" if ours else "Load its library first"
         where = here.plugin if ours else "TensorRT's own"
         findings.append(Finding(f"plugin {name}", found, where if found else f"not registered. {mend}"))

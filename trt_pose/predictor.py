@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .detections import DetectionResult, Detections, Result
 from .errors import RunnerError, SourceError, UsageError
-from .image import Image, letterbox
+from .formats import Floats
+from .images.pixels import Image, letterbox
+from .images.sources import Frame, open_source
 from .progress import track
-from .results import Floats, PoseResult, Poses
+from .results.detections import DetectionResult, Detections, Result
+from .results.poses import PoseResult, Poses
 from .runtime import Runner, open_runner
-from .runtime.base import Arrays
 from .runtime.pipeline import Pipeline, Ticket, open_pipeline
-from .sources import Frame, open_source
-from .types import InputSpec, Letterbox, ModelSpec
+from .runtime.runner import Arrays
+from .spec import InputSpec, Letterbox, ModelSpec
 
 
 def place(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[Any], list[Letterbox]]:
@@ -71,7 +72,7 @@ class PosePredictor:
         """One result for one image; a list of results for a list, folder or glob.
 
         Args:
-            source: see :func:`trt_pose.sources.open_source`.
+            source: see :func:`trt_pose.images.sources.open_source`.
             batch_size: images per run of a file with a symbolic batch; 1 when None.
 
         Raises:
@@ -92,7 +93,7 @@ class PosePredictor:
         """Results one at a time, for sources of any length; memory stays constant.
 
         Args:
-            source: see :func:`trt_pose.sources.open_source`.
+            source: see :func:`trt_pose.images.sources.open_source`.
             batch_size: images per run of a file with a symbolic batch; 1 when None.
             progress: show a progress bar on standard error when it is a terminal.
         """

@@ -13,12 +13,12 @@ import pytest
 
 from trt_pose import PosePredictor, RunnerError, SourceError, UsageError, open_runner
 from trt_pose.benchmark import BenchOptions, bench
+from trt_pose.benchmark.candidates import count_candidates
 from trt_pose.benchmark.figures import percentile, ratio, summarize
 from trt_pose.benchmark.measure import Subject, measure
 from trt_pose.benchmark.report import FileReport
 from trt_pose.cli import main
-from trt_pose.quantize.candidates import count_candidates
-from trt_pose.runtime.base import QueryTimes, time_query
+from trt_pose.runtime.runner import QueryTimes, time_query
 
 QUICK = {"warm_up_ms": 0.0, "duration_s": 0.02, "iterations": 4, "avg_runs": 2, "provider": "cpu"}
 

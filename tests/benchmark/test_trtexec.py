@@ -8,7 +8,7 @@ import pytest
 from trt_pose import EngineError, MissingDependencyError
 from trt_pose.benchmark import BenchOptions
 from trt_pose.benchmark.trtexec import arguments, read_summary, run_trtexec
-from trt_pose.types import InputSpec, ModelSpec
+from trt_pose.spec import InputSpec, ModelSpec
 
 # The shape of its lines, not its figures: [time] [I] name: value.
 SUMMARY = """

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from trt_pose import ExportError, PosePredictor, Poses, UsageError, open_runner
+from trt_pose.choices import ExportTargetBackend
 from trt_pose.cli import main
-from trt_pose.export.attach import AttachOptions, attach
-from trt_pose.export.graph import Selection
-from trt_pose.types import ExportTargetBackend
+from trt_pose.export.attach.attach import AttachOptions, attach
+from trt_pose.export.select import Selection
 
 from .. import reference
 

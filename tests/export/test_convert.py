@@ -113,8 +113,8 @@ class Fickle(nn.Module):
 def test_the_printed_snippet_runs_and_fp16_follows(tmp_path, monkeypatch, capsys):
     import re
 
-    from trt_pose.quantize import QuantizeOptions, quantize
-    from trt_pose.types import Precision
+    from trt_pose.choices import Precision
+    from trt_pose.quantization import QuantizeOptions, quantize
 
     monkeypatch.chdir(tmp_path)
     for channels, dtype in ((1, "uint8"), (3, "float32")):

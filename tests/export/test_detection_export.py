@@ -9,24 +9,25 @@ import pytest
 import torch
 
 from trt_pose import EngineError, PosePredictor, RunnerError, UsageError, open_runner
-from trt_pose.compare import compare
-from trt_pose.detections import Detections
-from trt_pose.export.efficient_nms import EfficientSelect
-from trt_pose.export.graph import DecodeDetections, SelectDetections, Selection
-from trt_pose.matching import compare_detections
+from trt_pose.choices import Precision
+from trt_pose.comparison import compare
+from trt_pose.export.decode import DecodeDetections
+from trt_pose.export.select import SelectDetections, Selection
+from trt_pose.export.select_detection_trt import EfficientSelect
+from trt_pose.graphs.surgery import cut
 from trt_pose.models.layers import BINS
-from trt_pose.models.pp_yoloe import PPYoloE, Variant as PPVariant
-from trt_pose.models.yolo_nas_detection import Variant as NASVariant, YoloNAS
-from trt_pose.pose_nms import NmsFields
-from trt_pose.quantize import QuantizeOptions, quantize
-from trt_pose.quantize.network import cut
+from trt_pose.models.pp_yoloe.network import PPYoloE, Variant as PPVariant
+from trt_pose.models.yolo_nas.network import Variant as NASVariant, YoloNAS
+from trt_pose.nms.contract import NmsFields
+from trt_pose.quantization import QuantizeOptions, quantize
+from trt_pose.results.detections import Detections
+from trt_pose.results.pairing import compare_detections
 from trt_pose.runtime.ort import OnnxRunner
-from trt_pose.types import Precision
 
 from .. import reference
 from ..conftest import SMALL, TINY
-from ..engine.test_plugin import needs_rtx
 from ..keyed_weights import apply_keyed_weights
+from ..trt.test_plugins import needs_rtx
 
 CLASSES = 6
 OPTIONS = {**SMALL, "confidence_threshold": 0.3}
@@ -236,8 +237,8 @@ def test_a_file_for_tensorrt_runs_in_onnxruntime_and_compares(model, tmp_path, p
 @needs_rtx
 def test_rtx_builds_it_with_our_own_operator(model, tmp_path, capsys):
     """TensorRT-RTX has no EfficientNMS_TRT: the builder writes DetectionNMS_TRT in its place."""
-    from trt_pose.engine.build import build_engine
-    from trt_pose.engine.options import BuildOptions
+    from trt_pose.builder.build import build_engine
+    from trt_pose.builder.options import BuildOptions
 
     model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **{**SMALL, "batch_size": "dynamic"})
     options = BuildOptions(flavor="tensorrt_rtx", compute_capabilities=((8, 6),))
@@ -247,7 +248,7 @@ def test_rtx_builds_it_with_our_own_operator(model, tmp_path, capsys):
 
 
 def test_the_replaced_node(model, tmp_path, pixels):
-    from trt_pose.quantize.nms_node import replace_efficient_nms
+    from trt_pose.nms.rewrite import replace_efficient_nms
 
     model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **OPTIONS, batch_size=3)
     theirs = onnx.load(tmp_path / "m.onnx")

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from trt_pose import ExportError, Poses, UsageError, open_runner
-from trt_pose.export.graph import Selection, assemble
-from trt_pose.matching import compare_poses
-from trt_pose.types import METADATA_KEY, ModelSpec
+from trt_pose.export.graph import assemble
+from trt_pose.export.select import Selection
+from trt_pose.results.pairing import compare_poses
+from trt_pose.spec import METADATA_KEY, ModelSpec
 
 from .. import reference
 from ..conftest import DATA, SMALL, make_model, make_tiny
@@ -312,7 +313,7 @@ def test_exporting_a_fused_model_twice_gives_the_same_poses(tmp_path, photograph
 
 
 def test_a_difference_from_torch_is_an_error_with_both_numbers(tmp_path, monkeypatch):
-    from trt_pose.export import onnx as export_onnx
+    from trt_pose.export import export as export_onnx
 
     attach = export_onnx.attach_weights
 

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from trt_pose.export.graph import Cast, DecodePoses, Normalize, Selection, SelectPoses, assemble
+from trt_pose.export.decode import DecodePoses
+from trt_pose.export.graph import assemble
 from trt_pose.export.operators import KeepScores, TopK, box_iou
-from trt_pose.types import Normalization
+from trt_pose.export.preprocess import Cast, Normalize
+from trt_pose.export.select import Selection, SelectPoses
+from trt_pose.spec import Normalization
 
 from .. import reference
 from ..conftest import make_tiny

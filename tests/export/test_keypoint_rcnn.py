@@ -23,10 +23,10 @@ from trt_pose import (
     open_runner,
 )
 from trt_pose.cli import main
-from trt_pose.image import letterbox
-from trt_pose.matching import pair_boxes
-from trt_pose.models.keypoint_rcnn import NAME, OUTPUTS
-from trt_pose.types import InputSpec
+from trt_pose.images.pixels import letterbox
+from trt_pose.models.keypoint_rcnn.network import NAME, OUTPUTS
+from trt_pose.results.pairing import pair_boxes
+from trt_pose.spec import InputSpec
 
 from ..rcnn_fixtures import CLASSES, JOINTS
 
@@ -191,8 +191,8 @@ def test_the_check_says_when_it_compared_nothing(rcnn, tmp_path):
 
 def test_it_is_not_for_engines_and_says_so(rcnn_onnx):
     from trt_pose import EngineError
-    from trt_pose.engine.flavor import Flavor
-    from trt_pose.engine.plugin import check_buildable
+    from trt_pose.trt.compatibility import check_buildable
+    from trt_pose.trt.flavor import Flavor
 
     for name in ("tensorrt", "tensorrt_rtx"):
         with pytest.raises(EngineError, match="images of any size"):

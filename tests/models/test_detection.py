@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from trt_pose import CheckpointError, models
-from trt_pose.export.graph import DecodeDetections
+from trt_pose.export.decode import DecodeDetections
 from trt_pose.export.operators import survivors
-from trt_pose.matching import box_iou
+from trt_pose.results.pairing import box_iou
 
 from ..conftest import DATA, make_model
 from .published import check_published

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from trt_pose import CheckpointError, UsageError
-from trt_pose.models import MODELS, weights
+from trt_pose.models import weights
+from trt_pose.models.catalogue import MODELS
 
 INFO = MODELS["yolo_nas_pose_n"]
 NAME = "yolo_nas_pose_n_coco_pose.pth"

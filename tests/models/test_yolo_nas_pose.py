@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trt_pose import models
-from trt_pose.export.graph import DecodePoses
+from trt_pose.export.decode import DecodePoses
 
 from ..conftest import DATA, make_model, make_tiny
 from .published import check_published

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from trt_pose import Poses, open_runner
-from trt_pose.detections import Detections
-from trt_pose.engine.plan import Sidecar
-from trt_pose.image import letterbox
+from trt_pose.images.pixels import letterbox
 from trt_pose.predictor import place
+from trt_pose.results.detections import Detections
+from trt_pose.trt.sidecar import Sidecar
 
 from ..kernel_on_cpu import PLUGINS, compile_cpp
 

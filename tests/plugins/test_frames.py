@@ -8,10 +8,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from trt_pose.image import letterbox, undo_letterbox
-from trt_pose.runtime.cuda import compile_kernel
-from trt_pose.runtime.frames import LetterboxParams, PackParams, kernel_source, letterbox_params
-from trt_pose.types import InputSpec, Letterbox
+from trt_pose.gpu.frames import LetterboxParams, PackParams, kernel_source, letterbox_params
+from trt_pose.gpu.kernels import compile_kernel
+from trt_pose.images.pixels import letterbox, undo_letterbox
+from trt_pose.spec import InputSpec, Letterbox
 
 from ..kernel_on_cpu import PLUGINS, compile_cpp
 

@@ -7,7 +7,7 @@ import pytest
 
 from trt_pose import EngineError, Poses, Runner, RunnerError, open_runner
 from trt_pose.export.torch_runner import TorchRunner
-from trt_pose.matching import compare_poses
+from trt_pose.results.pairing import compare_poses
 from trt_pose.runtime.ort import OnnxRunner, openvino_devices
 from trt_pose.runtime.trt import TrtRunner
 

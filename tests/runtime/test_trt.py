@@ -11,8 +11,8 @@ import pytest
 from trt_pose import EngineError, MissingDependencyError, PosePredictor, RunnerError, UsageError, open_runner
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.cli import main
-from trt_pose.compare import compare
-from trt_pose.matching import compare_poses
+from trt_pose.comparison import compare
+from trt_pose.results.pairing import compare_poses
 from trt_pose.runtime import pipeline
 from trt_pose.runtime.trt import TrtRunner
 
@@ -285,7 +285,7 @@ def test_dlpack(driver, engine, pixels, monkeypatch):
     """The stand-in's memory is the host's: called so, NumPy takes the capsule."""
     import gc
 
-    from trt_pose.runtime import dlpack
+    from trt_pose.gpu import dlpack
 
     with TrtRunner(engine) as runner:
         want = runner.run({"input": pixels})
@@ -402,7 +402,7 @@ def test_without_a_gpu_or_cuda_bindings(engine, monkeypatch):
     """No stand-in here: this machine as it is, and one without cuda-bindings."""
     import importlib
 
-    from trt_pose.runtime import device
+    from trt_pose.gpu import device
 
     monkeypatch.setattr(device, "find_gpu", lambda index=0: None)
     with pytest.raises(RunnerError, match="there is no GPU here, or no driver"):

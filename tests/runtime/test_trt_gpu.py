@@ -8,15 +8,15 @@ import pytest
 
 from trt_pose import PosePredictor, open_runner
 from trt_pose.benchmark import BenchOptions, bench
-from trt_pose.engine.build import build_engine
-from trt_pose.engine.options import BuildOptions
-from trt_pose.image import letterbox
-from trt_pose.matching import compare_poses
-from trt_pose.runtime.cuda import Kernel
-from trt_pose.runtime.device import Device, Memory, Pinned, Stream, download, upload
-from trt_pose.runtime.frames import BLOCK_THREADS, kernel_source, letterbox_params
+from trt_pose.builder.build import build_engine
+from trt_pose.builder.options import BuildOptions
+from trt_pose.gpu.device import Device, Memory, Pinned, Stream, download, upload
+from trt_pose.gpu.frames import BLOCK_THREADS, kernel_source, letterbox_params
+from trt_pose.gpu.kernels import Kernel
+from trt_pose.images.pixels import letterbox
+from trt_pose.results.pairing import compare_poses
 from trt_pose.runtime.trt import TrtRunner
-from trt_pose.types import InputSpec
+from trt_pose.spec import InputSpec
 
 pytestmark = pytest.mark.gpu
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..engine.plan import SUFFIXES
 from ..errors import UsageError
 from ..predictor import PosePredictor
 from ..runtime import Runner, open_runner
-from ..runtime.base import Arrays, QueryTimes
+from ..runtime.runner import Arrays, QueryTimes
+from ..trt.sidecar import SUFFIXES
 from .feeding import MOST_IMAGES, count_found, count_images, image_paths, make_feeds
 from .figures import ratio, summarize
 from .machine import machine
@@ -109,7 +109,7 @@ def _candidates(name: str, feeds: list[Arrays]) -> float | None:
     if Path(name).suffix.lower() in SUFFIXES:
         return None
     try:
-        from ..quantize.candidates import count_candidates
+        from .candidates import count_candidates
     except ImportError:  # the onnx package, which measuring does not need
         return None
     counts = count_candidates(name, feeds)

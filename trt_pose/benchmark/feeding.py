@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RunnerError, SourceError, UsageError
-from ..image import example_path, read
+from ..images.pixels import example_path, read
+from ..images.sources import find_images
 from ..predictor import place
-from ..runtime.base import Arrays, Runner, check_feeds
-from ..sources import find_images
+from ..runtime.runner import Arrays, Runner, check_feeds
 from .options import BenchOptions
 
 MOST_IMAGES = 64  # kept in memory at a time, decoded

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDependencyError
-from ..runtime.cuda import find_gpu
+from ..gpu.device import find_gpu
 
 _PACKAGES = ("trt-pose", "numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda-bindings")
 

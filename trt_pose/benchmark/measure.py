@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..image import read
+from ..images.pixels import read
+from ..images.sources import Frame
 from ..predictor import PosePredictor, place
 from ..progress import track
-from ..runtime.base import Arrays, QueryTimes, Runner, time_query
 from ..runtime.pipeline import open_pipeline
+from ..runtime.runner import Arrays, QueryTimes, Runner, time_query
 from ..runtime.trt import TrtRunner
-from ..sources import Frame
 from .options import BenchOptions
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import MissingDependencyError, SourceError
 from ..files import check_writable, to_json, write_atomically
-from ..runtime.base import QueryTimes
+from ..runtime.runner import QueryTimes
 from .figures import Figures, Ratio
 from .options import BenchOptions
 

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ..engine.flavor import RTX
-from ..engine.plan import Sidecar, read_header
-from ..engine.plugin import find_libraries
 from ..errors import EngineError, MissingDependencyError
+from ..trt.flavor import RTX
+from ..trt.plugins import find_libraries
+from ..trt.sidecar import Sidecar, read_header
 from .options import BenchOptions
 
 _LINE = re.compile(

@@ -12,10 +12,29 @@ import sys
 import warnings
 
 from ..errors import PoseError
-from . import bench, evaluate, make, quantize, run, train
-from .base import app
+from . import (
+    attach,
+    bench,
+    build,
+    calibration,
+    compare,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    models,
+    plugin,
+    predict,
+    quantize,
+    synthesize,
+    train,
+)
+from .app import app
 
-__all__ = ["app", "bench", "evaluate", "main", "make", "quantize", "run", "train"]
+__all__ = [
+    "app", "attach", "bench", "build", "calibration", "compare", "doctor", "evaluate", "export", "inspect", "main",
+    "models", "plugin", "predict", "quantize", "synthesize", "train",
+]  # fmt: skip
 
 
 def _join_imgsz(arguments: list[str]) -> list[str]:

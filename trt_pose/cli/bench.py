@@ -9,7 +9,7 @@ import typer
 
 from ..errors import SourceError
 from ..files import check_writable
-from .base import Json, app
+from .app import Json, app
 
 
 @app.command()

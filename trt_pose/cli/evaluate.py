@@ -1,4 +1,4 @@
-"""The eval command."""
+"""``trt-pose eval``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import SourceError, UsageError
-from .base import Json, SceneName, app, print_table
+from .app import Json, SceneName, app, print_table
+from .synthesize import synthesize_people
 
 
 @app.command("eval")
@@ -29,9 +30,10 @@ def evaluate_files(
     json: Json = False,
 ) -> None:
     """Average precision on annotated images; of several files also what each loses against the first."""
-    from ..evaluate import Annotated as AnnotatedImages, check_evaluator, evaluate_file
+    from ..evaluation import check_evaluator, evaluate_file
     from ..files import check_writable, to_json
-    from ..results import write_json
+    from ..images.annotations import Annotated as AnnotatedImages
+    from ..results.sinks import write_json
 
     if (synthetic is None) == (data is None) or (data is None) != (images is None):
         raise UsageError("evaluating: name --data and --images, or --synthetic alone.")
@@ -43,7 +45,7 @@ def evaluate_files(
             check_writable(path, SourceError)
     with TemporaryDirectory(prefix="trt_pose_eval_") as folder:
         if data is None or images is None:
-            data, images = _synthesize(synthetic or 1, seed, scene, Path(folder)), Path(folder)
+            data, images = synthesize_people(synthetic or 1, seed, scene, Path(folder)), Path(folder)
         annotated = AnnotatedImages.read(data, images)
         found = [evaluate_file(file, annotated, model, confidence=conf, results=results) for file in files]
         if json:
@@ -54,27 +56,6 @@ def evaluate_files(
             write_json([item.to_dict() for item in found], report)
         if save is not None:
             _draw(found[-1], images, save, worst, model)
-
-
-@app.command()
-def synthesize(
-    folder: Annotated[Path, typer.Argument(help="Where to write the pictures and annotations.json.")],
-    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of everything in them.")] = 0,
-    scene: SceneName = "sparse",
-    json: Json = False,
-) -> None:
-    """Write pictures of articulated figures with COCO annotations: data where none can be fetched."""
-    from ..files import to_json
-
-    written = _synthesize(count, seed, scene, folder)
-    print(to_json({"annotations": str(written), "images": count}) if json else f"{written}: {count} pictures")
-
-
-def _synthesize(count: int, seed: int, scene: str, folder: Path) -> Path:
-    from ..synthetic import SyntheticPeople, find_scene, write_coco
-
-    return write_coco(SyntheticPeople(count, seed=seed, scene=find_scene(scene)), folder)
 
 
 def _print(found: list[Any], worst: int) -> None:
@@ -95,8 +76,8 @@ def _print(found: list[Any], worst: int) -> None:
 
 def _draw(evaluation: Any, images: Path, folder: Path, worst: int, model: str | None) -> None:
     """The worst images with what the file finds in them above 0.3."""
-    from ..evaluate import open_predictor
-    from ..output import PictureFolder
+    from ..evaluation import open_predictor
+    from ..results.sinks import PictureFolder
 
     pictures = PictureFolder(folder)
     with open_predictor(evaluation.file, model, max(evaluation.confidence, 0.3), {}) as predictor:

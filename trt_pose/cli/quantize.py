@@ -1,4 +1,4 @@
-"""Commands about precision: quantize, calibration."""
+"""``trt-pose quantize``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import typer
 
 from ..errors import UsageError
 from ..files import to_json
-from .base import Json, app, print_table
+from .app import Json, app, print_table
 
 if TYPE_CHECKING:
-    from ..quantize import QuantizeOptions
+    from ..quantization import QuantizeOptions
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..quantization import QuantizeOptions
 
 
 @app.command()
@@ -36,8 +41,8 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Make an INT8 or FP16 copy of an ONNX file, and say what it cost."""
-    from ..quantize import CalibrationOptions, QuantizeOptions, SelectiveQuantizer, quantize as make
-    from ..types import CalibrationMethod, Precision
+    from ..choices import CalibrationMethod, Precision
+    from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer, quantize as make
 
     chosen = Precision.parse(precision) if precision else None
     unused = [word for word, value in (("--method", method), ("--cache", cache), ("--exclude", exclude)) if value]
@@ -70,7 +75,7 @@ def quantize(
 
 
 def _sensitivity(file: Path, images: str | None, options: QuantizeOptions, target_db: float | None, json: bool) -> None:
-    from ..quantize.sensitivity import analyze
+    from ..quantization.sensitivity import analyze
 
     found = analyze(file, images, options, target_db)
     if json:
@@ -84,33 +89,12 @@ def _sensitivity(file: Path, images: str | None, options: QuantizeOptions, targe
         print(*(f"--exclude '{name}'" for name in found.exclude))
 
 
-calibration_app = typer.Typer(no_args_is_help=True, help="Calibration caches, to and from TensorRT's format.")
-app.add_typer(calibration_app, name="calibration")
+def quantize_options(method: str, batches: int, cache: Path | None, exclude: list[str] | None) -> QuantizeOptions:
+    from ..choices import CalibrationMethod
+    from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 
-
-@calibration_app.command("export")
-def calibration_export(
-    cache: Annotated[Path, typer.Argument(help="A calibration cache of trt-pose.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file for TensorRT.")],
-    tensorrt: Annotated[str, typer.Option(help="The version that will read it, as 10.3.0.")],
-) -> None:
-    """Write a cache in the format of TensorRT 10's entropy calibrator."""
-    from ..quantize.cache import CalibrationCache, write_tensorrt
-
-    thresholds = CalibrationCache.read(cache).thresholds
-    write_tensorrt(thresholds, output, tensorrt)
-    print(f"{output}: ranges of {len(thresholds)} tensors; TensorRT runs layers without one in a higher precision")
-
-
-@calibration_app.command("import")
-def calibration_import(
-    file: Annotated[Path, typer.Argument(help="A cache TensorRT's entropy calibrator wrote.")],
-    onnx: Annotated[Path, typer.Option(help="The FP32 file it was made with.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The calibration cache to write.")],
-) -> None:
-    """Take in a cache of TensorRT 10 for use with quantize and build."""
-    from ..quantize.calibrate import import_tensorrt
-
-    cache = import_tensorrt(onnx, file)
-    cache.write(output)
-    print(f"{output}: {len(cache.thresholds)} tensors")
+    return QuantizeOptions(
+        calibration=CalibrationOptions(CalibrationMethod.parse(method), batches=batches),
+        selective=SelectiveQuantizer(exclude=tuple(exclude or ())),
+        cache=cache,
+    )

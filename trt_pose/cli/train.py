@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError, torch_needed
-from .base import Json, SceneName, app, read_size
+from .app import Json, SceneName, app, read_size
 
 if TYPE_CHECKING:
-    from ..train.options import TrainOptions
+    from ..training.options import TrainOptions
 
 
 @app.command()
@@ -52,9 +52,9 @@ def train(
     json: Json = False,
 ) -> None:
     """Fine-tune a pose model, or train one, on COCO keypoint annotations of any joints."""
-    from ..evaluate import in_words
+    from ..evaluation import in_words
     from ..files import to_json
-    from ..synthetic import find_scene
+    from ..images.synthetic import find_scene
 
     chosen: dict[str, Any] = {
         "epochs": epochs, "batch": batch, "accumulate": accumulate, "learning_rate": lr, "warmup_steps": warmup,
@@ -62,7 +62,7 @@ def train(
         "workers": workers, "seed": seed, "evaluate_every": evaluate_every, "classification": classification,
     }  # fmt: skip
     with torch_needed("training", "train"):
-        from ..train import run
+        from ..training import train as run
     base = run.QAT if qat else run.FROM_NOTHING if weights is None else run.FINE_TUNING
     if distance is not None:
         chosen["loss"] = replace(base.loss, distance=distance)

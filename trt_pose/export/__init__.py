@@ -6,7 +6,7 @@ from ..errors import MissingDependencyError
 
 try:
     from .convert import convert_to_onnx
-    from .onnx import export_model
+    from .export import export_model
     from .result import ModelExportResult
 except ImportError as error:
     if (error.name or "").partition(".")[0] not in ("torch", "onnx"):
@@ -14,5 +14,6 @@ except ImportError as error:
     raise MissingDependencyError(
         f"exporting: {error.name} is not installed. Run: pip install 'trt-pose[export]'"
     ) from error
+
 
 __all__ = ["ModelExportResult", "convert_to_onnx", "export_model"]

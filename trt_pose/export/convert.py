@@ -14,10 +14,10 @@ from .._version import __version__
 from ..errors import ExportError, UsageError
 from ..files import check_writable
 from ..models.model import Model
-from ..types import InputSpec, ModelSpec, Normalization, OutputSpec
+from ..spec import InputSpec, ModelSpec, Normalization, OutputSpec
+from .export import write
 from .graph import PoseGraph
-from .onnx import write
-from .options import ExportPlan, check_suffix, plan_device, plan_element, plan_exporter
+from .plan import ExportPlan, check_suffix, plan_device, plan_element, plan_exporter
 from .result import ModelExportResult
 
 

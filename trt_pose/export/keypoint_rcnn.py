@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, UsageError
 from ..files import check_writable
-from ..models.keypoint_rcnn import OUTPUTS
-from ..types import InputSpec, OutputSpec
+from ..models.keypoint_rcnn.network import OUTPUTS
+from ..spec import InputSpec, OutputSpec
+from .describe import describe_outputs
 from .graph import PoseGraph, copy_modules
-from .options import (
+from .plan import (
     DEFAULT_CANDIDATES,
     ExportPlan,
     check_suffix,
@@ -27,11 +28,10 @@ from .options import (
     plan_exporter,
 )
 from .result import ModelExportResult
-from .spec import describe_outputs
 from .torch_runner import TorchRunner
 
 if TYPE_CHECKING:
-    from ..models.keypoint_rcnn import KeypointRCNN
+    from ..models.keypoint_rcnn.network import KeypointRCNN
 
 
 class ToUnit(nn.Module):
@@ -100,7 +100,7 @@ def export_keypoint_rcnn(
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
     )
-    from .onnx import write  # which imports the plans of every family
+    from .export import write  # which imports the plans of every family
 
     return write(graph, describe_outputs(model, inputs, outputs, digest=True), plan)
 
@@ -115,7 +115,7 @@ def make_runner(
 
 
 def _refuse(others: dict[str, Any]) -> None:
-    from .onnx import export_model
+    from .export import export_model
 
     known = inspect.signature(export_model).parameters
     same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # what None means there

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..quantize import QuantizationReport
-from ..types import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend, ModelSpec
-from .usage import usage_instructions
+from ..choices import DetectionOutputFormatMode, ExportQuantizationMode, ExportTargetBackend
+from ..quantization import QuantizationReport
+from ..spec import ModelSpec
+from .usage.usage import usage_instructions
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,11 +10,13 @@ import numpy.typing as npt
 import torch
 
 from ..errors import RunnerError
-from ..runtime.base import TensorInfo, batch_outputs, check_feeds
-from ..types import ModelSpec
-from .graph import PoseGraph, Selection, assemble
-from .options import check_threshold, count
-from .spec import describe
+from ..formats import batch_outputs
+from ..runtime.runner import TensorInfo, check_feeds
+from ..spec import ModelSpec
+from .describe import describe
+from .graph import PoseGraph, assemble
+from .plan import check_threshold, count
+from .select import Selection
 
 if TYPE_CHECKING:
     from ..models.model import Model

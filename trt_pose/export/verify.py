@@ -12,19 +12,24 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from .. import image as images
-from ..detections import Detections
 from ..errors import ExportError
-from ..matching import Difference, compare_detections, compare_poses
-from ..quantize.network import cut
-from ..results import Poses
+from ..graphs.surgery import cut
+from ..images.pixels import example, letterbox
+from ..results.detections import Detections
+from ..results.pairing import Difference, compare_detections, compare_poses
+from ..results.poses import Poses
 from ..runtime.ort import OnnxRunner
-from ..types import ModelSpec
-from .graph import DecodeBoxes, Normalize, PoseGraph, SelectDetections, Selection, SelectPoses
+from ..spec import ModelSpec
+from .decode import DecodeBoxes
+from .graph import PoseGraph
+from .preprocess import Normalize
+from .select import SelectDetections, Selection, SelectPoses
 
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
 # scores by 1e-5 (CONTRIBUTING.md, tolerances). Ten to fifty times that still means the same graph.
 PX, SCORE = 0.05, 1e-3
+
+
 # Outputs of a caller's own post-processing have no unit: relative to their largest value.
 RELATIVE = 1e-3
 # People that only one side keeps because a score or an overlap lies within rounding error of its threshold.
@@ -79,7 +84,7 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
             0, 256, (spec.input.batch or 2, spec.input.channels, spec.input.height, spec.input.width)
         )
         return (noise if spec.input.normalized_in_graph else noise / 255).astype(spec.input.dtype)
-    pixels, _ = images.letterbox(images.example(), spec.input)
+    pixels, _ = letterbox(example(), spec.input)
     batch = np.stack([pixels if index % 2 == 0 else pixels[..., ::-1] for index in range(spec.input.batch or 2)])
     if spec.input.normalized_in_graph:
         return (batch * (spec.input.white / 255) if spec.input.white != 255 else batch).astype(spec.input.dtype)

@@ -21,8 +21,8 @@ from torch import Tensor
 from ..errors import CheckpointError, UsageError
 from ..files import file_sha256
 from ..skeleton import Skeleton
-from . import keypoint_rcnn
 from .families import NAMES, count_outputs, counted, make
+from .keypoint_rcnn import network as keypoint_rcnn
 from .model import Model
 from .processing import from_checkpoint
 from .weights import RCNN_SHA256

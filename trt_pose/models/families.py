@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from . import keypoint_rcnn, pp_yoloe, yolo_nas_detection, yolo_nas_pose
+from .keypoint_rcnn import network as keypoint_rcnn
 from .model import Model
+from .pp_yoloe import network as pp_yoloe
+from .yolo_nas import network as yolo_nas_detection
+from .yolo_nas_pose import network as yolo_nas_pose
 
 NAMES = (*yolo_nas_pose.VARIANTS, *yolo_nas_detection.VARIANTS, *pp_yoloe.VARIANTS, keypoint_rcnn.NAME)
 

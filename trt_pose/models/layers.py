@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 # Distances to the four sides of a box are distributions over 0..16 cells (DFL, https://arxiv.org/abs/2006.04388).
 BINS = 17
-
 Activation = Callable[[], nn.Module]
 
 

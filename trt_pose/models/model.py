@@ -14,8 +14,8 @@ from . import layers
 from .processing import Processing, detection_defaults, pose_defaults
 
 if TYPE_CHECKING:
-    from ..detections import Result
     from ..export.result import ModelExportResult
+    from ..results.detections import Result
 
 
 class Model(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..skeleton import COCO, COCO_CLASSES, Skeleton
-from ..types import InputSpec, Normalization
+from ..spec import InputSpec, Normalization
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ POSE_INPUT = InputSpec(
     pad_value=127,
     normalization=Normalization("BGR", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
 )
+
+
 COCO_POSE = Processing(POSE_INPUT, COCO)
 
 
@@ -60,6 +62,8 @@ YOLO_NAS_INPUT = InputSpec(
     pad_value=114,
     normalization=Normalization("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
 )
+
+
 # ImageNet's numbers, applied to the channels in BGR order, as the published weights were trained.
 PP_YOLOE_INPUT = InputSpec(
     height=640,

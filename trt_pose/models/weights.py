@@ -25,7 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from .. import files
 from ..errors import CheckpointError, UsageError
 from ..progress import progress_bar
-from . import ModelInfo
+from .catalogue import ModelInfo
 
 # sghub.deci.ai stopped answering in 2024; its content went to the first
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
@@ -38,7 +38,11 @@ _ELSEWHERE = {
         f"keypointrcnn_resnet50_fpn_coco-{RCNN_SHA256}.pth",
     )
 }
+
+
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
+
+
 _CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..engine.plan import SUFFIXES as ENGINE_SUFFIXES
 from ..errors import RunnerError, UsageError
-from .base import Runner
+from ..trt.sidecar import SUFFIXES as ENGINE_SUFFIXES
+from .runner import Runner
 
 _ONNX_OPTIONS = ("providers", "threads", "precision")
 _ENGINE_OPTIONS = ("device", "library", "cuda_graph", "spin_wait", "transfers")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
-from .. import pose_nms
 from ..errors import MissingDependencyError, RunnerError, UsageError
-from ..types import ModelSpec
-from .base import Arrays, TensorInfo, check_feeds
+from ..nms import contract
+from ..spec import ModelSpec
+from .runner import Arrays, TensorInfo, check_feeds
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _OPENVINO = "openvino"
@@ -25,10 +25,14 @@ _ELEMENTS = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
     "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(double)": "float64",
 }  # fmt: skip
+
+
 _PLUGIN = "trt_pose_openvino"  # the name the plugin library is registered under, once per process
 # ONNX Runtime's own pass makes INT32 of the biases our files keep in floats, at the product of the two scales. In FP16
 # that underflows, and keypoints scatter: 14 dB instead of 23 on the demonstration model, an AP of nothing.
 _BIAS_OPTIMIZER = "WeightBiasQuantization"
+
+
 _registering, _registered = threading.Lock(), set[str]()
 
 
@@ -174,13 +178,13 @@ def _open(model: str | Path | bytes, options: ort.SessionOptions, own: dict[str,
     try:
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
     except Exception as error:
-        if not any(name in str(error) for name in (pose_nms.NAME, pose_nms.EFFICIENT_NAME, pose_nms.DETECTION_NAME)):
+        if not any(name in str(error) for name in (contract.NAME, contract.EFFICIENT_NAME, contract.DETECTION_NAME)):
             raise
     if not isinstance(model, bytes):  # weights in files of their own lie beside the model
         folder = str(Path(model).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
-    functions = resources.files("trt_pose").joinpath(pose_nms.FUNCTIONS).read_bytes()
+    functions = resources.files("trt_pose").joinpath(contract.FUNCTIONS).read_bytes()
     return ort.InferenceSession(data + functions, options, **own)  # two serialized messages in a row are one, merged
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..image import Image
-from ..results import Floats
-from .cuda import Kernel
-from .device import Event, Memory, Pinned, Stream, download, upload
-from .frames import BLOCK_THREADS, MAX_BATCH, PackParams, kernel_source, letterbox_params
+from ..formats import Floats
+from ..gpu.device import Event, Memory, Pinned, Stream, download, upload
+from ..gpu.frames import BLOCK_THREADS, MAX_BATCH, PackParams, kernel_source, letterbox_params
+from ..gpu.kernels import Kernel
+from ..images.pixels import Image
 from .trt import TrtRunner
 
 # Rows that come back with the counts, per image: more of them cost a second copy.

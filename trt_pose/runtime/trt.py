@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RunnerError
-from ..types import ModelSpec
-from .base import Arrays, QueryTimes, TensorInfo, check_feeds
-from .device import Device, DeviceArray, Event, Graph, Memory, Pinned, Stream, download, upload
-from .loaded import LoadedEngine, load_engine, make_context, read_description
+from ..gpu.device import Device, DeviceArray, Event, Graph, Memory, Pinned, Stream, download, upload
+from ..spec import ModelSpec
+from .engine import LoadedEngine, load_engine, make_context, read_description
+from .runner import Arrays, QueryTimes, TensorInfo, check_feeds
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +43,7 @@ class TrtRunner:
 
     Args:
         model: path of the engine, or one loaded already, which is shared.
-        device: which GPU. library: of plugins, see :func:`trt_pose.engine.plugin.load_plugins`.
+        device: which GPU. library: of plugins, see :func:`trt_pose.trt.plugins.load_plugins`.
         cuda_graph: capture the engine's work when a batch size comes a second time, and launch it whole.
         spin_wait: poll for the end instead of sleeping: faster by a wake-up, at the cost of a core.
         transfers: whether :meth:`time_query` counts the copies.
@@ -51,7 +51,7 @@ class TrtRunner:
     Several threads may call one runner, one after the other; :meth:`clone` gives a thread its own.
 
     Raises:
-        see :func:`trt_pose.runtime.loaded.load_engine`.
+        see :func:`trt_pose.runtime.engine.load_engine`.
     """
 
     def __init__(

@@ -1,0 +1,115 @@
+import json
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from trt_pose import Poses, RunnerError, SourceError, UsageError
+from trt_pose.choices import Precision
+from trt_pose.comparison import check_loss, compare, compare_image
+from trt_pose.files import to_json
+from trt_pose.quantization import QuantizeOptions, quantize
+from trt_pose.results.pairing import object_keypoint_similarity
+from trt_pose.skeleton import COCO
+
+
+def people(*offsets, size=100.0):
+    """One person per offset (px), 100 x 100 px, all joints in its middle."""
+    boxes = np.array([(x, x, x + size, x + size) for x in offsets], np.float32).reshape(-1, 4)
+    joints = np.full((len(offsets), 17, 3), 0.9, np.float32)
+    for row, x in enumerate(offsets):
+        joints[row, :, :2] = x + size / 2
+    return Poses(boxes, np.linspace(0.9, 0.5, len(offsets), dtype=np.float32), joints, COCO)
+
+
+def test_oks_by_hand():
+    first, second = people(0), people(0)
+    second.joints[0, 0, 0] += 3  # the nose, 3 px off
+    sigma = 2 * 0.026
+    want = (16 + math.exp(-9 / (2 * sigma**2 * 100 * 100 * 0.53))) / 17
+    assert object_keypoint_similarity(first, second)[0] == pytest.approx(want, rel=1e-6)
+    assert object_keypoint_similarity(first, first)[0] == 1.0
+    assert object_keypoint_similarity(people(0, size=0.0), people(0, size=0.0))[0] == 1.0  # no area, no division
+
+
+def test_an_image_by_hand():
+    first, second = people(0, 300, 600), people(300, 0, 900)
+    second.joints[1, :, 0] += 2.0
+    row = compare_image(first, second)
+    assert (row.first, row.second, row.matched, row.missed, row.extra) == (3, 3, 2, 1, 1)
+    assert row.px_max == pytest.approx(2.0)
+    assert row.px_mean == pytest.approx(1.0)
+    assert row.score == pytest.approx(0.2)
+    empty = compare_image(people(), people())
+    assert (empty.first, empty.matched, empty.px_mean, empty.similarity) == (0, 0, 0.0, 0.0)
+
+
+def test_a_file_equals_itself(tiny_onnx, picture_folder):
+    result = compare(tiny_onnx, tiny_onnx, picture_folder, confidence=0.3)
+    assert len(result.images) == 6
+    assert result.found == result.matched > 10
+    assert (result.loss, result.px_mean, result.missed, result.extra) == (0.0, 0.0, 0, 0)
+
+
+def test_a_file_for_tensorrt_equals_the_one_for_onnxruntime(tiny_onnx, tiny_plugin_onnx, picture_folder):
+    """The plugin node runs on the CPU as a function of ONNX's own operators."""
+    result = compare(tiny_onnx, tiny_plugin_onnx, picture_folder)
+    assert result.found == result.matched > 50
+    assert result.px_mean < 1e-3
+
+
+def test_a_spoiled_file_is_measured(tiny_onnx, picture_folder, tmp_path):
+    proto = onnx.load(tiny_onnx)
+    for item in proto.graph.initializer:
+        if item.name.endswith("head2.pose_pred.bias"):
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) + np.float32(1.0), item.name))
+    onnx.save(proto, tmp_path / "off.onnx")
+    result = compare(tiny_onnx, tmp_path / "off.onnx", picture_folder, tensors=True)
+    assert result.loss > 0.05
+    assert next(iter(result.noise_db)).endswith("pose_pred/Conv_output_0")  # the noisiest tensor is named first
+    assert max(result.noise_db.values()) == math.inf  # what lies before it is equal
+
+
+def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):
+    quantize(tiny_onnx, tmp_path / "q.onnx", None, QuantizeOptions(Precision.FP16))
+    result = compare(tiny_onnx, tmp_path / "q.onnx", picture_folder, report=tmp_path / "r.html", confidence=0.3)
+    text = (tmp_path / "r.html").read_text()
+    assert str(result) in text
+    assert text.count("data:image/jpeg;base64,") == 12
+    assert text.count("<tr>") == 7
+    assert json.loads(json.dumps(result.to_dict()))["total"]["found"] == result.found
+    for path, error in ((tmp_path / "r.pdf", UsageError), (tmp_path / "none" / "r.html", SourceError)):
+        with pytest.raises(error):
+            compare(tiny_onnx, tiny_onnx, picture_folder, report=path)
+
+
+def test_what_cannot_be_compared(tiny_onnx, picture_folder, tmp_path):
+    from .conftest import SMALL, make_tiny
+
+    make_tiny(5).export(tmp_path / "five.onnx", verification=False, **SMALL)
+    with pytest.raises(RunnerError, match="their joints differ \\(17 and 5\\)"):
+        compare(tiny_onnx, tmp_path / "five.onnx", picture_folder)
+    with pytest.raises(RunnerError):
+        compare(tiny_onnx, tmp_path / "none.onnx", picture_folder)
+    with pytest.raises(SourceError):
+        compare(tiny_onnx, tiny_onnx, tmp_path)
+
+
+def test_a_limit_is_kept_and_nan_passes_none(tiny_onnx, picture_folder, tmp_path):
+    proto = onnx.load(tiny_onnx)
+    for item in proto.graph.initializer:
+        if item.name.endswith("head2.pose_pred.bias"):
+            item.CopyFrom(numpy_helper.from_array(np.full(item.dims, np.nan, np.float32), item.name))
+    onnx.save(proto, tmp_path / "nan.onnx")
+    result = compare(tiny_onnx, tmp_path / "nan.onnx", picture_folder, tensors=True)
+    assert result.loss > 0.1
+    assert not check_loss(result, 0.01)
+    assert json.loads(to_json(result.to_dict()))["noise_db"]
+    assert check_loss(compare(tiny_onnx, tiny_onnx, picture_folder), 0.0)
+    for limit in (-0.1, 1.1, math.nan):
+        with pytest.raises(UsageError, match="expected a number from 0 to 1"):
+            check_loss(result, limit)
+    with pytest.raises(RunnerError, match="nothing was compared"):
+        check_loss(compare(tiny_onnx, tiny_onnx, picture_folder, confidence=1.0), 0.5)

@@ -1,0 +1,29 @@
+"""How many candidates pass the threshold of a file: what its NMS has to work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..graphs.file import load, read_spec
+from ..graphs.surgery import cut
+from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
+from ..runtime.ort import OnnxRunner
+from ..runtime.runner import Arrays
+
+_SELECTIONS = {"NonMaxSuppression", NAME, DETECTION_NAME, EFFICIENT_NAME}
+
+
+def count_candidates(path: str | Path, feeds: Iterable[Arrays]) -> list[int] | None:
+    """Scores above the file's threshold that reach its NMS, per query; None where the file has no NMS of ours."""
+    proto = load(path)
+    spec = read_spec(proto)
+    nodes = [node for node in proto.graph.node if node.op_type in _SELECTIONS]
+    threshold = spec.output.confidence_threshold
+    if len(nodes) != 1 or threshold is None:
+        return None
+    scores = nodes[0].input[1]  # the second input of all of them
+    with OnnxRunner(cut(proto, [scores]).SerializeToString(), providers=["cpu"]) as runner:
+        return [int((runner.run(feed)[scores] > np.float32(threshold)).sum()) for feed in feeds]

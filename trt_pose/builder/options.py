@@ -1,0 +1,147 @@
+"""What a build can be told, under trtexec's words, and what each TensorRT lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..errors import EngineError, UsageError
+from ..spec import ModelSpec
+from ..trt.flavor import RTX, TENSORRT, Flavor
+
+Shape = tuple[int, ...]
+INT8_MODES = ("explicit", "implicit")
+POOLS = {
+    "workspace": "WORKSPACE", "dlaSRAM": "DLA_MANAGED_SRAM", "dlaLocalDRAM": "DLA_LOCAL_DRAM",
+    "dlaGlobalDRAM": "DLA_GLOBAL_DRAM", "tacticSharedMem": "TACTIC_SHARED_MEMORY",
+}  # fmt: skip
+
+
+HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
+VERBOSITY = {"none": "NONE", "layer_names_only": "LAYER_NAMES_ONLY", "detailed": "DETAILED"}
+# trtexec's word for each option that not every flavour has.
+_ONLY = {
+    "timing_cache": ("--timingCacheFile", TENSORRT),
+    "version_compatible": ("--versionCompatible", TENSORRT),
+    "hardware_compatibility": ("--hardwareCompatibilityLevel", TENSORRT),
+    "compute_capabilities": ("--computeCapabilities", RTX),
+}
+
+
+# Images per call of an engine with a symbolic batch, where nothing is said.
+_DEFAULT_BATCHES = (1, 4, 8)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        min_shapes, opt_shapes, max_shapes: input name to shape, for a symbolic batch; 1, 4 and 8 images when left out.
+        memory_pools: TensorRT's pool name to bytes.
+        timing_cache: file of tactic timings, read when it exists and written.
+        optimization_level: 0 (fast build) to 5; None takes TensorRT's own, 3.
+        version_compatible: the engine loads in later versions, too.
+        hardware_compatibility: TensorRT's name of the level; None for this GPU only.
+        profiling_verbosity: TensorRT's name of the level.
+        plugins_to_serialize: libraries put into the engine. strip_weights, refit: see trtexec.
+        compute_capabilities: GPUs of an ahead-of-time RTX build as (major, minor); all it knows when empty.
+        int8_mode: ``explicit``, or ``implicit`` for TensorRT 10's own calibrator.
+        library: the plugin library to load; None looks for it.
+        flavor: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
+    """
+
+    min_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    opt_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    max_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    memory_pools: Mapping[str, int] = field(default_factory=dict)
+    timing_cache: str | None = None
+    optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatibility: str | None = None
+    profiling_verbosity: str = "DETAILED"
+    plugins_to_serialize: tuple[str, ...] = ()
+    strip_weights: bool = False
+    refit: bool = False
+    compute_capabilities: tuple[tuple[int, int], ...] = ()
+    int8_mode: str = "explicit"
+    library: str | None = None
+    flavor: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UsageError(f"--builderOptimizationLevel: got {self.optimization_level}, expected 0 to 5. Correct it.")
+        if any(size < 1 for size in self.memory_pools.values()):
+            raise UsageError("--memPoolSize: got a pool of less than a byte, expected more. Correct it.")
+        if self.plugins_to_serialize and not self.version_compatible:
+            raise UsageError(
+                "--setPluginsToSerialize: TensorRT puts libraries into version-compatible engines only. Add"
+                " --versionCompatible, or leave it out."
+            )
+        if self.int8_mode not in INT8_MODES:
+            raise UsageError(f"--int8-mode: got {self.int8_mode!r}, expected explicit or implicit. Correct it.")
+
+    def check_flavor(self, flavor: Flavor) -> None:
+        """Raises EngineError for an option ``flavor`` lacks: silence would build something else."""
+        for name, (word, only) in _ONLY.items():
+            if getattr(self, name) and flavor.name != only:
+                raise EngineError(f"building with {flavor}: it has no {word}. Leave it out.")
+        dla = [name for name in self.memory_pools if name.startswith("DLA")]
+        if dla and flavor.is_rtx:
+            raise EngineError(f"building with {flavor}: it has no DLA, and so no pool {dla[0]}. Leave it out.")
+        if self.int8_mode == "implicit" and not flavor.has_implicit_int8:
+            raise EngineError(
+                f"building with {flavor}: it has no INT8 calibrator, which ended with TensorRT 10."
+                " Leave --int8-mode out: the quantizers are put into the graph."
+            )
+
+    def profile(self, spec: ModelSpec) -> dict[str, tuple[Shape, Shape, Shape]]:
+        """Least, best and largest shape per input; empty for a fixed batch.
+
+        Raises:
+            UsageError: another input, another image size, or a batch that shrinks from least to largest.
+        """
+        given = (self.min_shapes, self.opt_shapes, self.max_shapes)
+        image = (spec.input.channels, spec.input.height, spec.input.width)
+        if spec.input.batch is not None:
+            if any(given):
+                raise UsageError(
+                    f"shapes: the file's batch is fixed at {spec.input.batch}. Leave them out, or export it with"
+                    " --batch dynamic."
+                )
+            return {}
+        shapes = [
+            self._shape(shapes, spec.input.name, (batch, *image))
+            for shapes, batch in zip(given, _DEFAULT_BATCHES, strict=True)
+        ]
+        if not self.max_shapes and any(given):  # what is said moves what is not
+            shapes[2] = max(shapes)
+        if not self.opt_shapes and any(given):
+            shapes[1] = min(max(shapes[0], shapes[1]), shapes[2])
+        if not self.min_shapes and any(given):
+            shapes[0] = min(shapes)
+        least, best, most = shapes
+        if not least[0] <= best[0] <= most[0] or any(shape[1:] != image or shape[0] < 1 for shape in shapes):
+            texts = ", ".join("x".join(map(str, shape)) for shape in shapes)
+            raise UsageError(
+                f"shapes: got {texts}, expected growing batches of {'x'.join(map(str, image))}. Correct them."
+            )
+        return {spec.input.name: (least, best, most)}
+
+    def _shape(self, shapes: Mapping[str, Shape], name: str, default: Shape) -> Shape:
+        unknown = [key for key in shapes if key not in (name, "")]
+        if unknown:
+            raise UsageError(f"shapes: got input {unknown[0]!r}, the file's is {name!r}. Correct it.")
+        return tuple(shapes.get(name, shapes.get("", default)))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> BuildOptions:
+        """Reads what :meth:`to_dict` gave, through JSON, too."""
+        values = {item.name: record[item.name] for item in fields(cls)}
+        values["plugins_to_serialize"] = tuple(values["plugins_to_serialize"])
+        values["compute_capabilities"] = tuple(map(tuple, values["compute_capabilities"]))
+        return cls(**values)

@@ -1,0 +1,125 @@
+"""The ONNX file TensorRT gets: the precision asked for is brought into the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..choices import Precision
+from ..errors import UsageError
+from ..progress import step
+from ..spec import ModelSpec
+from ..trt.compatibility import check_buildable
+from ..trt.flavor import describe_flavor
+from .options import BuildOptions
+
+# What a user may ask for; on a GPU the fast form of INT8 has FP16 where INT8 does not apply.
+PRECISIONS = {
+    "fp32": Precision.FP32,
+    "fp16": Precision.FP16,
+    "int8": Precision.INT8_FP16,
+    "int8+fp16": Precision.INT8_FP16,
+    "best": Precision.INT8_FP16,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The file TensorRT gets: where it lies, what it is, what was done to it."""
+
+    path: Path
+    spec: ModelSpec
+    report: dict[str, Any] | None = None
+    implicit: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Quantizing:
+    """How a plain FP32 file is brought to the precision asked for; see :class:`trt_pose.quantization.QuantizeOptions`.
+
+    Attributes:
+        data: images to calibrate on. options: a QuantizeOptions; its precision is the build's.
+        verify: called with the original and the quantized ONNX file before the build; what it returns goes into the
+            description (see :func:`trt_pose.comparison.compare`).
+    """
+
+    data: Any = None
+    options: Any = None
+    verify: Callable[[Path, Path], dict[str, Any]] | None = None
+
+
+def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: BuildOptions, folder: Path) -> Prepared:
+    """The file TensorRT gets, in the precision asked for."""
+    from ..graphs.file import load, read_spec, save
+
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"--precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}. Correct it.")
+    with step(f"reading {onnx.name}"):
+        proto = load(onnx)
+    spec = read_spec(proto)
+    check_buildable(spec, describe_flavor(options.flavor))  # before a calibration, not after
+    options.profile(spec)
+    has = Precision.parse(spec.precision)
+    wanted = PRECISIONS[precision] if precision else has
+    quantizes = has is Precision.FP32 and wanted is not Precision.FP32
+    _check_used(quantizing, quantizes and wanted.has_int8, quantizes and options.int8_mode == "explicit")
+    if options.int8_mode == "implicit":
+        return _prepare_implicit(onnx, proto, spec, wanted, quantizing)
+    if has is wanted:
+        return Prepared(onnx, spec)
+    if has is not Precision.FP32 and not (has is Precision.INT8 and wanted is Precision.INT8_FP16):
+        raise UsageError(
+            f"building {onnx} in {precision}: the file is in {has} already. Leave --precision out, or build of the FP32"
+            " file."
+        )
+    from ..quantization import QuantizeOptions, quantize_model
+
+    made, report = quantize_model(
+        proto, quantizing.data, replace(quantizing.options or QuantizeOptions(), precision=wanted)
+    )
+    path = folder / "quantized.onnx"
+    save(made, path)
+    return Prepared(path, read_spec(made), asdict(report))
+
+
+def _check_used(quantizing: Quantizing, calibrates: bool, compares: bool) -> None:
+    """Raises UsageError for options of a quantization that does not happen: silence would be taken for consent."""
+    chosen = quantizing.options
+    layers = chosen is not None and (chosen.selective.exclude or chosen.selective.include != ("*",))
+    if not calibrates and (quantizing.data is not None or (chosen is not None and chosen.cache is not None) or layers):
+        raise UsageError(
+            "building: images, a calibration cache and excluded layers belong to an INT8 build of an FP32 file. Leave"
+            " them out, or add --precision int8."
+        )
+    if not compares and quantizing.verify is not None:
+        raise UsageError(
+            "building: --verify compares the file that is quantized for the build with the original, and nothing is"
+            " quantized here. Leave it out, or compare the files with trt-pose compare."
+        )
+
+
+def _prepare_implicit(onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: Quantizing) -> Prepared:
+    """For TensorRT 10's own calibrator: ranges of every tensor of the network, in its format."""
+    from ..quantization import CalibrationCache, QuantizeOptions, calibrate
+    from ..quantization.cache import to_tensorrt
+    from ..quantization.network import Network
+
+    chosen = quantizing.options or QuantizeOptions()
+    if spec.precision != Precision.FP32 or not wanted.has_int8 or chosen.selective.exclude:
+        raise UsageError(
+            f"building {onnx} with --int8-mode implicit: it takes an FP32 file, --precision int8 and no --exclude, got"
+            f" a file in {spec.precision} for {wanted}. Correct it."
+        )
+    network = Network(proto)
+    everything = dict.fromkeys((*network.activations(), *network.all_activations()))
+    tensors = [name for name in everything if name not in network.border]  # those the decode reads
+    if chosen.cache is not None and chosen.cache.exists():
+        # One of quantize() holds the inputs of layers only: TensorRT runs what has no range in FP16.
+        tensors = [name for name in tensors if name in CalibrationCache.read(chosen.cache).thresholds]
+    known = calibrate(network, tensors, quantizing.data, chosen.calibration, chosen.cache)
+    text = to_tensorrt({name: known.thresholds[name] for name in tensors}, describe_flavor("tensorrt").version)
+    described = replace(spec, precision=str(wanted), quantization=f"implicit INT8 and FP16, {known.method}")
+    implicit = {"cache": text, "nodes": sorted(network.nodes), "input": spec.input.name}
+    return Prepared(onnx, described, implicit=implicit)

@@ -1,0 +1,91 @@
+"""The words a caller chooses from: models, backends, precisions, calibration methods, output formats."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+from .errors import UsageError
+
+_E = TypeVar("_E", bound="StrEnum")
+
+
+class StrEnum(str, Enum):
+    """An enum whose members are their strings; :meth:`parse` accepts either."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @classmethod
+    def parse(cls: type[_E], value: str | _E) -> _E:
+        """Raises UsageError that lists the accepted words."""
+        try:
+            return cls(str(value.value if isinstance(value, Enum) else value).lower())
+        except ValueError:
+            words = ", ".join(member.value for member in cls)
+            raise UsageError(f"{cls.__name__}: got {value!r}, expected one of: {words}.") from None
+
+
+class Models(StrEnum):
+    """Names of the supported models (the reference release's names, and ``demo``, ours)."""
+
+    YOLO_NAS_POSE_N = "yolo_nas_pose_n"
+    YOLO_NAS_POSE_S = "yolo_nas_pose_s"
+    YOLO_NAS_POSE_M = "yolo_nas_pose_m"
+    YOLO_NAS_POSE_L = "yolo_nas_pose_l"
+    YOLO_NAS_S = "yolo_nas_s"
+    YOLO_NAS_M = "yolo_nas_m"
+    YOLO_NAS_L = "yolo_nas_l"
+    PP_YOLOE_S = "ppyoloe_s"
+    PP_YOLOE_M = "ppyoloe_m"
+    PP_YOLOE_L = "ppyoloe_l"
+    PP_YOLOE_X = "ppyoloe_x"
+    KEYPOINT_RCNN = "keypointrcnn_resnet50_fpn"
+    DEMO = "demo"
+
+
+class ExportTargetBackend(StrEnum):
+    """Who will run the exported file."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+
+
+class ExportQuantizationMode(StrEnum):
+    """The precision an export is reduced to."""
+
+    INT8 = "int8"
+    FP16 = "fp16"
+
+
+class Precision(StrEnum):
+    """What the network computes in; ``int8+fp16`` has FP16 where INT8 does not apply."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT8_FP16 = "int8+fp16"
+
+    @property
+    def has_int8(self) -> bool:
+        return self in (Precision.INT8, Precision.INT8_FP16)
+
+    @property
+    def has_fp16(self) -> bool:
+        return self in (Precision.FP16, Precision.INT8_FP16)
+
+
+class CalibrationMethod(StrEnum):
+    """How the INT8 range of a tensor is read off the histogram of its values (the reference release's names)."""
+
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    MINMAX = "minmax"
+
+
+class DetectionOutputFormatMode(StrEnum):
+    """Padded per-image arrays (``batch``) or one row per detection over all images (``flat``)."""
+
+    BATCH_FORMAT = "batch"
+    FLAT_FORMAT = "flat"

@@ -1,0 +1,98 @@
+"""``trt-pose inspect``."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .app import Json, app, print_table
+
+if TYPE_CHECKING:
+    from ..inspection import EngineInspection
+    from ..spec import ModelSpec
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An exported .onnx file, or an engine.")], json: Json = False
+) -> None:
+    """Show what a model file takes, gives and contains."""
+    from ..inspection import inspect as inspect_file, inspect_engine
+    from ..trt.sidecar import SUFFIXES
+
+    if file.suffix.lower() in SUFFIXES:
+        engine = inspect_engine(file)
+        print(engine.to_json()) if json else _print_engine(engine)
+        return
+    found = inspect_file(file)
+    if json:
+        print(found.to_json())
+        return
+    tensors = [
+        (kind, name, info.dtype, " x ".join(str(size or "?") for size in info.shape))
+        for kind, items in (("input", found.inputs), ("output", found.outputs))
+        for name, info in items.items()
+    ]
+    written = f"{found.size_bytes / 1e6:.1f} MB, opset {found.opset}, written by {found.spec.generator}"
+    print_table(("fact", "value"), [*_facts(found.spec), ("file", written)])
+    print_table(("kind", "tensor", "type", "shape"), tensors)
+    if found.operators is None:
+        print("operators: not counted, the onnx package is not installed (pip install 'trt-pose[export]')")
+    else:
+        print_table(("operator", "nodes"), [(name, str(count)) for name, count in found.operators.items()])
+
+
+def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
+    return [
+        ("model", f"{spec.model} ({spec.task}, {spec.precision})"),
+        ("quantization", spec.quantization or "none"),
+        ("weights", f"{spec.weights} sha256 {spec.weights_sha256[:16]}"),
+        ("image", f"{spec.input.resize} to {spec.input.resize_to}, pad {spec.input.padding} {spec.input.pad_value}"),
+        *_selected(spec),
+        ("plugins", ", ".join(spec.plugins_required) or "none"),
+    ]
+
+
+def _selected(spec: ModelSpec) -> list[tuple[str, str]]:
+    """What a file keeps and of what; a raw or converted file says neither."""
+    rows = []
+    if spec.output.confidence_threshold is not None:
+        rows = [
+            ("kept", f"score > {spec.output.confidence_threshold:g}, IoU <= {spec.output.nms_threshold:g}"),
+            (
+                "limits",
+                f"{spec.output.num_pre_nms_predictions} candidates, {spec.output.max_predictions_per_image} per image",
+            ),
+        ]
+    if spec.task == "pose":
+        rows.append(("joints", f"{spec.skeleton.num_joints}: {', '.join(spec.skeleton.names)}"))
+    if spec.task == "detection":
+        rows.append(("classes", f"{len(spec.class_names)}: {', '.join(spec.class_names)}"))
+    return rows
+
+
+def _print_engine(found: EngineInspection) -> None:
+    facts = [
+        ("built with", f"{found.header.flavor} {found.header.version}"),
+        ("size", f"{found.size_bytes / 1e6:.1f} MB"),
+    ]
+    if found.sidecar is not None:
+        sidecar = found.sidecar
+        layers = ", ".join(f"{count} {kind}" for kind, count in (sidecar.precision_found or {}).items())
+        facts += [
+            ("for", sidecar.target),
+            ("precision asked", sidecar.precision_asked),
+            ("layers found", layers or sidecar.precision_note),
+            ("profile", jsonlib.dumps(sidecar.profile) if sidecar.profile else "fixed shapes"),
+            *_facts(sidecar.spec),
+        ]
+    if found.note:
+        facts.append(("note", found.note))
+    print_table(("fact", "value"), facts)
+    tensors = (found.engine or {}).get("tensors", {})
+    if tensors:
+        rows = [(item["mode"], name, item["dtype"], str(item["shape"])) for name, item in tensors.items()]
+        print_table(("kind", "tensor", "type", "shape"), rows)

@@ -1,0 +1,91 @@
+"""``trt-pose predict``."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import app, print_table
+
+if TYPE_CHECKING:
+    from ..results.detections import Result
+    from ..results.poses import PoseResult
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or an engine.")],
+    source: Annotated[str, typer.Argument(help="Image, folder, glob, video, URL or camera index.")],
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the drawn images into this folder.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the poses as JSON; - is stdout.")] = None,
+    show: Annotated[bool, typer.Option(help="Open each drawn image.")] = False,
+    conf: Annotated[float | None, typer.Option(help="Keep scores above it (at least the file's own).")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per run of a file with a dynamic batch.")] = None,
+    threads: Annotated[int | None, typer.Option(help="ONNX Runtime: threads within an operator.")] = None,
+    provider: Annotated[str | None, typer.Option(help="cpu, openvino, cuda or tensorrt.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 with OpenVINO.")] = "fp32",
+) -> None:
+    """Find the people, or objects, in images."""
+    from ..errors import SourceError
+    from ..files import check_writable
+    from ..predictor import PosePredictor
+    from ..results.sinks import PictureFolder, write_json
+
+    records: list[dict[str, Any]] = []
+    if json and json != Path("-"):
+        check_writable(json, SourceError)  # before minutes of work, not after
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    if provider is not None:
+        options["providers"] = [provider]
+    if precision != "fp32":
+        options["precision"] = precision
+    with PosePredictor(model, confidence=conf, **options) as predictor:
+        pictures = PictureFolder(save) if save else None
+        camera = source.isascii() and source.isdigit()
+        for result in predictor.stream(int(source) if camera else source, batch_size=batch, progress=True):
+            if pictures:
+                pictures.write(result)
+            if show:
+                result.show()
+            if json:
+                records.append(result.to_dict())
+            if json != Path("-"):
+                _print_found(result)
+    if json == Path("-"):
+        print(jsonlib.dumps(records, indent=2))
+    elif json:
+        write_json(records, json)
+
+
+def _print_found(result: Result) -> None:
+    from ..results.detections import DetectionResult
+
+    if not isinstance(result, DetectionResult):
+        _print_poses(result)
+        return
+    found = result.detections
+    print(f"{result.source}: {len(found)} {'object' if len(found) == 1 else 'objects'}")
+    rows = [
+        (str(number), name, f"{score:.3f}", ", ".join(f"{side:.0f}" for side in box))
+        for number, (name, score, box) in enumerate(zip(found.names, found.scores, found.boxes, strict=True))
+    ]
+    if rows:
+        print_table(("#", "class", "score", "box x1, y1, x2, y2"), rows)
+
+
+def _print_poses(result: PoseResult) -> None:
+    rows = []
+    for number, pose in enumerate(result.poses):
+        x1, y1, x2, y2 = pose.boxes[0]
+        best = pose.joints[0, :, 2].argsort()[::-1][:3]
+        seen = ", ".join(
+            f"{pose.skeleton.names[i]} ({pose.joints[0, i, 0]:.0f}, {pose.joints[0, i, 1]:.0f})" for i in best
+        )
+        box = f"{x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f}"
+        rows.append((str(number), f"{pose.scores[0]:.3f}", box, str(int((pose.joints[0, :, 2] > 0.5).sum())), seen))
+    print(f"{result.source}: {len(rows)} {'person' if len(rows) == 1 else 'people'}")
+    if rows:
+        print_table(("#", "score", "box x1, y1, x2, y2", "joints > 0.5", "surest joints"), rows)

@@ -1,0 +1,299 @@
+"""What a smaller file costs: the people, or objects, two files find in the same images, side by side.
+
+"INT8 collapses" is said in pixels, OKS (IoU where objects are detected) and how many are missed, per image and in all.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from .errors import RunnerError, SourceError, UsageError
+from .files import check_writable, write_atomically
+from .images.pixels import Image
+from .images.sources import open_source
+from .predictor import PosePredictor
+from .progress import track
+from .results.detections import Detections, Result
+from .results.pairing import box_iou, object_keypoint_similarity, pair_detections, pair_poses
+from .results.poses import Poses
+
+_WORST_SHOWN = 6
+_SHOWN_PX = 480
+
+
+@dataclass(frozen=True)
+class ImageComparison:
+    """One image.
+
+    Attributes:
+        source: where it came from. first, second: people or objects found. matched: pairs of IoU 0.5 or more, objects
+            of one class.
+        px_mean, px_max: mean and largest distance of the joints of matched people, of the corners of matched boxes, px
+            of the image.
+        similarity: mean object keypoint similarity of matched people, the first file's joints as the truth; mean IoU
+            of matched objects.
+        score: largest difference of the scores of matched people or objects.
+    """
+
+    source: str
+    first: int
+    second: int
+    matched: int
+    px_mean: float
+    px_max: float
+    similarity: float
+    score: float
+
+    @property
+    def missed(self) -> int:
+        """What only the first file finds."""
+        return self.first - self.matched
+
+    @property
+    def extra(self) -> int:
+        """What only the second file finds."""
+        return self.second - self.matched
+
+    @property
+    def similarity_sum(self) -> float:
+        return self.similarity * self.matched
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All images.
+
+    Attributes:
+        first, second: the files. images: one by one. task: ``pose`` or ``detection``.
+        noise_db: signal to noise per tensor that both files have, dB, where it was asked for.
+    """
+
+    first: str
+    second: str
+    images: tuple[ImageComparison, ...]
+    noise_db: dict[str, float]
+    task: str = "pose"
+
+    @property
+    def found(self) -> int:
+        """People or objects of the first file."""
+        return sum(image.first for image in self.images)
+
+    @property
+    def matched(self) -> int:
+        return sum(image.matched for image in self.images)
+
+    @property
+    def missed(self) -> int:
+        return sum(image.missed for image in self.images)
+
+    @property
+    def extra(self) -> int:
+        return sum(image.extra for image in self.images)
+
+    @property
+    def px_mean(self) -> float:
+        return sum(image.px_mean * image.matched for image in self.images) / max(self.matched, 1)
+
+    @property
+    def loss(self) -> float:
+        """1 - OKS (objects: IoU) over what either file finds, what only one finds counting as 0; 0.0 without any."""
+        counted = self.matched + self.missed + self.extra
+        return 1.0 - sum(image.similarity_sum for image in self.images) / counted if counted else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        totals = ("found", "matched", "missed", "extra", "px_mean", "loss")
+        return {**asdict(self), "total": {name: getattr(self, name) for name in totals}}
+
+    def __str__(self) -> str:
+        what, points, measure = _WORDS[self.task]
+        return (
+            f"{self.found} {what} in {len(self.images)} images: {self.matched} found by both, {self.missed} missed,"
+            f" {self.extra} extra; {points} {self.px_mean:.2f} px apart, {measure} loss {self.loss:.4f}"
+        )
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Of a table of the images."""
+        what, _, measure = _WORDS[self.task]
+        return ("image", what, "second", "missed", "extra", "px mean", "px max", measure, "score")
+
+
+_WORDS = {"pose": ("people", "joints", "OKS"), "detection": ("objects", "corners", "IoU")}
+
+
+def check_loss(result: Comparison, limit: float) -> bool:
+    """Whether the loss is within ``limit``.
+
+    Raises:
+        UsageError: a limit outside 0..1. RunnerError: neither file found anything, so nothing was compared.
+    """
+    if not 0.0 <= limit <= 1.0:
+        raise UsageError(f"--max-loss: got {limit!r}, expected a number from 0 to 1. Correct it.")
+    if not result.found + result.extra:
+        what, *_ = _WORDS[result.task]
+        raise RunnerError(
+            f"comparing {result.first} and {result.second}: neither finds {what}, so nothing was compared. Use images"
+            f" with {what}, or a lower --conf."
+        )
+    return result.loss <= limit
+
+
+def compare(
+    first: str | Path,
+    second: str | Path,
+    images: Any,
+    *,
+    confidence: float | None = None,
+    tensors: bool = False,
+    report: Path | None = None,
+) -> Comparison:
+    """Runs two files on the same images.
+
+    Args:
+        first: the reference. second: what is compared with it; ``.onnx`` files or engines.
+        images: see :func:`trt_pose.images.sources.open_source`.
+        confidence: keep scores above it; None takes the files' own.
+        tensors: also measure the noise of every tensor both files have, on the first image.
+        report: an ``.html`` to write: one page with the worst images side by side.
+
+    Raises:
+        RunnerError: a file that cannot be run here, or files of different joints or classes.
+        SourceError: unreadable images, a report that cannot be written. UsageError: another suffix of the report.
+    """
+    if report is not None:
+        if report.suffix.lower() not in (".html", ".htm"):
+            got = report.suffix or "none"
+            raise UsageError(f"writing {report}: got the suffix {got!r}, expected .html. Correct it.")
+        check_writable(report, SourceError)
+    if tensors and not all(Path(path).suffix.lower() == ".onnx" for path in (first, second)):
+        raise UsageError("comparing tensors: an engine does not show its own. Leave --tensors out.")
+    task, rows, worst = _run(first, second, images, confidence)
+    result = Comparison(str(first), str(second), tuple(rows), _noise(first, second, images) if tensors else {}, task)
+    if report is not None:
+        page = _page(result, worst)
+        write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"), SourceError)
+    return result
+
+
+Pair = tuple[ImageComparison, Result, Result]
+
+
+def _run(
+    first: str | Path, second: str | Path, images: Any, confidence: float | None
+) -> tuple[str, list[ImageComparison], list[Pair]]:
+    """The task of the files, the comparison of every image, and the worst with their pictures."""
+    rows: list[ImageComparison] = []
+    worst: list[Pair] = []
+    with _open(first, confidence) as one, _open(second, confidence) as other:
+        if one.spec.task != other.spec.task:
+            raise RunnerError(
+                f"comparing {first} and {second}: one is for {one.spec.task}, the other for {other.spec.task}. Compare"
+                " files of one model."
+            )
+        if one.spec.skeleton != other.spec.skeleton or one.spec.class_names != other.spec.class_names:
+            what = "joints" if one.spec.task == "pose" else "classes"
+            counts = " and ".join(
+                str(spec.skeleton.num_joints or len(spec.class_names)) for spec in (one.spec, other.spec)
+            )
+            raise RunnerError(
+                f"comparing {first} and {second}: their {what} differ ({counts}). Compare files of one model."
+            )
+        frames = open_source(images)
+        for frame in track(iter(frames), "comparing", frames.total):
+            a, b = (cast(Result, predictor.predict(frame.image)) for predictor in (one, other))
+            row = compare_image(a.prediction, b.prediction, frame.source)
+            rows.append(row)
+            worst = sorted([*worst, (row, a, b)], key=lambda item: _badness(item[0]), reverse=True)[:_WORST_SHOWN]
+        return one.spec.task, rows, worst
+
+
+def _open(path: str | Path, confidence: float | None) -> PosePredictor:
+    # Both in the same code of ONNX Runtime: what differs is the files.
+    options: dict[str, Any] = {"providers": ["cpu"]} if Path(path).suffix.lower() == ".onnx" else {}
+    return PosePredictor(path, confidence=confidence, **options)
+
+
+def _badness(row: ImageComparison) -> float:
+    return row.missed + row.extra + row.matched * (1.0 - row.similarity)
+
+
+def compare_image(first: Poses | Detections, second: Poses | Detections, source: str = "") -> ImageComparison:
+    """Pairs the people, or objects, of one image and measures them."""
+    if isinstance(first, Detections) and isinstance(second, Detections):
+        pairs = pair_detections(first, second)
+        objects, others = first[pairs[:, 0]], second[pairs[:, 1]]
+        points = [item.boxes.reshape(-1, 2, 2) for item in (objects, others)]  # (P, 2 corners, 2)
+        similarity = box_iou(objects.boxes, others.boxes).diagonal()
+    elif isinstance(first, Poses) and isinstance(second, Poses):
+        pairs = pair_poses(first, second)
+        people, same = first[pairs[:, 0]], second[pairs[:, 1]]
+        points = [item.joints[..., :2] for item in (people, same)]  # (P, J, 2)
+        similarity = object_keypoint_similarity(people, same)
+    else:
+        raise RunnerError("comparing an image: got poses and detections. Compare files of one model.")
+    distances = np.linalg.norm(points[0] - points[1], axis=2)
+    scores = np.abs(first.scores[pairs[:, 0]] - second.scores[pairs[:, 1]])
+    return ImageComparison(
+        source=source,
+        first=len(first),
+        second=len(second),
+        matched=len(pairs),
+        px_mean=_finite(distances.mean()) if distances.size else 0.0,
+        px_max=_finite(distances.max()) if distances.size else 0.0,
+        similarity=float(similarity.mean()) if len(pairs) else 0.0,
+        score=float(scores.max()) if len(pairs) else 0.0,
+    )
+
+
+def _finite(value: float) -> float:
+    """Infinite for NaN, so that sums and comparisons stay ordered."""
+    return float(value) if np.isfinite(value) else float("inf")
+
+
+def _noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
+    from .quantization.snr import shared_noise  # needs the onnx package, which comparing poses does not
+
+    return shared_noise(first, second, images)
+
+
+def _page(result: Comparison, worst: Sequence[Pair]) -> str:
+    what, _, measure = _WORDS[result.task]
+    rows = "".join(
+        f"<tr><td>{html.escape(Path(row.source).name)}</td><td>{row.first}</td><td>{row.second}</td><td>{row.missed}</td>"
+        f"<td>{row.extra}</td><td>{row.px_mean:.2f}</td><td>{row.px_max:.2f}</td><td>{row.similarity:.4f}</td></tr>"
+        for row in result.images
+    )
+    pictures = "".join(
+        f"<figure>{_picture(a)}{_picture(b)}<figcaption>{html.escape(Path(row.source).name)}: {row.first} and"
+        f" {row.second} {what}, {measure} {row.similarity:.3f}</figcaption></figure>"
+        for row, a, b in worst
+    )
+    noise = "".join(f"<tr><td>{html.escape(name)}</td><td>{db:.1f}</td></tr>" for name, db in result.noise_db.items())
+    tensors = f"<h2>Tensors</h2><table><tr><th>tensor<th>signal to noise, dB</tr>{noise}</table>" if noise else ""
+    title = f"{Path(result.first).name} and {Path(result.second).name}"
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
+        "<style>body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:right}"
+        "td:first-child,th:first-child{text-align:left}img{width:49%}figure{margin:1em 0}</style>"
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(str(result))}</p><h2>Images that differ most</h2>{pictures}"
+        "<h2>All images</h2><table>"
+        f"<tr><th>{'<th>'.join(result.header[:-1])}</tr>{rows}</table>{tensors}"
+    )
+
+
+def _picture(result: Result) -> str:
+    drawn: Image = result.draw()
+    scale = _SHOWN_PX / max(drawn.shape[:2])
+    if scale < 1:
+        drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}">'

@@ -1,1 +1,0 @@
-"""TensorRT engines: which TensorRT this is, its plugins."""

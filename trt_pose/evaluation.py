@@ -1,0 +1,299 @@
+"""Accuracy of a model file on COCO annotations: OKS AP of poses, box AP of objects, by faster-coco-eval.
+
+The evaluator is the community's (https://cocodataset.org/#keypoints-eval); what is ours is the same path from image to
+result as prediction takes, on the same code, for every kind of file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import models
+from .choices import Models
+from .errors import MissingDependencyError, SourceError, UsageError
+from .files import check_writable
+from .predictor import PosePredictor
+from .progress import track
+from .results.detections import Result
+from .results.poses import Poses
+from .results.sinks import write_json
+from .runtime import open_runner
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from .models.model import Model
+from .images.annotations import Annotated, pose_categories
+
+# The evaluator's own order of its numbers.
+POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+BOX_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+
+
+# Thresholds AP is taken at: it counts everybody down to here (super-gradients' evaluation of YOLO-NAS-Pose).
+CONFIDENCE, IOU, CANDIDATES, LIMIT = 0.01, 0.7, 300, 100
+
+
+_CHECKPOINTS = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image: people or objects annotated, found (similarity of 0.5 or more), missed, and found in excess."""
+
+    source: str
+    annotated: int
+    found: int
+    missed: int
+    extra: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A file on a data set.
+
+    Attributes:
+        file, task: what was evaluated. images, annotated, detections: how many.
+        metrics: by name, 0..1; None where no annotation is of that size.
+        per_image: image by image, the worst first.
+        confidence: scores above it were counted.
+    """
+
+    file: str
+    task: str
+    images: int
+    annotated: int
+    detections: int
+    metrics: dict[str, float | None]
+    per_image: tuple[ImageScore, ...]
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        counts = f"{self.images} images, {self.annotated} annotated, {self.detections} detections"
+        return f"{self.file}: {in_words(self.metrics)} ({counts})"
+
+
+def in_words(metrics: Mapping[str, float | None]) -> str:
+    """``AP 0.6984, AP50 0.8988``; what there is nothing to measure on is left out."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
+
+
+def evaluate(
+    file: str | Path,
+    data: str | Path,
+    images: str | Path,
+    *,
+    model: str | None = None,
+    confidence: float = CONFIDENCE,
+    results: Path | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Runs a file on annotated images.
+
+    Args:
+        file: an ``.onnx`` file, an engine, or a checkpoint, which torch runs; ``demo`` is the packaged model.
+        data: COCO annotations, ``.json``. images: the folder of the images they name.
+        model: name of the model of a checkpoint.
+        confidence: scores above it count. AP wants nearly all of them: a file exported with a higher threshold is
+            refused, unless that threshold is given here.
+        results: a COCO results file to write.
+        options: of the runner, see :func:`trt_pose.open_runner`.
+
+    Raises:
+        UsageError: a threshold below the file's, a checkpoint without a model name, annotations of other joints.
+        SourceError: damaged annotations, images that are not there. MissingDependencyError: no faster-coco-eval.
+    """
+    check_evaluator()
+    if results is not None:
+        check_writable(results, SourceError)
+    return evaluate_file(file, Annotated.read(data, images), model, confidence=confidence, results=results, **options)
+
+
+def evaluate_file(
+    file: str | Path,
+    data: Annotated,
+    model: str | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    results: Path | None = None,
+    **options: Any,
+) -> Evaluation:
+    """:func:`evaluate` on annotations that are read already: several files need them once."""
+    with open_predictor(file, model, confidence, options) as predictor:
+        return evaluate_predictor(predictor, str(file), data, confidence=confidence, results=results)
+
+
+def evaluate_model(network: Model, data: Annotated, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
+    """A network as torch runs it, on ``data``; see :func:`evaluate`."""
+    check_evaluator()
+    with _predictor_of(network, CONFIDENCE) as predictor:
+        return evaluate_predictor(predictor, name, data, batch_size=batch_size)
+
+
+def evaluate_predictor(
+    predictor: PosePredictor,
+    name: str,
+    data: Annotated,
+    *,
+    confidence: float = CONFIDENCE,
+    results: Path | None = None,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """What an open predictor finds in ``data``; see :func:`evaluate`."""
+    categories = match_categories(data.truth, predictor.spec)
+    rows: list[dict[str, Any]] = []
+    images = data.truth["images"]
+    found = predictor.stream(data.paths, batch_size=batch_size)
+    for item, result in zip(images, track(found, "evaluating", len(images)), strict=True):
+        rows += _rows(result, int(item["id"]), categories)
+    if results is not None:
+        write_json(rows, results)
+    metrics, per_image = score(data.truth, rows, predictor.spec, list(categories))
+    return Evaluation(
+        file=name,
+        task=predictor.spec.task,
+        images=len(images),
+        annotated=sum(item.annotated for item in per_image),
+        detections=len(rows),
+        metrics=metrics,
+        per_image=per_image,
+        confidence=confidence,
+    )
+
+
+def accuracy(file: str | Path, data: Annotated) -> dict[str, Any]:
+    """What ``export`` and ``build`` record: the metrics of a file at its own threshold, and on what.
+
+    Raises as :func:`evaluate` does.
+    """
+    check_evaluator()
+    with open_runner(file) as runner:
+        confidence = max(CONFIDENCE, runner.spec.output.confidence_threshold or 0.0)
+        predictor = PosePredictor(runner, confidence=confidence)
+        found = evaluate_predictor(predictor, str(file), data, confidence=confidence)
+    record = {"data": data.name, "images": found.images, "annotated": found.annotated, "confidence": confidence}
+    return {**record, "metrics": found.metrics}
+
+
+def check_evaluator() -> None:
+    """Raises MissingDependencyError before the work, not after it."""
+    try:
+        import faster_coco_eval  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise MissingDependencyError(
+            "evaluating: faster-coco-eval is not installed. Run: pip install 'trt-pose[eval]'"
+        ) from error
+
+
+def open_predictor(file: str | Path, model: str | None, confidence: float, options: dict[str, Any]) -> PosePredictor:
+    """A predictor on a file of any kind, counting scores above ``confidence``; see :func:`evaluate`."""
+    if not 0.0 <= confidence <= 1.0:
+        raise UsageError(f"--conf: got {confidence!r}, expected a number from 0 to 1. Correct it.")
+    if model is None and str(file) in models.MODELS and models.MODELS[str(file)].packaged and not Path(file).exists():
+        return _predictor_of(models.get(str(file)), confidence)
+    if Path(file).suffix.lower() not in _CHECKPOINTS:
+        opened = open_runner(file, **options)
+        least = opened.spec.output.confidence_threshold or 0.0
+        if least > confidence:
+            opened.close()
+            raise UsageError(
+                f"evaluating {file}: it keeps scores above {least:g} only, AP counts them down to {confidence:g}."
+                f" Export it again with --conf {confidence:g}, or evaluate what it keeps with --conf {least:g}."
+            )
+        return PosePredictor(opened, confidence=confidence)
+    if model is None:
+        raise UsageError(f"evaluating {file}: a checkpoint does not name its model. Add --model, see trt-pose models.")
+    if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model would not know its graph
+        raise UsageError(
+            f"evaluating {file}: a Keypoint R-CNN is evaluated as a file. Export it with --conf {confidence:g} and"
+            " evaluate that."
+        )
+    return _predictor_of(models.get(model, checkpoint_path=file), confidence)
+
+
+def _predictor_of(network: Model, confidence: float) -> PosePredictor:
+    from .export.torch_runner import TorchRunner
+
+    runner = TorchRunner.of_model(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
+    return PosePredictor(runner)
+
+
+def match_categories(truth: Mapping[str, Any], spec: ModelSpec) -> dict[int, int]:
+    """Category ids of the annotations to classes of the model; a pose model has one, whose class is 0.
+
+    Raises:
+        UsageError: no category has the model's joints, or its classes.
+    """
+    if spec.task == "pose":
+        return dict.fromkeys(pose_categories(truth, spec.skeleton.num_joints), 0)
+    ids = {str(item["name"]).lower(): int(item["id"]) for item in truth["categories"]}
+    matched = {ids[name.lower()]: kind for kind, name in enumerate(spec.class_names) if name.lower() in ids}
+    if not matched:
+        raise UsageError(
+            f"evaluating {spec.model}: none of its classes ({', '.join(spec.class_names[:3])}, ...) is among the"
+            f" categories ({', '.join(list(ids)[:3])}, ...). Use the data it is for."
+        )
+    return matched
+
+
+def _rows(result: Result, image_id: int, categories: Mapping[int, int]) -> list[dict[str, Any]]:
+    found = result.prediction
+    if isinstance(found, Poses):
+        return found.to_coco(image_id, next(iter(categories)))
+    category_of = {kind: category for category, kind in categories.items()}
+    known = np.isin(found.classes, list(category_of))  # classes the annotations do not have count for nothing
+    ids = tuple(category_of.get(kind, 0) for kind in range(len(found.class_names)))
+    return found[known].to_coco(image_id, ids)
+
+
+def score(
+    truth: dict[str, Any], rows: Sequence[dict[str, Any]], spec: ModelSpec, categories: list[int]
+) -> tuple[dict[str, float | None], tuple[ImageScore, ...]]:
+    """AP and AR by faster-coco-eval, and what was missed in each image, the worst first."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    pose = spec.task == "pose"
+    # Copies: the evaluator marks what was missed, and the next file is held against the same annotations.
+    ours = [dict(note) for note in truth["annotations"] if note["category_id"] in categories]
+    if pose:  # several kinds with the same joints are one to the model
+        categories = categories[:1]
+        for note in ours:
+            note["category_id"] = categories[0]
+    annotated = COCO({**truth, "annotations": ours})
+    found = annotated.loadRes([dict(row) for row in rows])
+    sigmas = {"kpt_oks_sigmas": list(spec.skeleton.sigmas)} if pose else {}
+    evaluator = COCOeval_faster(annotated, found, "keypoints" if pose else "bbox", extra_calc=True, **sigmas)
+    evaluator.params.catIds = categories
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    names = POSE_METRICS if pose else BOX_METRICS
+    metrics = {
+        name: None if value < 0 or math.isnan(value) else float(value)
+        for name, value in zip(names, evaluator.stats, strict=False)
+    }
+    return metrics, _per_image(truth, annotated, found)
+
+
+def _per_image(truth: Mapping[str, Any], annotated: Any, found: Any) -> tuple[ImageScore, ...]:
+    counts = {int(item["id"]): [0, 0, 0] for item in truth["images"]}  # annotated, missed, extra
+    for note in annotated.anns.values():
+        if not note.get("iscrowd") and note.get("num_keypoints", 1):
+            counts[note["image_id"]][0] += 1
+            counts[note["image_id"]][1] += bool(note.get("fn"))
+    for note in found.anns.values():
+        counts[note["image_id"]][2] += bool(note.get("fp"))
+    scores = [
+        ImageScore(item["file_name"], notes, notes - missed, missed, extra)
+        for item in truth["images"]
+        for notes, missed, extra in [counts[int(item["id"])]]
+    ]
+    return tuple(sorted(scores, key=lambda item: (-item.missed, -item.extra, item.source)))

@@ -1,0 +1,1 @@
+"""Selection behind the ONNX files of other toolkits."""

@@ -1,0 +1,228 @@
+"""Post-processing for any pose detector's ONNX file: the same selection, as ONNX operators or as the plugin node.
+
+The parts put before and behind the file are modules of graph.py, traced and merged; nothing of it is written twice.
+Output layout of the Ultralytics pose models: https://docs.ultralytics.com/tasks/pose (boxes as centre and size).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..._version import __version__
+from ...choices import ExportTargetBackend
+from ...errors import ExportError, UsageError
+from ...files import check_writable, write_atomically
+from ...formats import FLAT_OUTPUTS, batch_outputs
+from ...nms import contract
+from ...nms.contract import DOMAIN
+from ...progress import step
+from ...skeleton import Skeleton
+from ...spec import InputSpec, ModelSpec, OutputSpec
+from ..plan import check_suffix
+from ..preprocess import Normalize
+from ..select import SelectDecoded, Selection
+from ..select_pose_trt import PluginSelect, check_limits
+from ..trace import finish, simplify
+from .heads import FRONT, HEAD_MODULES, HEADS, POLICIES, TAIL, THEIRS, Tail, output_shapes, shape_of, sizes
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    """What to attach.
+
+    Attributes:
+        head: layout of the outputs. ``yolov8-pose``: one (B, 4 + 1 + 3J, A), boxes as centre and size. ``decoded``:
+            boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores, joints
+            (B, A, J, 2), joint confidences (B, A, J).
+        tensors: names of those outputs in the file, in that order; None takes the file's outputs as they come.
+        selection: thresholds, limits, format.
+        target: who will run the file.
+        skeleton: the joints; None takes the published set with that many.
+        input: image policy; None is Ultralytics' (RGB, long side, centre, 114) for yolov8-pose, YOLO-NAS-Pose's (BGR,
+            long side, bottom right, 127) for its own head, and the latter in RGB for decoded.
+        uint8_input: put cast and division by 255 in front of a float input, so that the file takes images.
+    """
+
+    head: str = "yolov8-pose"
+    tensors: Sequence[str] | None = None
+    selection: Selection = field(default_factory=lambda: Selection(0.25, 0.7, 1000, 300))
+    target: ExportTargetBackend = ExportTargetBackend.ONNXRUNTIME
+    skeleton: Skeleton | None = None
+    input: InputSpec | None = None
+    uint8_input: bool = True
+
+
+def attach(source: str | Path, output: str | Path, options: AttachOptions) -> ModelSpec:
+    """Writes ``source`` with selection behind it (and the photometric step in front).
+
+    Returns:
+        The description stored in the new file.
+
+    Raises:
+        ExportError: ``source`` is no ONNX file with such outputs, or the result does not check.
+        UsageError: an unknown head, or limits the plugin does not take.
+    """
+    if options.head not in HEADS:
+        raise UsageError(f"attaching: got head {options.head!r}, expected one of {', '.join(HEADS)}. Correct it.")
+    check_suffix(output)
+    check_writable(output, ExportError)
+    proto = _load(source)
+    batch, height, width, element = _input_of(proto, source)
+    named = [THEIRS + name for name in options.tensors or ()]
+    names = named or [item.name for item in proto.graph.output]
+    shapes = output_shapes(proto, names, source, options.head, batch)
+    anchors, joints = sizes(options.head, shapes, names, source)
+    chosen = options.selection
+    chosen = replace(chosen, candidates=min(chosen.candidates, anchors))
+    chosen = replace(chosen, limit=min(chosen.limit, chosen.candidates))
+    if options.target is ExportTargetBackend.TENSORRT:
+        check_limits(chosen, anchors, joints)
+    spec = _describe(Path(source), options, chosen, (batch, height, width, element), joints)
+    with step("attaching"):
+        try:
+            merged = _merge_tail(proto, names, shapes, spec, options, chosen)
+            merged = _merge_front(merged, spec, element)
+        except ValueError as error:  # of onnx.compose
+            raise ExportError(f"attaching to {source}: the parts do not join: {error}. Please report this.") from error
+        merged = simplify(merged)
+        finish(merged, spec)
+    write_atomically(output, lambda target: onnx.save(merged, target, format="protobuf"), ExportError)
+    return spec
+
+
+def _load(source: str | Path) -> onnx.ModelProto:
+    """The file with shapes, its names set apart by a prefix, and weights no longer listed among the inputs."""
+    path = Path(source)
+    if not path.is_file():
+        raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
+    try:
+        proto = onnx.load(path)
+        weights = {item.name for item in proto.graph.initializer}
+        images = [item for item in proto.graph.input if item.name not in weights]
+        del proto.graph.input[:]
+        proto.graph.input.extend(images)
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        for entry in proto.opset_import:
+            if entry.domain == DOMAIN:  # of a plugin it may hold already; the versions say nothing to TensorRT
+                entry.version = 1
+        return onnx.compose.add_prefix(proto, THEIRS)
+    except Exception as error:  # protobuf's, onnx's and the file system's have no common base
+        raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
+
+
+def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
+    inputs = list(proto.graph.input)
+    shape = shape_of(inputs[0]) if len(inputs) == 1 else []
+    kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
+    element = kinds.get(inputs[0].type.tensor_type.elem_type) if inputs else None
+    if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None or element is None:
+        raise ExportError(
+            f"attaching to {source}: got {len(inputs)} inputs, the first of shape {shape}, expected one image"
+            " (B, 3, H, W) of fixed size, float32 or uint8. Export it with a fixed image size."
+        )
+    return shape[0], shape[2], shape[3], element
+
+
+def _describe(
+    source: Path, options: AttachOptions, chosen: Selection, size: tuple[int | None, int, int, str], joints: int
+) -> ModelSpec:
+    batch, height, width, element = size
+    policy = options.input or POLICIES[options.head]
+    in_graph = element == "uint8" or options.uint8_input
+    names = FLAT_OUTPUTS if chosen.flat else batch_outputs("pose")
+    plugin = options.target is ExportTargetBackend.TENSORRT
+    return ModelSpec(
+        model=source.stem,
+        input=replace(
+            policy.with_size(height, width),
+            batch=batch,
+            dtype="uint8" if in_graph else element,
+            normalized_in_graph=in_graph,
+        ),
+        output=OutputSpec(
+            "flat" if chosen.flat else "batch", names, chosen.confidence, chosen.iou, chosen.limit, chosen.candidates
+        ),
+        skeleton=options.skeleton or Skeleton.for_joint_count(joints),
+        weights=source.name,
+        plugins_required=(contract.NAME,) if plugin else (),
+        generator=f"trt_pose {__version__}",
+    )
+
+
+def _merge_tail(
+    proto: onnx.ModelProto,
+    names: list[str],
+    shapes: list[list[int]],
+    spec: ModelSpec,
+    options: AttachOptions,
+    chosen: Selection,
+) -> onnx.ModelProto:
+    joints = spec.skeleton.num_joints
+    plugin = options.target is ExportTargetBackend.TENSORRT
+    select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
+    inputs = [f"{TAIL}in{index}" for index in range(len(names))]
+    tail = _trace(
+        Tail(HEAD_MODULES[options.head](), select),
+        [torch.rand(shape) for shape in shapes],
+        inputs,
+        list(spec.output.names),
+        proto,
+        spec,
+        TAIL,
+    )
+    # Every output the tail does not take is dropped: nothing dangles behind the predictions.
+    merged = onnx.compose.merge_models(
+        proto, tail, io_map=list(zip(names, inputs, strict=True)), outputs=list(spec.output.names)
+    )
+    return onnx.utils.Extractor(merged).extract_model(
+        [item.name for item in merged.graph.input], list(spec.output.names)
+    )
+
+
+def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.ModelProto:
+    """Names the input ``input``; where the file takes floats and images are wanted, adds the photometric step."""
+    converts = spec.input.dtype == "uint8" and element == "float32"
+    module: nn.Module = Normalize(spec.input.normalization) if converts else nn.Identity()
+    shape = (spec.input.batch or 2, 3, spec.input.height, spec.input.width)
+    example = torch.zeros(shape, dtype=torch.uint8 if spec.input.dtype == "uint8" else torch.float32)
+    pixels = f"{FRONT}pixels"
+    front = _trace(module, [example], [spec.input.name], [pixels], proto, spec, FRONT)
+    return onnx.compose.merge_models(front, proto, io_map=[(pixels, proto.graph.input[0].name)])
+
+
+def _trace(
+    module: nn.Module,
+    examples: list[Tensor],
+    inputs: list[str],
+    outputs: list[str],
+    like: onnx.ModelProto,
+    spec: ModelSpec,
+    prefix: str,
+) -> onnx.ModelProto:
+    """Traces a part with the opset and IR version of the file it will join."""
+    opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
+    if not 16 <= opset <= 20:
+        raise ExportError(f"attaching: the file has opset {opset}, expected 16 to 20. Export it with --opset 17.")
+    axes = {} if spec.input.batch else {name: {0: "batch"} for name in inputs}
+    if spec.output.format == "batch" and not spec.input.batch:
+        axes |= {name: {0: "batch"} for name in outputs}
+    if spec.output.format == "flat" and outputs == list(FLAT_OUTPUTS):
+        axes |= {name: {0: "predictions"} for name in outputs}
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), tuple(examples), buffer, dynamo=False, opset_version=opset, input_names=inputs,  # type: ignore[arg-type]
+            output_names=outputs, dynamic_axes=axes,
+        )  # fmt: skip
+    traced = onnx.load_model_from_string(buffer.getvalue())
+    traced.ir_version = like.ir_version
+    return onnx.compose.add_prefix(traced, prefix, rename_inputs=False, rename_outputs=False)

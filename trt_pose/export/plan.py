@@ -1,0 +1,255 @@
+"""The export options, checked and resolved against a model before any work is done."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..choices import (
+    CalibrationMethod,
+    DetectionOutputFormatMode,
+    ExportQuantizationMode,
+    ExportTargetBackend,
+    Precision,
+)
+from ..errors import CalibrationError, UsageError
+from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
+from ..quantization.batches import DEFAULT_BATCHES
+from ..quantization.calibrate import DEFAULT_PERCENTILE
+from ..spec import InputSpec
+from .select import Selection
+
+if TYPE_CHECKING:
+    from ..models.model import Model
+
+
+DYNAMIC = "dynamic"
+# TensorRT 10.3 to 11.x parse it, and ONNX Runtime's CUDA provider has no kernels for some operators from 19 on.
+DEFAULT_OPSET = 17
+DEFAULT_CANDIDATES = 1000
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What one export will do; see :func:`trt_pose.export.export_model` for the meaning of the options.
+
+    ``selection`` is None when no selection is in the file; ``dynamic_axes`` is None for those of the description.
+    """
+
+    output: Path
+    input: InputSpec
+    selection: Selection | None
+    preprocess: bool | nn.Module
+    postprocess: nn.Module | None
+    device: torch.device
+    target: ExportTargetBackend = ExportTargetBackend.ONNXRUNTIME
+    simplify: bool = True
+    verify: bool = True
+    exporter_options: Mapping[str, Any] = field(default_factory=dict)
+    quantize: QuantizeOptions | None = None
+    calibration_data: Any = None
+    dynamic_axes: Mapping[str, Any] | None = None
+
+    @property
+    def example_shape(self) -> tuple[int, int, int, int]:
+        """Of the images a graph is traced with."""
+        # Two where the batch is symbolic: a batch of one lets the tracer take the axis for a constant.
+        return self.input.batch or 2, self.input.channels, self.input.height, self.input.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self.input.dtype]
+
+
+def check_threshold(name: str, value: float | None, default: float) -> float:
+    """``value`` or the default; 0.0 means 0.0. Raises UsageError outside 0..1."""
+    chosen = default if value is None else value
+    if isinstance(chosen, bool) or not isinstance(chosen, Real) or not 0.0 <= chosen <= 1.0:
+        raise UsageError(f"{name}: got {chosen!r}, expected a number from 0 to 1. Correct it.")
+    return float(chosen)
+
+
+def plan_quantization(
+    quantization: str | ExportQuantizationMode | None, target: ExportTargetBackend, extras: Mapping[str, Any]
+) -> QuantizeOptions | None:
+    """How the file is quantized after the export; None for FP32.
+
+    For TensorRT, INT8 has FP16 beside it: that is the fast engine.
+
+    Raises:
+        UsageError: calibration options without INT8. CalibrationError: INT8 without images.
+    """
+    given = [name for name, value in extras.items() if value is not None]
+    mode = None if quantization is None else ExportQuantizationMode.parse(quantization)
+    if mode is not ExportQuantizationMode.INT8:
+        if given:
+            raise UsageError(f"exporting: {', '.join(given)} belong to quantization_mode INT8. Leave them out.")
+        return None if mode is None else QuantizeOptions(Precision.FP16)
+    if extras["calibration_loader"] is None:
+        raise CalibrationError(
+            "exporting in INT8: calibration_loader is missing, and ranges of random data ruin a model. Give a"
+            " DataLoader or a folder of images (calibration_loader='random' if the accuracy does not matter)."
+        )
+    method = CalibrationMethod.parse(extras["calibration_method"] or CalibrationMethod.PERCENTILE)
+    percentile, batches = extras["calibration_percentile"], extras["calibration_batches"]
+    return QuantizeOptions(
+        precision=Precision.INT8_FP16 if target is ExportTargetBackend.TENSORRT else Precision.INT8,
+        calibration=CalibrationOptions(
+            method=method,
+            percentile=DEFAULT_PERCENTILE if percentile is None else percentile,
+            batches=DEFAULT_BATCHES if batches is None else count("calibration_batches", batches),
+        ),
+        selective=SelectiveQuantizer.of(extras["selective_quantizer"]),
+    )
+
+
+def check_suffix(output: str | Path) -> None:
+    """Raises UsageError unless the file to write is an ``.onnx``."""
+    if Path(output).suffix.lower() != ".onnx" and not Path(output).is_dir():
+        raise UsageError(f"exporting to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
+
+
+def check_steps(preprocessing: Any, postprocessing: Any) -> None:
+    """Raises UsageError unless the two steps are True, False or modules."""
+    for name, value in (("preprocessing", preprocessing), ("postprocessing", postprocessing)):
+        if not isinstance(value, (bool, nn.Module)):
+            raise UsageError(f"{name}: got {value!r}, expected True, False or a torch module. Correct it.")
+
+
+def plan_device(device: torch.device | str | None) -> torch.device | None:
+    """The device asked for. Raises UsageError when torch does not know it or does not have it."""
+    if device is None:
+        return None
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = (str(error).splitlines() or ["unknown"])[0]
+        raise UsageError(f"device: got {device!r}, which torch cannot use here: {first}. Use 'cpu'.") from error
+    return chosen
+
+
+def plan_selection(model: Model, anchors: int, options: Mapping[str, Any]) -> Selection:
+    """Thresholds and limits of the file; limits above the number of anchors are lowered (said if asked for)."""
+    candidates = count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
+    limit = options["max_predictions_per_image"]
+    limit = candidates if limit is None else count("max_predictions_per_image", limit)
+    if candidates > anchors:
+        if candidates != DEFAULT_CANDIDATES:
+            warnings.warn(
+                f"num_pre_nms_predictions={candidates} is more than the {anchors} anchors of this input size: lowered.",
+                stacklevel=4,
+            )
+        candidates = anchors
+    if limit > candidates:
+        if options["max_predictions_per_image"] is not None:
+            warnings.warn(
+                f"max_predictions_per_image={limit} is more than the {candidates} candidates: lowered.", stacklevel=4
+            )
+        limit = candidates
+    formats = DetectionOutputFormatMode
+    chosen = options["output_predictions_format"]
+    return Selection(
+        confidence=check_threshold(
+            "confidence_threshold", options["confidence_threshold"], model.processing.confidence
+        ),
+        iou=check_threshold("nms_threshold", options["nms_threshold"], model.processing.iou),
+        candidates=candidates,
+        limit=limit,
+        flat=formats.parse(chosen or formats.BATCH_FORMAT) is formats.FLAT_FORMAT,
+    )
+
+
+def plan_input(
+    model: Model,
+    shape: Any,
+    channels: int | None,
+    dtype: Any,
+    batch_size: int | str,
+    preprocessing: bool | nn.Module,
+) -> InputSpec:
+    """Size, element type and batch of the network input."""
+    policy = model.processing.input
+    stride = max(model.strides)
+    if shape is not None:
+        height, width = (int(shape), int(shape)) if isinstance(shape, Integral) else _pair(shape)
+        check_sides(height, width, stride)
+        policy = policy.with_size(height, width)
+    if channels not in (None, policy.channels):
+        raise UsageError(f"input_image_channels: got {channels}, {model.name} takes {policy.channels}. Leave it out.")
+    element = plan_element(dtype, "uint8" if preprocessing else "float32")
+    if not preprocessing and element == "uint8":
+        raise UsageError(
+            "input_image_dtype: uint8 needs preprocessing in the graph. Use float32 or preprocessing=True."
+        )
+    return replace(
+        policy,
+        batch=None if batch_size == DYNAMIC else count("batch_size", batch_size, hint=" or 'dynamic'"),
+        dtype=element,
+        normalized_in_graph=bool(preprocessing),
+        custom_preprocessing=isinstance(preprocessing, nn.Module),
+    )
+
+
+def check_sides(height: int, width: int, stride: int) -> None:
+    """Raises UsageError for an input size the levels of a network do not divide."""
+    if min(height, width) < stride or height % stride or width % stride:
+        raise UsageError(
+            f"input_image_shape: got {height} x {width}, expected positive multiples of {stride}."
+            f" Use {_near(height, stride)} x {_near(width, stride)}."
+        )
+
+
+def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keyword arguments of ``torch.onnx.export`` the caller may set."""
+    given = dict(options or {})
+    own = ("model", "args", "f", "dynamo", "input_names", "output_names", "dynamic_axes", "export_params")
+    refused = set(own) & set(given)
+    if refused:
+        raise UsageError(
+            f"onnx_export_kwargs: {', '.join(sorted(refused))} are set by the export itself. Leave them out."
+        )
+    opset = given.setdefault("opset_version", DEFAULT_OPSET)
+    if not isinstance(opset, int) or not 16 <= opset <= 20:
+        raise UsageError(f"onnx_export_kwargs: got opset_version={opset!r}, expected 16..20. Use {DEFAULT_OPSET}.")
+    return given
+
+
+def count(name: str, value: Any, hint: str = "") -> int:
+    """``value`` as a number of things. Raises UsageError unless it is a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise UsageError(f"{name}: got {value!r}, expected a whole number from 1{hint}. Correct it.")
+    return int(value)
+
+
+def _pair(shape: Any) -> tuple[int, int]:
+    if isinstance(shape, str) or not hasattr(shape, "__len__") or len(shape) != 2:
+        raise UsageError(f"input_image_shape: got {shape!r}, expected (height, width). Correct it.")
+    if not all(isinstance(size, Integral) for size in shape):
+        raise UsageError(f"input_image_shape: got {shape!r}, expected whole numbers. Correct it.")
+    return int(shape[0]), int(shape[1])
+
+
+def _near(size: int, stride: int) -> int:
+    return max(round(size / stride), 1) * stride
+
+
+def plan_element(dtype: Any, default: str) -> str:
+    """NumPy name of the element type of the input. Raises UsageError unless it is uint8 or float32."""
+    if dtype is None:
+        return default
+    name = str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+    name = "float32" if name == "float" else name
+    if isinstance(dtype, type):
+        name = dtype.__name__
+    if name not in ("uint8", "float32"):
+        raise UsageError(f"input_image_dtype: got {name}, expected uint8 or float32. Correct it.")
+    return name

@@ -1,0 +1,130 @@
+"""Selection of the predictions that are kept: thresholds, NMS, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .decode import DecodeDetections, DecodePoses, Heads
+from .format_modules import flatten_poses, flatten_rows
+from .operators import KeepClassScores, KeepScores, TopK
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept of the candidates: thresholds, limits and the output format."""
+
+    confidence: float = 0.5
+    iou: float = 0.7
+    candidates: int = 1000
+    limit: int = 1000
+    flat: bool = False
+
+
+class SelectPoses(nn.Module):
+    """Raw heads to the final predictions, decoding only what survives.
+
+    Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_joints (B, N, J, 3);
+    flat format: flat_predictions (M, 6 + 3J). Rows are sorted by score; rows past the count are zero.
+    """
+
+    def __init__(self, decode: DecodePoses, selection: Selection) -> None:
+        super().__init__()
+        self.decode = decode
+        self.selection = selection
+
+    def forward(self, heads: Heads) -> tuple[Tensor, ...]:
+        logits, distances, offsets = heads
+        chosen, table = self.selection, cast(Tensor, self.decode.cells)
+        scores, anchors = TopK.apply(logits[:, 0].sigmoid(), chosen.candidates)  # (B, P)
+        boxes = self.decode.boxes(take_rows(distances, anchors), table[anchors])  # (B, P, 4)
+        kept = KeepScores.apply(boxes, scores, chosen.limit, chosen.iou, chosen.confidence)  # (B, P)
+        scores, rows = TopK.apply(kept, chosen.limit)  # (B, N): the survivors in their order, then zeros
+        valid = scores > 0
+        boxes = zero_unless(valid.unsqueeze(2), boxes.gather(1, rows.unsqueeze(2).expand(-1, -1, 4)))  # (B, N, 4)
+        anchors = anchors.gather(1, rows)
+        joints = self.decode.joints(take_rows(offsets, anchors), take_rows(logits, anchors)[:, 1:], table[anchors])
+        joints = zero_unless(valid[:, :, None, None], joints)  # (B, N, J, 3)
+        if chosen.flat:
+            return (flatten_poses(boxes, scores, joints),)
+        return valid.sum(dim=1, keepdim=True), boxes, scores, joints
+
+
+class SelectDetections(nn.Module):
+    """Raw heads to the final detections: the best anchors by their best class, then every class of theirs.
+
+    Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_classes (B, N) int64;
+    flat format: flat_predictions (M, 7). Rows are sorted by score and cut by it, whatever their class; rows past the
+    count are zero, their classes -1. An anchor may be kept for several classes.
+    """
+
+    def __init__(self, decode: DecodeDetections, selection: Selection) -> None:
+        super().__init__()
+        self.decode = decode
+        self.selection = selection
+
+    def forward(self, heads: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        logits, distances = heads
+        chosen = self.selection
+        _, anchors = TopK.apply(logits.amax(dim=1), chosen.candidates)  # (B, P)
+        boxes = self.decode.boxes(take_rows(distances, anchors), cast(Tensor, self.decode.cells)[anchors])  # (B, P, 4)
+        scores = take_rows(logits, anchors).sigmoid()  # (B, K, P)
+        kept = KeepClassScores.apply(boxes, scores, chosen.candidates, chosen.iou, chosen.confidence)
+        scores, places = TopK.apply(kept.flatten(1), chosen.limit)  # (B, N), class-major
+        valid = scores > 0
+        rows = (places % chosen.candidates).unsqueeze(2).expand(-1, -1, 4)
+        boxes = zero_unless(valid.unsqueeze(2), boxes.gather(1, rows))  # (B, N, 4)
+        classes = torch.where(valid, places // chosen.candidates, -1)
+        if chosen.flat:
+            return (flatten_rows(scores, boxes, scores.unsqueeze(2), classes.unsqueeze(2).to(boxes.dtype)),)
+        return valid.sum(dim=1, keepdim=True), boxes, scores, classes
+
+
+class SelectDecoded(nn.Module):
+    """Decoded candidates to the final predictions, in the formats of :class:`SelectPoses`."""
+
+    def __init__(self, selection: Selection) -> None:
+        super().__init__()
+        self.selection = selection
+
+    def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        count, *rows = select_decoded(*decoded, self.selection, TopK.apply, KeepScores.apply)
+        return (flatten_poses(*rows),) if self.selection.flat else (count, *rows)
+
+
+def select_decoded(
+    boxes: Tensor,
+    scores: Tensor,
+    joints: Tensor,
+    chosen: Selection,
+    top_k: Callable[..., tuple[Tensor, Tensor]],
+    keep_scores: Callable[..., Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3) to the batch format; the operators are the caller's."""
+    ranked, anchors = top_k(scores[:, :, 0], chosen.candidates)  # (B, P)
+    candidates = boxes.gather(1, anchors.unsqueeze(2).expand(-1, -1, 4))  # (B, P, 4)
+    kept = keep_scores(candidates, ranked, chosen.limit, chosen.iou, chosen.confidence)
+    best, places = top_k(kept, chosen.limit)  # (B, N)
+    valid = best > 0
+    boxes = candidates.gather(1, places.unsqueeze(2).expand(-1, -1, 4))  # (B, N, 4)
+    rows = anchors.gather(1, places)[:, :, None, None]
+    joints = joints.gather(1, rows.expand(-1, -1, joints.shape[2], 3))  # (B, N, J, 3)
+    return (
+        valid.sum(dim=1, keepdim=True),
+        zero_unless(valid.unsqueeze(2), boxes),
+        best,
+        zero_unless(valid[:, :, None, None], joints),
+    )
+
+
+def take_rows(maps: Tensor, anchors: Tensor) -> Tensor:
+    """Columns ``anchors`` (B, P) of ``maps`` (B, C, A): (B, C, P)."""
+    return maps.gather(2, anchors.unsqueeze(1).expand(-1, maps.shape[1], -1))
+
+
+def zero_unless(keep: Tensor, values: Tensor) -> Tensor:
+    return torch.where(keep, values, torch.zeros((), dtype=values.dtype, device=values.device))

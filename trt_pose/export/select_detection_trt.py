@@ -1,0 +1,91 @@
+"""Detections through ``EfficientNMS_TRT``, the node TensorRT's own plugin library has for them.
+
+Facts (https://github.com/NVIDIA/TensorRT/tree/main/plugin/efficientNMSPlugin): registered in TensorRT 10 and 11, not in
+TensorRT-RTX; FP32 inputs here, since FP16 coordinates are coarse; ``class_agnostic`` is always written, because the
+creator keeps the last value otherwise; the best 4,096 pairs of box and class above the threshold enter; unused rows
+hold class 0, which is made -1 behind the node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..nms.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
+from .format_modules import flatten_rows
+from .operators import KeepClassScores, TopK
+from .select import Selection
+
+MAX_BATCH = 1024
+
+
+class EfficientNms(torch.autograd.Function):
+    """Boxes (B, A, 4) and scores (B, A, K) to num_detections (B, 1) int32, boxes, scores, classes (B, N) int32."""
+
+    @staticmethod
+    def forward(
+        _ctx: Any, boxes: Tensor, scores: Tensor, selection: Selection, _batch: int | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        flat = scores.flatten(1)
+        best, pairs = TopK.forward(None, flat, min(EFFICIENT_CANDIDATES, flat.shape[1]))
+        scores = torch.zeros_like(flat).scatter(1, pairs, best).reshape(scores.shape)
+        kept = KeepClassScores.forward(
+            None, boxes, scores.transpose(1, 2), scores.shape[1], selection.iou, selection.confidence
+        )
+        best, places = TopK.forward(None, kept.flatten(1), selection.limit)  # class-major
+        anchors = places % scores.shape[1]
+        found = boxes.gather(1, anchors.unsqueeze(2).expand(-1, -1, 4)) * (best > 0).unsqueeze(2)
+        classes = torch.where(best > 0, places // scores.shape[1], 0)
+        return (best > 0).sum(dim=1, keepdim=True).to(torch.int32), found, best, classes.to(torch.int32)
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, selection: Selection, batch: int | None) -> Any:
+        outputs = g.op(
+            f"{DOMAIN}::{EFFICIENT_NAME}",
+            boxes,
+            scores,
+            plugin_version_s=EFFICIENT_VERSION,
+            score_threshold_f=selection.confidence,
+            iou_threshold_f=selection.iou,
+            max_output_boxes_i=selection.limit,
+            background_class_i=-1,
+            score_activation_i=0,
+            class_agnostic_i=0,
+            box_coding_i=0,
+            outputs=4,
+        )
+        limit = selection.limit
+        for output, shape in zip(outputs, ((1,), (limit, 4), (limit,), (limit,)), strict=True):
+            output.setType(boxes.type().with_sizes([batch, *shape]))
+        for place in (0, 3):
+            outputs[place].setType(outputs[place].type().with_dtype(torch.int32))
+        return outputs
+
+
+class EfficientSelect(nn.Module):
+    """Decoded boxes and class scores to final detections through the node, in the formats of SelectDetections."""
+
+    def __init__(self, selection: Selection, batch: int | None) -> None:
+        super().__init__()
+        self.selection, self.batch = selection, batch
+
+    def forward(self, decoded: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        count, boxes, scores, classes = EfficientNms.apply(*decoded, self.selection, self.batch)
+        classes = torch.where(scores > 0, classes, torch.full_like(classes, -1))
+        if self.selection.flat:
+            return (flatten_rows(scores, boxes, scores.unsqueeze(2), classes.unsqueeze(2).to(boxes.dtype)),)
+        return count, boxes, scores, classes
+
+
+def check_limits(selection: Selection, batch: int | None) -> None:
+    """Raises UsageError when the node cannot take such a graph."""
+    if selection.iou <= 0:
+        raise UsageError(f"exporting for TensorRT: nms_threshold is 0, {EFFICIENT_NAME} takes more than 0. Raise it.")
+    if selection.limit > EFFICIENT_CANDIDATES or (batch or 1) > MAX_BATCH:
+        raise UsageError(
+            f"exporting for TensorRT: got {selection.limit} detections and batch {batch}, {EFFICIENT_NAME} takes"
+            f" {EFFICIENT_CANDIDATES} and {MAX_BATCH} at most. Lower them."
+        )

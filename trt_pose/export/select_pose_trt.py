@@ -1,0 +1,90 @@
+"""The pose NMS plugin in an exported graph: one node, ``PoseNMS_TRT``, that TensorRT replaces with the plugin.
+
+In torch the node computes what plugins/README.md specifies, so that a graph with the plugin has its reference too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..nms.contract import DOMAIN, MAX_ANCHORS, MAX_CANDIDATES, MAX_JOINTS, MAX_OUTPUTS, NAME, NAMESPACE, VERSION
+from .format_modules import flatten_poses
+from .operators import KeepScores, TopK
+from .select import Selection, select_decoded
+
+
+class PoseNms(torch.autograd.Function):
+    """Boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3) to the outputs of the batch format, count as int32."""
+
+    @staticmethod
+    def forward(
+        _ctx: Any,
+        boxes: Tensor,
+        scores: Tensor,
+        joints: Tensor,
+        selection: Selection,
+        _batch: int | None,
+        _joint_count: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # The operators' own functions, not their autograd nodes: a trace cannot nest those.
+        count, out_boxes, out_scores, out_joints = select_decoded(
+            boxes,
+            torch.where(scores.isnan(), -1.0, scores),  # NaN is never kept, nor in anyone's way
+            joints,
+            selection,
+            partial(TopK.forward, None),
+            partial(KeepScores.forward, None),
+        )
+        return count.to(torch.int32), out_boxes, out_scores, out_joints
+
+    @staticmethod
+    def symbolic(
+        g: Any, boxes: Any, scores: Any, joints: Any, selection: Selection, batch: int | None, joint_count: int
+    ) -> Any:
+        outputs = g.op(
+            f"{DOMAIN}::{NAME}",
+            boxes,
+            scores,
+            joints,
+            plugin_version_s=VERSION,
+            plugin_namespace_s=NAMESPACE,
+            score_threshold_f=selection.confidence,
+            iou_threshold_f=selection.iou,
+            max_output_boxes_i=selection.limit,
+            num_pre_nms_predictions_i=selection.candidates,
+            outputs=4,
+        )
+        shapes = ((1,), (selection.limit, 4), (selection.limit,), (selection.limit, joint_count, 3))
+        for output, shape in zip(outputs, shapes, strict=True):
+            output.setType(scores.type().with_sizes([batch, *shape]))
+        outputs[0].setType(outputs[0].type().with_dtype(torch.int32))
+        return outputs
+
+
+class PluginSelect(nn.Module):
+    """Decoded heads to final predictions through the plugin node."""
+
+    def __init__(self, selection: Selection, batch: int | None, num_joints: int) -> None:
+        super().__init__()
+        self.selection, self.batch, self.num_joints = selection, batch, num_joints
+
+    def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        outputs = PoseNms.apply(*decoded, self.selection, self.batch, self.num_joints)
+        return (flatten_poses(*outputs[1:]),) if self.selection.flat else outputs
+
+
+def check_limits(selection: Selection, anchors: int, joints: int) -> None:
+    """Raises UsageError when the plugin cannot take such a graph."""
+    for name, value, most in (
+        ("num_pre_nms_predictions", selection.candidates, MAX_CANDIDATES),
+        ("max_predictions_per_image", selection.limit, MAX_OUTPUTS),
+        ("the number of joints", joints, MAX_JOINTS),
+        ("the number of anchors", anchors, MAX_ANCHORS),
+    ):
+        if value > most:
+            raise UsageError(f"exporting for TensorRT: {name} is {value}, {NAME} takes {most} at most. Lower it.")

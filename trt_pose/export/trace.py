@@ -1,0 +1,131 @@
+"""From a module to an ONNX model: trace, simplify, attach the weights, finish."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from ..errors import ExportError, MissingDependencyError
+from ..formats import FLAT_OUTPUTS, batch_outputs, raw_outputs
+from ..models.model import Model
+from ..spec import METADATA_KEY, ModelSpec
+from .graph import PoseGraph
+from .plan import (
+    ExportPlan,
+)
+
+
+def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:
+    """Traces the graph with torch's TorchScript exporter; the weights stay behind as graph inputs.
+
+    Without weights the later steps handle 0.2 MB instead of 60 (S): they are attached last. The newer ``dynamo``
+    exporter needs onnxscript, takes several times as long on these models, and cannot express the two operators of
+    operators.py without a translation table.
+    """
+    example = torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device)
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecation of the exporter, constants recorded by the trace
+            torch.onnx.export(
+                graph,
+                (example,),
+                buffer,  # type: ignore[arg-type]
+                dynamo=False,
+                input_names=[spec.input.name],
+                output_names=list(spec.output.names),
+                dynamic_axes=_dynamic_axes(spec) if plan.dynamic_axes is None else plan.dynamic_axes,
+                export_params=_holds_foreign_weights(graph, plan),
+                **plan.exporter_options,
+            )
+    except Exception as error:  # whatever a caller's module raises while it is traced
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(
+            f"tracing {spec.model}: torch.onnx.export failed: {first}. Check the modules given."
+        ) from error
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
+    """Whether a module of the caller's may have weights: then all must stay in the trace.
+
+    The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm). Our own
+    networks are fused; the Linear layers of Keypoint R-CNN come out right, which the check that follows would tell.
+    """
+    if not isinstance(graph.network, Model):
+        return True
+    theirs = [module for module in (plan.preprocess, plan.postprocess) if isinstance(module, nn.Module)]
+    return any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
+
+
+def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Folds constants and removes redundant nodes."""
+    try:
+        import onnxslim
+    except ImportError as error:
+        raise MissingDependencyError(
+            "simplifying: onnxslim is not installed. Run: pip install 'trt-pose[export]', or set onnx_simplify=False."
+        ) from error
+    slimmed: onnx.ModelProto = onnxslim.slim(proto)
+    return slimmed
+
+
+def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) -> None:
+    """Turns every graph input but the image into an initializer with the value the graph has for it."""
+    values = graph.state_dict()
+    kept = [item for item in proto.graph.input if item.name == spec.input.name]
+    weights = [item.name for item in proto.graph.input if item.name != spec.input.name]
+    used = {name for node in proto.graph.node for name in node.input}  # none are left where trace() kept the weights in
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    for name in weights:
+        if name in used:
+            proto.graph.initializer.append(numpy_helper.from_array(values[name].cpu().numpy(), name))
+
+
+def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Writes the description into the file and checks the graph. Raises ExportError when the checker complains."""
+    if spec.output.format == "flat":  # the tracer loses the width where the batch is symbolic
+        width = proto.graph.output[0].type.tensor_type.shape.dim[1]
+        width.dim_value = 7 if spec.task == "detection" else 6 + 3 * spec.skeleton.num_joints
+    # A plugin's outputs that nothing reads are left without a type by the simplifier, which the checker refuses.
+    typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(typed)
+    del proto.metadata_props[:]
+    proto.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    proto.producer_name = "trt_pose"
+    proto.producer_version = spec.generator.rpartition(" ")[2]
+    proto.graph.name = spec.model
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise ExportError(f"checking the ONNX graph of {spec.model}: {first}. Please report this.") from error
+
+
+def output_names(graph: PoseGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:
+    if plan.selection is not None:
+        return FLAT_OUTPUTS if plan.selection.flat else batch_outputs(task)
+    if plan.postprocess is None:
+        return raw_outputs(task)
+    with torch.inference_mode():
+        outputs = graph(torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device))
+    if isinstance(outputs, torch.Tensor):
+        return ("output",)
+    return tuple(f"output_{index}" for index in range(len(outputs)))
+
+
+def _dynamic_axes(spec: ModelSpec) -> dict[str, dict[int, str]]:
+    if spec.input.takes_any_size:
+        return {spec.input.name: {2: "height", 3: "width"}, **{name: {0: "predictions"} for name in spec.output.names}}
+    if spec.output.format == "flat":
+        axes = {name: {0: "predictions"} for name in spec.output.names}
+    else:
+        axes = {} if spec.input.batch else {name: {0: "batch"} for name in spec.output.names}
+    return axes if spec.input.batch else {spec.input.name: {0: "batch"}, **axes}

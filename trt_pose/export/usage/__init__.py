@@ -1,0 +1,1 @@
+"""Printed instructions for an exported file."""

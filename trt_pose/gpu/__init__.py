@@ -1,0 +1,1 @@
+"""CUDA: the device, its memory and streams, kernels compiled at run time."""

@@ -1,0 +1,64 @@
+"""ONNX files: read and checked, described, written whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..errors import CalibrationError, ExportError, RunnerError
+from ..files import to_json, write_atomically
+from ..spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
+
+
+def load(path: str | Path) -> onnx.ModelProto:
+    """Reads and checks an ONNX file. Raises ExportError when it is missing, damaged or not valid."""
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+    except OSError as error:
+        raise ExportError(f"reading {path}: {error.strerror or error}. Check the path.") from error
+    except Exception as error:  # protobuf's and onnx's have no common base
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"reading {path}: not a valid ONNX file ({first[:200]}). Export it again.") from error
+    return proto
+
+
+def save(proto: onnx.ModelProto, path: str | Path) -> None:
+    """Writes an ONNX file, whole or not at all."""
+    write_atomically(path, lambda target: onnx.save(proto, target, format="protobuf"), ExportError)
+
+
+def record_accuracy(path: str | Path, accuracy: dict[str, Any]) -> None:
+    """Writes what a file was measured at into its metadata."""
+    proto = load(path)
+    kept = [(item.key, item.value) for item in proto.metadata_props if item.key != ACCURACY_KEY]
+    del proto.metadata_props[:]
+    for key, value in (*kept, (ACCURACY_KEY, to_json(accuracy))):
+        proto.metadata_props.add(key=key, value=value)
+    save(proto, path)
+
+
+def read_spec(proto: onnx.ModelProto) -> ModelSpec:
+    """The description inside a model. Raises CalibrationError when it has none."""
+    try:
+        return ModelSpec.from_metadata({item.key: item.value for item in proto.metadata_props}, "the model")
+    except RunnerError as error:
+        raise CalibrationError(str(error)) from error
+
+
+def describe(made: onnx.ModelProto, spec: ModelSpec, precision: str, done: str) -> None:
+    """Writes into a quantized graph of ``spec`` what was done; raises ExportError when ONNX's checker refuses it."""
+    history = f"{spec.quantization}; {done}" if spec.quantization else done
+    described = replace(spec, precision=precision, quantization=history)
+    others = [(item.key, item.value) for item in made.metadata_props if item.key not in (METADATA_KEY, ACCURACY_KEY)]
+    del made.metadata_props[:]
+    for key, value in (*others, (METADATA_KEY, described.to_json())):
+        made.metadata_props.add(key=key, value=value)
+    try:
+        onnx.checker.check_model(made, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise ExportError(f"checking the quantized graph of {spec.model}: {first}. Please report this.") from error

@@ -1,0 +1,1 @@
+"""Images: reading, letterbox, sources, annotations, synthetic people, drawing."""

@@ -1,0 +1,131 @@
+"""Pictures of poses, with OpenCV alone.
+
+supervision's annotators would bring matplotlib, SciPy and FFmpeg to every embedded install for these sixty lines;
+``Poses.to_supervision`` opens that door to those who have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SourceError
+from ..files import write_atomically
+from ..skeleton import Skeleton
+from .pixels import Image
+
+Floats = npt.NDArray[np.float32]
+_BOX_COLOR = (235, 235, 235)
+
+
+# cv2 takes coordinates as int32 in 1/16 px here; anything farther out than this is invisible anyway.
+_SHIFT, _LIMIT_PX = 4, 1e6
+
+
+def draw_poses(
+    image: Image,
+    boxes: Floats,
+    scores: Floats,
+    joints: Floats,
+    skeleton: Skeleton,
+    *,
+    joint_confidence: float = 0.3,
+    show_boxes: bool = True,
+) -> Image:
+    """Draws people on a copy of ``image``.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        boxes: (N, 4) xyxy px. scores: (N,). joints: (N, J, 3) x, y px, confidence.
+        skeleton: edges and colours.
+        joint_confidence: joints below it, and edges to them, are left out.
+        show_boxes: draw each box with its score.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    canvas: Image = image.copy()
+    # Thickness grows with the image: 2 px at 640, so that a 4K picture shows its lines.
+    thickness = max(1, round(max(image.shape[:2]) / 320))
+    for box, score, person in zip(boxes, scores, joints, strict=True):
+        if show_boxes:
+            _box(canvas, box, f"{float(score):.2f}", thickness)
+        visible = (person[:, 2] >= joint_confidence) & np.isfinite(person[:, :2]).all(axis=1)
+        for (first, second), color in zip(skeleton.edges, skeleton.edge_colors, strict=True):
+            if visible[first] and visible[second]:
+                cv2.line(canvas, _point(person[first]), _point(person[second]), color, thickness, cv2.LINE_AA, _SHIFT)
+        for joint in np.flatnonzero(visible):
+            radius = (thickness + 1) << _SHIFT
+            cv2.circle(canvas, _point(person[joint]), radius, skeleton.joint_colors[joint], -1, cv2.LINE_AA, _SHIFT)
+    return canvas
+
+
+def draw_boxes(
+    image: Image, boxes: Floats, scores: Floats, classes: npt.NDArray[np.int64], names: Sequence[str]
+) -> Image:
+    """Draws objects on a copy of ``image``.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        boxes: (N, 4) xyxy px. scores: (N,). classes: (N,), which decide the colours. names: of the classes, N of them.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    canvas: Image = image.copy()
+    thickness = max(1, round(max(image.shape[:2]) / 320))
+    for box, score, kind, name in zip(boxes, scores, classes, names, strict=True):
+        _box(canvas, box, f"{name} {score:.2f}", thickness, _class_color(int(kind)))
+    return canvas
+
+
+def _class_color(kind: int) -> tuple[int, int, int]:
+    """A bright colour of its own for each class: hues a golden section apart."""
+    hue = np.array([[[int(kind * 111.246) % 180, 150, 255]]], np.uint8)
+    red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
+    return int(red), int(green), int(blue)
+
+
+def _box(canvas: Image, box: Floats, label: str, thickness: int, color: tuple[int, int, int] = _BOX_COLOR) -> None:
+    if not np.isfinite(box).all():
+        return
+    corner = _point(box[:2])
+    cv2.rectangle(canvas, corner, _point(box[2:]), color, max(1, thickness // 2), cv2.LINE_AA, _SHIFT)
+    scale = 0.15 * (thickness + 1)
+    (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    # Inside the picture when the box begins above it.
+    x, y = corner[0] >> _SHIFT, max(corner[1] >> _SHIFT, height + 4)
+    cv2.rectangle(canvas, (x, y - height - 4), (x + width + 4, y), color, -1)
+    cv2.putText(canvas, label, (x + 2, y - 2), cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)
+
+
+def _point(xy: Floats) -> tuple[int, int]:
+    x, y = np.clip(xy[:2], -_LIMIT_PX, _LIMIT_PX) * (1 << _SHIFT)
+    return int(x), int(y)
+
+
+def save(image: Image, path: str | Path) -> Path:
+    """Writes (H, W, 3) uint8 RGB to ``path`` by its suffix. Raises SourceError (unknown suffix, unwritable)."""
+    path = Path(path)
+    try:
+        encoded, buffer = cv2.imencode(path.suffix.lower() or ".", np.ascontiguousarray(image[:, :, ::-1]))
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        raise SourceError(f"writing {path}: OpenCV writes no {path.suffix or 'suffix-less'} images. Use .jpg or .png.")
+    return write_atomically(path, lambda target: target.write_bytes(buffer.tobytes()), SourceError)
+
+
+def show(image: Image) -> None:
+    """Opens (H, W, 3) uint8 RGB in the desktop's viewer. Raises SourceError where there is no desktop."""
+    import tempfile
+    import webbrowser
+
+    path = Path(tempfile.mkdtemp(prefix="trt_pose_")) / "poses.png"
+    save(image, path)
+    if not webbrowser.open(path.as_uri()):
+        raise SourceError(f"showing the picture: no viewer on this machine. It is kept as {path}; use --save instead.")

@@ -1,0 +1,386 @@
+"""Pictures of articulated figures with all 17 COCO joints, made from a seed: data where none can be fetched.
+
+They are for demonstrations and regression tests of the path from a model to its poses, not a stand-in for photographs.
+Proportions are those of drawing manuals (a body of seven and a half heads); joint angles stay within what joints do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SourceError, UsageError
+from ..files import make_folder, write_atomically
+from ..skeleton import COCO
+from . import draw
+from .pixels import Image
+
+Floats = npt.NDArray[np.float32]
+Color = tuple[int, int, int]
+
+
+# Lengths as shares of the body's height.
+_TORSO, _SHOULDERS, _HIPS, _UPPER_ARM, _FOREARM, _THIGH, _SHIN, _NECK, _HEAD = (
+    0.29, 0.24, 0.17, 0.17, 0.15, 0.24, 0.24, 0.05, 0.065,
+)  # fmt: skip
+
+
+_SKINS: tuple[Color, ...] = ((255, 219, 188), (232, 190, 160), (198, 150, 115), (150, 105, 75), (95, 65, 45))
+# Shoulder, elbow, wrist, hip, knee, ankle of the left and of the right side.
+_SIDES = ((5, 7, 9, 11, 13, 15), (6, 8, 10, 12, 14, 16))
+
+
+# Of whom less is seen, nobody could say that they are there: they stay in the picture as clutter.
+_LEAST_AREA, _LEAST_JOINTS = 60.0, 4
+
+
+_SHIFT = 4  # fractional bits of OpenCV's coordinates
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and the people in it, the farthest first.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        joints: (N, 17, 3) float32 x, y px, and COCO's visibility: 2 seen, 1 hidden, 0 outside the picture (x, y are 0).
+        boxes: (N, 4) float32 xyxy px of what is seen of them. areas: (N,) px of that.
+    """
+
+    image: Image
+    joints: Floats
+    boxes: Floats
+    areas: Floats
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who is in a picture.
+
+    Attributes:
+        people: fewest and most. heights: of a body, px; larger than the picture means cut off.
+    """
+
+    people: tuple[int, int]
+    heights: tuple[float, float]
+
+    def scaled(self, factor: float) -> Scene:
+        """The same scene in larger or smaller pictures."""
+        return Scene(self.people, (self.heights[0] * factor, self.heights[1] * factor))
+
+
+# In pictures of 320 x 320 px. The demonstration model is for the first; the second is hard for any model.
+SCENES = {"sparse": Scene((1, 3), (80.0, 320.0)), "crowded": Scene((1, 8), (40.0, 500.0))}
+SCENE_SIDE = 320
+
+
+def find_scene(name: str) -> Scene:
+    """The scene of that name. Raises UsageError that lists them."""
+    if name not in SCENES:
+        raise UsageError(f"synthetic people: got scene {name!r}, expected one of {', '.join(SCENES)}. Correct it.")
+    return SCENES[name]
+
+
+class SyntheticPeople(Sequence[Sample]):
+    """A data set: a sequence, as a torch ``DataLoader`` takes it; item i is the same in every run.
+
+    Args:
+        count: pictures. size: (height, width) px. seed: of everything. scene: who is in them.
+
+    Raises:
+        UsageError: a count, size or range that makes no picture.
+    """
+
+    def __init__(
+        self, count: int, size: tuple[int, int] = (320, 320), seed: int = 0, scene: Scene | None = None
+    ) -> None:
+        scene = scene or SCENES["sparse"]
+        people, heights = scene.people, scene.heights
+        if seed < 0 or 2**32 <= seed < 2**63:  # beyond are those of trainings
+            raise UsageError(f"making synthetic people: got seed={seed}, expected 0 to {2**32 - 1}. Correct it.")
+        if count < 1 or min(size) < 32 or not 0 <= people[0] <= people[1] or not 8 <= heights[0] <= heights[1]:
+            raise UsageError(
+                f"making synthetic people: got count={count}, size={size}, people={people}, heights={heights}; expected"
+                " a picture or more, 32 px or more, ranges from low to high. Correct them."
+            )
+        self._count, self._size, self._seed, self._scene = count, size, seed, scene
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"picture {index} of {self._count}")
+        rng = np.random.default_rng((self._seed, int(index) % self._count))
+        return make_picture(rng, self._size, self._scene)
+
+
+def make_picture(rng: np.random.Generator, size: tuple[int, int], scene: Scene) -> Sample:
+    """One picture; see :class:`SyntheticPeople`."""
+    height, width = size
+    image = _background(rng, height, width)
+    owner = np.zeros((height, width), np.uint8)  # who is seen at a pixel, from 1
+    number = int(rng.integers(scene.people[0], scene.people[1] + 1))
+    low, high = np.log(scene.heights)
+    bodies = np.sort(np.exp(rng.uniform(low, high, number)))  # far ones are small, and painted first
+    people_joints: list[npt.NDArray[np.float64]] = []
+    for body in bodies:
+        figure = Figure(rng, body, (rng.uniform(0, width), rng.uniform(0.1, 0.9) * height))
+        mask = np.zeros((height, width), np.uint8)
+        figure.paint(image, mask)
+        inside = _inside(figure.points, width, height)
+        owner[mask > 0] = len(people_joints) + 1
+        flags = np.where(inside & figure.faces, 2, inside)
+        people_joints.append(np.concatenate([figure.points, flags[:, None]], axis=1))
+    joints = np.array(people_joints, np.float32).reshape(-1, COCO.num_joints, 3)
+    _hide(joints, owner)
+    joints[joints[..., 2] == 0] = 0
+    boxes, areas = _seen(owner, number)
+    known = (areas >= _LEAST_AREA) & ((joints[..., 2] == 2).sum(axis=1) >= _LEAST_JOINTS)
+    return Sample(_photograph(rng, image), joints[known], boxes[known], areas[known])
+
+
+class Figure:
+    """A body in some posture: where its joints are, and how it is painted.
+
+    Attributes:
+        points: (17, 2) px in COCO's order. faces: (17,) whether each would be seen if nobody stood in front.
+    """
+
+    def __init__(self, rng: np.random.Generator, height: float, center: tuple[float, float]) -> None:
+        self.height = height
+        self._rng = rng
+        # 1 facing us, -1 turned away, 0 from the side: how wide shoulders look, and which of them is on the right.
+        # Most people in photographs face the camera.
+        away = abs(rng.normal(0, np.pi / 4)) if rng.uniform() < 0.85 else rng.uniform(0, np.pi)
+        self.turn = float(np.cos(min(away, np.pi)))
+        lean = rng.normal(0, 0.18)
+        self._up = np.array([np.sin(lean), -np.cos(lean)])
+        hips = np.zeros(2)
+        neck = hips + self._up * _TORSO
+        across = np.array([-self._up[1], self._up[0]])
+        points = np.zeros((COCO.num_joints, 2))
+        for side, (shoulder, elbow, wrist, hip, knee, ankle) in zip((1, -1), _SIDES, strict=True):
+            points[shoulder] = neck + across * side * self.turn * _SHOULDERS / 2
+            points[hip] = hips + across * side * self.turn * _HIPS / 2
+            arm, leg = (rng.uniform(-0.5, 2.6), rng.uniform(0, 2.2)), (rng.normal(0.1, 0.35), rng.uniform(0, 1.2))
+            points[elbow], points[wrist] = self._limb(points[shoulder], side, *arm, (_UPPER_ARM, _FOREARM), False)
+            points[knee], points[ankle] = self._limb(points[hip], side, *leg, (_THIGH, _SHIN), True)
+        tilt = rng.normal(0, 0.15)
+        head_up = np.array([np.sin(lean + tilt), -np.cos(lean + tilt)])
+        self.head = neck + head_up * (_NECK + _HEAD)
+        self._face(points, head_up)
+        self.points: Floats = (points * height + center).astype(np.float32)
+        self.head_px = self.head * height + center
+        self.head_tilt = np.degrees(lean + tilt)
+        self.faces = np.ones(COCO.num_joints, bool)
+        if self.turn < -0.2:  # seen from behind
+            self.faces[:3] = False
+        elif abs(self.turn) < 0.35:  # from the side the far half of the face is hidden
+            self.faces[[2, 4] if self.turn >= 0 else [1, 3]] = False
+
+    def _limb(
+        self, start: Any, side: int, raise_by: float, bend: float, bones: tuple[float, float], leg: bool
+    ) -> tuple[Any, Any]:
+        """Two bones from ``start``: raised sideways by an angle from hanging down, then bent the way the joint goes."""
+        outward = side * (self.turn if abs(self.turn) > 0.3 else 0.3 * (1 if self.turn >= 0 else -1))
+        angle = outward * raise_by
+        middle = start + np.array([np.sin(angle), np.cos(angle)]) * bones[0]
+        angle += outward * bend * (-0.6 if leg else 1 if raise_by < 1.2 else -0.5)
+        return middle, middle + np.array([np.sin(angle), np.cos(angle)]) * bones[1]
+
+    def _face(self, points: Any, up: Any) -> None:
+        """Nose, eyes and ears on the head; turning moves them to its edge."""
+        across = np.array([-up[1], up[0]])
+        aside = float(np.sqrt(1 - self.turn**2)) * (1 if self._rng.uniform() < 0.5 else -1)
+        front = across * aside * _HEAD * 0.55
+        points[0] = self.head + front * 1.4 - up * _HEAD * 0.1
+        for side, eye, ear in ((1, 1, 3), (-1, 2, 4)):
+            points[eye] = self.head + front + across * side * self.turn * _HEAD * 0.4 + up * _HEAD * 0.25
+            points[ear] = self.head - front * 0.3 + across * side * self.turn * _HEAD * 0.95 + up * _HEAD * 0.05
+
+    def paint(self, image: Image, mask: npt.NDArray[np.uint8]) -> None:
+        """Paints the body on ``image`` and its silhouette on ``mask``, far limbs first."""
+        rng, p, size = self._rng, self.points, self.height
+        skin: Color = _SKINS[int(rng.integers(len(_SKINS)))]
+        shirt, trousers, shoes, hair = (_color(rng) for _ in range(4))
+        sleeves = shirt if rng.uniform() < 0.6 else skin
+        legs = trousers if rng.uniform() < 0.75 else skin
+        near_left = rng.uniform() < 0.5
+        far, near = _SIDES[::-1] if near_left else _SIDES
+        self._arm(image, mask, far[:3], sleeves, skin)
+        for *_, hip, knee, ankle in (far, near):
+            toes = p[ankle] + np.array([0.03 * size * self.turn, 0.02 * size])
+            _capsule(image, mask, p[hip], p[knee], 0.075 * size, trousers)
+            _capsule(image, mask, p[knee], p[ankle], 0.055 * size, legs)
+            _capsule(image, mask, p[ankle], toes, 0.05 * size, shoes)
+        self._torso(image, mask, shirt, trousers)
+        _capsule(image, mask, (p[5] + p[6]) / 2, self.head_px, 0.06 * size, skin)
+        self._head(image, mask, skin, hair)
+        self._arm(image, mask, near[:3], sleeves, skin)
+
+    def _arm(self, image: Image, mask: Any, joints: tuple[int, ...], sleeve: Color, skin: Color) -> None:
+        shoulder, elbow, wrist = (self.points[joint] for joint in joints)
+        _capsule(image, mask, shoulder, elbow, 0.05 * self.height, sleeve)
+        _capsule(image, mask, elbow, wrist, 0.04 * self.height, sleeve)
+        _capsule(image, mask, wrist, wrist + (wrist - elbow) * 0.2, 0.045 * self.height, skin)
+
+    def _torso(self, image: Image, mask: Any, shirt: Color, trousers: Color) -> None:
+        p, width = self.points, 0.1 * self.height
+        corners = np.array([p[5], p[6], p[12], p[11]])
+        for canvas, color in ((image, shirt), (mask, 255)):
+            cv2.fillPoly(canvas, [_fixed(corners)], color, cv2.LINE_AA if canvas is image else cv2.LINE_8, _SHIFT)
+        for first, second in ((5, 6), (5, 11), (6, 12)):
+            _capsule(image, mask, p[first], p[second], width, shirt)
+        _capsule(image, mask, p[11], p[12], width, trousers)
+
+    def _head(self, image: Image, mask: Any, skin: Color, hair: Color) -> None:
+        radius = _HEAD * self.height
+        axes = _fixed(np.array([radius * 0.82, radius]))
+        center = _fixed(self.head_px)
+        behind = self.turn < -0.2
+        cv2.ellipse(mask, center, axes, self.head_tilt, 0, 360, 255, -1, cv2.LINE_8, _SHIFT)
+        face = hair if behind else skin
+        cv2.ellipse(image, center, axes, self.head_tilt, 0, 360, face, -1, cv2.LINE_AA, _SHIFT)
+        if not behind:
+            cv2.ellipse(image, center, axes, self.head_tilt, 180, 360, hair, -1, cv2.LINE_AA, _SHIFT)
+            for joint, tone in ((1, (30, 30, 30)), (2, (30, 30, 30)), (0, _darker(skin, 0.75))):
+                self._dot(image, joint, max(radius * 0.13, 0.7), tone)
+        for joint in (3, 4):
+            self._dot(image, joint, radius * 0.2, _darker(skin, 0.9))
+
+    def _dot(self, image: Image, joint: int, radius: float, color: Color) -> None:
+        if self.faces[joint]:
+            place = _fixed(self.points[joint])
+            cv2.circle(image, place, int(radius * 2**_SHIFT), color, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _fixed(points: Any) -> Any:
+    """Coordinates in OpenCV's fixed point: an array for polygons, a tuple for one point."""
+    values = np.round(np.asarray(points) * 2**_SHIFT).astype(np.int32)
+    return values if values.ndim > 1 else (int(values[0]), int(values[1]))
+
+
+def _capsule(image: Image, mask: Any, start: Any, end: Any, width: float, color: Color) -> None:
+    """A limb: a round-ended stroke, darker at its edge."""
+    a, b = _fixed(start), _fixed(end)
+    thick = max(round(width), 1)
+    cv2.line(mask, a, b, 255, thick, cv2.LINE_8, _SHIFT)
+    cv2.line(image, a, b, _darker(color, 0.72), thick, cv2.LINE_AA, _SHIFT)
+    if thick > 2:
+        cv2.line(image, a, b, color, max(round(width * 0.62), 1), cv2.LINE_AA, _SHIFT)
+
+
+def _darker(color: Color, share: float) -> Color:
+    red, green, blue = (int(channel * share) for channel in color)
+    return red, green, blue
+
+
+def _color(rng: np.random.Generator) -> Color:
+    red, green, blue = (int(value) for value in rng.integers(20, 236, 3))
+    return red, green, blue
+
+
+def _inside(points: Floats, width: int, height: int) -> npt.NDArray[np.bool_]:
+    return (points >= 0).all(axis=1) & (points[:, 0] < width) & (points[:, 1] < height)
+
+
+def _hide(joints: Floats, owner: npt.NDArray[np.uint8]) -> None:
+    """Joints somebody nearer stands in front of become hidden ones."""
+    for person, rows in enumerate(joints, 1):
+        seen = rows[:, 2] == 2
+        x, y = rows[seen, 0].astype(int), rows[seen, 1].astype(int)
+        rows[np.flatnonzero(seen)[owner[y, x] > person], 2] = 1
+
+
+def _seen(owner: npt.NDArray[np.uint8], number: int) -> tuple[Floats, Floats]:
+    """Boxes (N, 4) xyxy and areas (N,) of what is left of each person in front of whom nobody stands."""
+    boxes, areas = np.zeros((number, 4), np.float32), np.zeros(number, np.float32)
+    for person in range(number):
+        mine = (owner == person + 1).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mine)
+        boxes[person], areas[person] = (x, y, x + width, y + height), cv2.countNonZero(mine)
+    return boxes, areas
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> Image:
+    """A coarse texture with furniture: rectangles, discs and bars that are nobody."""
+    coarse = rng.integers(40, 216, (int(rng.integers(2, 7)), int(rng.integers(2, 7)), 3)).astype(np.uint8)
+    image: Image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    for _ in range(int(rng.integers(4, 16))):
+        x, y = int(rng.integers(width)), int(rng.integers(height))
+        w, h = (int(value) for value in rng.integers(6, max(width, height) // 3, 2))
+        kind = int(rng.integers(3))
+        if kind == 0:
+            cv2.rectangle(image, (x, y), (x + w, y + h), _color(rng), -1)
+        elif kind == 1:
+            cv2.ellipse(
+                image, (x, y), (w // 2, h // 2), float(rng.uniform(0, 180)), 0, 360, _color(rng), -1, cv2.LINE_AA
+            )
+        else:
+            _capsule(
+                image,
+                np.zeros((1, 1), np.uint8),
+                (x, y),
+                (x + w, y + rng.integers(-h, h)),
+                rng.uniform(2, 14),
+                _color(rng),
+            )
+    return image.astype(np.uint8, copy=False)
+
+
+def _photograph(rng: np.random.Generator, image: Image) -> Image:
+    """Light, blur and noise of a camera."""
+    if rng.uniform() < 0.4:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4))).astype(np.uint8, copy=False)
+    gain, offset, gamma = rng.uniform(0.7, 1.25), rng.uniform(-25, 25), rng.uniform(0.75, 1.35)
+    levels = np.arange(256) / 255.0
+    table = np.clip(levels**gamma * 255 * gain + offset, 0, 255).astype(np.uint8)
+    image = cv2.LUT(image, table).astype(np.uint8, copy=False)
+    # Grey, as most of a sensor's is.
+    noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(0, 9))
+    noisy: Image = np.clip(image + noise.astype(np.int16)[..., None], 0, 255).astype(np.uint8)
+    return noisy
+
+
+def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
+    """Writes the pictures and their annotations, ``annotations.json``, into ``folder``; returns the annotations' path.
+
+    Raises:
+        SourceError: the folder cannot be written.
+    """
+    folder = make_folder(folder, SourceError)
+    images: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    for number, sample in enumerate(people, 1):
+        name = f"{number:06d}.png"
+        draw.save(sample.image, folder / name)
+        height, width = sample.image.shape[:2]
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for joints, box, area in zip(sample.joints, sample.boxes, sample.areas, strict=True):
+            x1, y1, x2, y2 = (float(side) for side in box)
+            notes.append(
+                {
+                    "id": len(notes) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "area": float(area),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "num_keypoints": int((joints[:, 2] > 0).sum()),
+                    "keypoints": [round(float(value), 2) for value in joints.reshape(-1)],
+                }
+            )
+    edges = [[first + 1, second + 1] for first, second in COCO.edges]  # COCO counts joints from 1 here
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.names), "skeleton": edges}]
+    record = {"images": images, "annotations": notes, "categories": categories}
+    return write_atomically(folder / "annotations.json", lambda path: path.write_text(json.dumps(record)), SourceError)

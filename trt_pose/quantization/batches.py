@@ -1,0 +1,204 @@
+"""Calibration data: whatever holds images, as checked batches the model file takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CalibrationError, PoseError
+from ..images.pixels import letterbox
+from ..images.sources import open_source
+from ..spec import InputSpec
+
+Pixels = npt.NDArray[Any]
+# Images read at a time from a folder, where the file does not fix the number.
+_READ_TOGETHER = 4
+DEFAULT_BATCHES = 16  # the reference release's
+_END = object()
+
+
+def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterator[Pixels]:
+    """Batches (B, 3, H, W) of the element type the file takes, B as the data has it.
+
+    Args:
+        data: a folder, glob or list of image files, letterboxed as for inference; or an iterable of batches, a torch
+            ``DataLoader`` above all: arrays or tensors, or tuples and dicts whose first element is the images.
+            ``"random"`` gives noise, for a graph whose accuracy does not matter.
+        spec: the input description of the model file.
+        limit: batches taken; None takes all.
+
+    Raises:
+        CalibrationError: no batch, wrong shape, wrong range, NaN, or the loader raised (its exception is the cause).
+    """
+    batches, count = None, 0
+    while limit is None or count < limit:
+        try:
+            batches = batches or _open(data, spec, limit)
+            item = next(batches, _END)
+        except PoseError:
+            raise
+        except Exception as error:  # whatever a caller's loader raises
+            raise CalibrationError(
+                f"reading calibration batch {count}: the loader raised {type(error).__name__}: {error}. Mend the"
+                " loader; what was counted so far is kept."
+            ) from error
+        if item is _END:
+            break
+        yield check_batch(item, spec, count)
+        count += 1
+    if count == 0:
+        raise CalibrationError(
+            "calibrating: the loader gave no batch, expected at least one. Check the folder or the data set."
+        )
+
+
+def feeds(batches: Iterable[Pixels], spec: InputSpec) -> Iterator[tuple[Pixels, int]]:
+    """Batches of any size as a runner takes them: images, and how many of them are real.
+
+    A fixed batch is filled up with copies of its last image; a symbolic one gets one image at a time, so that memory
+    does not grow with the loader's batches.
+    """
+    together = spec.batch or 1
+    for batch in batches:
+        for start in range(0, len(batch), together):
+            images = batch[start : start + together]
+            copies = np.repeat(images[-1:], together - len(images), axis=0)
+            yield np.concatenate([images, copies]), len(images)
+
+
+def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
+    """One batch as the file takes it. Raises CalibrationError when it is no such batch."""
+    array = _as_array(item, index)
+    shape = (spec.channels, spec.height, spec.width)
+    if array.ndim != 4 or array.shape[1:] != shape or len(array) == 0:
+        turned = array.ndim == 4 and array.shape[1:] == (spec.height, spec.width, spec.channels)
+        mend = "Put the channels first." if turned else "Resize and pad as the file's description says."
+        raise CalibrationError(
+            f"reading calibration batch {index}: got shape {array.shape}, expected (images, {spec.channels},"
+            f" {spec.height}, {spec.width}). {mend}"
+        )
+    if array.dtype == np.uint8 and not spec.custom_preprocessing:
+        return _from_grey(array, spec)
+    if array.dtype == spec.dtype and spec.custom_preprocessing:
+        return array
+    if array.dtype == np.uint8 and spec.custom_preprocessing:
+        raise CalibrationError(
+            f"reading calibration batch {index}: got uint8 images, the file takes {spec.dtype} as its own steps expect"
+            " it. Give a loader of such arrays."
+        )
+    if not np.issubdtype(array.dtype, np.floating):
+        raise CalibrationError(
+            f"reading calibration batch {index}: got {array.dtype}, expected uint8 or floating point. Convert it."
+        )
+    _check_range(array, spec, index)
+    if spec.dtype == "uint8":
+        return np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    return array.astype(np.float32)
+
+
+def _from_grey(array: npt.NDArray[np.uint8], spec: InputSpec) -> Pixels:
+    """uint8 RGB to what the file takes: the photometric step is applied here only where the file lacks it."""
+    if spec.dtype == "uint8":
+        return array
+    values = array.astype(np.float32)
+    if spec.normalized_in_graph:
+        return values
+    policy = spec.normalization
+    values = values[:, ::-1] if policy.channels == "BGR" else values
+    mean, std = (np.array(item, np.float32).reshape(1, 3, 1, 1) for item in (policy.mean, policy.std))
+    normalized: npt.NDArray[np.float32] = (values - mean) / std
+    return normalized
+
+
+def value_range(spec: InputSpec) -> tuple[float, float]:
+    """Smallest and largest value the file expects."""
+    if spec.normalized_in_graph:
+        return 0.0, 255.0
+    pairs = list(zip(spec.normalization.mean, spec.normalization.std, strict=True))
+    return min((0.0 - mean) / std for mean, std in pairs), max((255.0 - mean) / std for mean, std in pairs)
+
+
+def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
+    low, high = value_range(spec)
+    least, most = float(array.min()), float(array.max())
+    found = (
+        f"reading calibration batch {index}: got values from {least:.4g} to {most:.4g}, expected {low:.4g}..{high:.4g}"
+    )
+    if not np.isfinite([least, most]).all():
+        raise CalibrationError(f"reading calibration batch {index}: it holds NaN or infinity. Check the loader.")
+    if spec.custom_preprocessing:
+        return  # what the caller's own module takes is the caller's to know
+    slack = 0.02 * (high - low)  # interpolation overshoots a little
+    if low == 0.0 and least < 0.0 and most <= 10.0 < high:
+        raise CalibrationError(f"{found}. The loader normalizes, and the file does so itself: give it 0..255.")
+    if least < low - slack or most > high + slack:
+        forgot = not spec.normalized_in_graph and most > 10.0 * high
+        mend = "The loader forgot the division by 255." if forgot else "Normalize as the file's description says."
+        raise CalibrationError(f"{found}. {mend}")
+    # A dark image in grey levels holds whole numbers; one divided once too often does not.
+    if low == 0.0 and 0.0 < most <= 1.001 * high / 255.0 and not (array * (255.0 / high) % 1 == 0).all():
+        doubled = "takes 0..255 and divides by 255 itself" if spec.normalized_in_graph else "takes images divided once"
+        raise CalibrationError(f"{found}. The loader divided by 255 once too often: the file {doubled}.")
+
+
+def _as_array(item: Any, index: int) -> Pixels:
+    try:
+        found = _images(item)
+    except Exception as error:  # a tensor without data, an array that cannot be made
+        raise CalibrationError(
+            f"reading calibration batch {index}: got {type(item).__name__}, expected an array of images"
+            f" ({type(error).__name__}: {error})."
+        ) from error
+    if found is None:
+        raise CalibrationError(
+            f"reading calibration batch {index}: got {type(item).__name__} without images in it, expected an array of"
+            " shape (images, channels, height, width), alone or first of a tuple or dict."
+        )
+    return found
+
+
+def _images(item: Any) -> Pixels | None:
+    """The first array of images in what a loader gave; equal images in a list are stacked."""
+    parts = list(item.values()) if isinstance(item, Mapping) else item
+    if isinstance(parts, (tuple, list)):
+        found = (_images(part) for part in parts)
+        whole = next((array for array in found if array is not None and array.ndim >= 3), None)
+        return np.stack([np.asarray(part) for part in parts]) if whole is not None and whole.ndim == 3 else whole
+    if hasattr(item, "detach"):  # a torch tensor, without importing torch
+        item = item.detach().cpu()
+        item = item.float() if "bfloat16" in str(item.dtype) else item
+    array = np.asarray(item)
+    return array if array.dtype.kind in "uifb" and array.ndim else None
+
+
+def _open(data: Any, spec: InputSpec, limit: int | None) -> Iterator[Any]:
+    if isinstance(data, str) and data == "random":
+        return _random(spec, limit)
+    files = data if isinstance(data, (list, tuple)) and data else [data]
+    if all(isinstance(item, (str, Path)) for item in files):
+        return _letterboxed(data, spec)
+    if isinstance(data, np.ndarray) or hasattr(data, "detach"):  # one batch, not a list of images
+        return iter([data])
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise CalibrationError(
+            f"calibrating: got {type(data).__name__}, expected a folder, a list of images, a DataLoader or an iterable"
+            " of batches. Give one of these."
+        )
+    return iter(data)
+
+
+def _letterboxed(data: Any, spec: InputSpec) -> Iterator[Pixels]:
+    frames = iter(open_source(data))
+    together = spec.batch or _READ_TOGETHER
+    while batch := [letterbox(frame.image, spec)[0] for _, frame in zip(range(together), frames, strict=False)]:
+        yield np.stack(batch)
+
+
+def _random(spec: InputSpec, limit: int | None) -> Iterator[Pixels]:
+    generator = np.random.default_rng(0)
+    for _ in range(limit or DEFAULT_BATCHES):
+        yield generator.integers(0, 256, (spec.batch or 1, spec.channels, spec.height, spec.width), dtype=np.uint8)

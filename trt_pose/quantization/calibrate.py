@@ -1,0 +1,322 @@
+"""The calibrator: one pass over the images, a histogram per tensor, thresholds by the chosen method."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from .._version import __version__
+from ..choices import CalibrationMethod
+from ..errors import CalibrationError
+from ..files import cache_folder, check_writable, write_atomically
+from ..graphs.file import load, read_spec
+from ..graphs.surgery import cut
+from ..progress import track
+from ..runtime.ort import OnnxRunner
+from ..spec import InputSpec, ModelSpec
+from .batches import DEFAULT_BATCHES, Pixels, feeds, open_batches, value_range
+from .cache import IMPORTED, CalibrationCache, from_tensorrt
+from .histogram import BINS, Histogram
+from .network import Network
+
+DEFAULT_PERCENTILE = 99.99  # the reference release's
+_SAVE_EVERY_S = 20.0
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How a calibration is done.
+
+    Attributes:
+        method: how thresholds are chosen. percentile: for that method, in 0..100.
+        batches: batches of the data taken; None takes all.
+        providers: of ONNX Runtime: ``("cpu",)`` or ``("cuda",)``.
+    """
+
+    method: CalibrationMethod = CalibrationMethod.ENTROPY
+    percentile: float = DEFAULT_PERCENTILE
+    batches: int | None = DEFAULT_BATCHES
+    providers: tuple[str, ...] = ("cpu",)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.percentile, Real) or isinstance(self.batches, bool):
+            raise CalibrationError(f"percentile: got {self.percentile!r}, expected a number. Correct it.")
+        if self.batches is not None and not isinstance(self.batches, Integral):
+            raise CalibrationError(f"calibration batches: got {self.batches!r}, expected a whole number. Correct it.")
+        if not 0.0 < self.percentile <= 100.0:
+            raise CalibrationError(f"percentile: got {self.percentile!r}, expected above 0 to 100. Correct it.")
+        if not isinstance(self.method, CalibrationMethod):
+            object.__setattr__(self, "method", CalibrationMethod.parse(self.method))
+        if self.batches is not None and self.batches < 1:
+            raise CalibrationError(f"calibration batches: got {self.batches}, expected 1 or more. Correct it.")
+
+    @property
+    def label(self) -> str:
+        """The method as a cache names it."""
+        percentile = self.method is CalibrationMethod.PERCENTILE
+        return f"{self.method} {self.percentile!r}" if percentile else str(self.method)
+
+
+def calibrate(
+    network: Network,
+    tensors: Sequence[str],
+    data: Any,
+    options: CalibrationOptions | None = None,
+    cache: str | Path | None = None,
+) -> CalibrationCache:
+    """Finds the INT8 threshold of every tensor.
+
+    Args:
+        network: the FP32 graph with its ModelSpec; what follows the tensors is not run.
+        tensors: names of activations.
+        data: see :func:`open_batches`; None uses ``cache`` as it is.
+        options: method and limits.
+        cache: a file to use when it belongs to this model, these images and this method, or to make.
+
+    Raises:
+        CalibrationError: no data, bad data, or a cache of something else.
+    """
+    options = options or CalibrationOptions()
+    spec = read_spec(network.proto)
+    part = cut(network.proto, tensors)
+    expected = {"model": _digest(network), "preprocessing": _preprocessing(spec.input), "method": options.label}
+    if cache is not None and Path(cache).exists():
+        return _known(Path(cache), expected, tensors, data, spec, options)
+    if data is None:
+        raise CalibrationError(
+            "calibrating: INT8 needs images like those the model will see, and got none. Give a folder or a loader"
+            " (or 'random', which ruins the accuracy, by name)."
+        )
+    if cache is not None:
+        check_writable(cache, CalibrationError)  # before the work, not after
+    run = Calibration(part, spec, expected["model"])
+    try:
+        run.feed(open_batches(data, spec.input, options.batches), options)
+    except BaseException:
+        run.save()
+        raise
+    # What an image can hold is known, and clipping it loses whole highlights: only what is computed has a threshold.
+    known_range = max(map(abs, value_range(spec.input)))
+    images = frozenset() if spec.input.custom_preprocessing else network.images()
+    result = CalibrationCache(
+        thresholds={
+            name: known_range if name in images else run.histograms[name].threshold(options.method, options.percentile)
+            for name in track(tensors, "choosing thresholds", len(tensors))
+        },
+        data=_combined(run.seen),
+        images=len(run.seen),
+        versions=f"trt_pose {__version__}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}",
+        **expected,
+    )
+    if cache is not None:
+        result.write(cache)
+    run.forget()
+    return result
+
+
+def _known(
+    path: Path,
+    expected: dict[str, str],
+    tensors: Sequence[str],
+    data: Any,
+    spec: ModelSpec,
+    options: CalibrationOptions,
+) -> CalibrationCache:
+    """The cache at ``path``, if it belongs to this run."""
+    known = CalibrationCache.read(path)
+    known.check(**expected)
+    if data is not None:
+        known.check(data=_digest_of(open_batches(data, spec.input, options.batches)))
+    missing = [name for name in tensors if name not in known.thresholds]
+    if missing:
+        raise CalibrationError(
+            f"using {path}: it lacks {len(missing)} of {len(tensors)} tensors, {missing[0]} first. Name another with"
+            " --cache."
+        )
+    return known
+
+
+def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCache:
+    """TensorRT's own calibration cache as one of ours, bound to the file it was made with.
+
+    Raises:
+        CalibrationError: it is no such cache, or lacks tensors of this file: then it belongs to another model.
+    """
+    network = Network(load(onnx_file))
+    try:
+        version, thresholds = from_tensorrt(Path(cache).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(
+            f"reading {cache}: {getattr(error, 'strerror', None) or error}. Check the path."
+        ) from error
+    missing = [name for name in network.activations() if name not in thresholds]
+    if missing:
+        raise CalibrationError(
+            f"importing {cache}: it lacks {len(missing)} of {len(network.activations())} tensors of {onnx_file}"
+            f" ({missing[0]} first). It was made with another file."
+        )
+    return CalibrationCache(
+        thresholds=thresholds,
+        model=_digest(network),
+        preprocessing=_preprocessing(read_spec(network.proto).input),
+        data=IMPORTED,
+        images=0,
+        method=str(CalibrationMethod.ENTROPY),
+        versions=f"TensorRT {version}",
+    )
+
+
+class Calibration:
+    """Histograms that are being filled; what an interrupted run has counted is kept for the next one.
+
+    Attributes:
+        histograms: per tensor. seen: digests of the images counted so far. resumed: how many an earlier run counted.
+    """
+
+    def __init__(self, part: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
+        self._part, self._spec = part, spec
+        self.histograms = {item.name: Histogram() for item in part.graph.output}
+        self.resumed = 0
+        self.seen: list[str] = []
+        self._digests: list[str] = []
+        self._skipping = False  # over batches an earlier run counted: what lies on the disk is further on
+        names = hashlib.sha256("\n".join(self.histograms).encode()).hexdigest()
+        self._state = cache_folder("calibration") / f"{model[:24]}-{names[:8]}.npz"
+
+    def feed(self, batches: Iterator[Pixels], options: CalibrationOptions) -> None:
+        """Counts every batch, except those an interrupted run on the same images has counted."""
+        earlier = self._load()
+        saved = time.monotonic()
+        opened = OnnxRunner(self._part.SerializeToString(), providers=list(options.providers))
+        with opened as runner, ThreadPoolExecutor() as pool:
+            for batch in track(batches, "calibrating", options.batches):
+                digest = hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest()
+                if earlier and digest == earlier[0]:
+                    del earlier[0]
+                    self.resumed += len(batch)
+                else:
+                    self._start_over(earlier)
+                    self._count_whole(runner, pool, batch)
+                self._digests.append(digest)
+                self.seen += map(_image_digest, batch)
+                self._skipping = bool(earlier)
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    self.save()
+                    saved = time.monotonic()
+        self._start_over(earlier)
+
+    def _count_whole(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
+        """Counts a batch, or nothing of it: an interruption in its middle is one before it."""
+        before = {name: histogram.copy() for name, histogram in self.histograms.items()}
+        try:
+            self._count(runner, pool, batch)
+        except BaseException:
+            self.histograms = before
+            raise
+
+    def _start_over(self, earlier: list[str]) -> None:
+        """Drops the counts of an interrupted run that saw other images; an error when some were skipped for it."""
+        if not earlier:
+            return
+        self.forget()
+        earlier.clear()
+        self.histograms = {name: Histogram() for name in self.histograms}
+        self._skipping = False
+        if self.resumed:
+            count = len(self.seen)
+            self._digests, self.seen = [], []
+            raise CalibrationError(
+                f"resuming the calibration: an interrupted run saw the same first {count} images, then others, or more."
+                " Its counts are dropped: run it again."
+            )
+
+    def _count(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
+        for images, rows in feeds([batch], self._spec.input):
+            outputs = runner.run({self._spec.input.name: images})
+            # OpenCV counts outside the interpreter's lock: a tensor per core.
+            batched = images.shape[:1]
+            jobs = [
+                pool.submit(self.histograms[name].add, values[:rows] if values.shape[:1] == batched else values)
+                for name, values in outputs.items()
+            ]
+            for name, job in zip(outputs, jobs, strict=True):
+                try:
+                    job.result()
+                except ValueError as error:
+                    raise CalibrationError(
+                        f"calibrating: {name} is NaN or infinite for batch {len(self._digests)}. Check the weights."
+                    ) from error
+
+    def save(self) -> None:
+        """Keeps the histograms for the next run; a home that cannot be written costs only the repetition."""
+        if not self._digests or self._skipping:
+            return
+        counts = np.stack([item.counts for item in self.histograms.values()])
+        rest = np.array([[item.range, item.largest, item.seen] for item in self.histograms.values()])
+        with suppress(OSError, CalibrationError):
+            self._state.parent.mkdir(parents=True, exist_ok=True)
+            arrays: dict[str, Any] = {"counts": counts, "rest": rest, "digests": np.array(self._digests)}
+            write_atomically(self._state, lambda path: np.savez(path, **arrays), CalibrationError)
+
+    def forget(self) -> None:
+        """Removes what :meth:`save` kept."""
+        with suppress(OSError):
+            self._state.unlink(missing_ok=True)
+
+    def _load(self) -> list[str]:
+        """Takes up the histograms of an interrupted run; the digests of its batches."""
+        try:
+            with np.load(io.BytesIO(self._state.read_bytes())) as saved:
+                counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
+            if counts.shape != (len(self.histograms), BINS) or rest.shape != (len(self.histograms), 3):
+                return []
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return []
+        for histogram, row, (end, largest, seen) in zip(self.histograms.values(), counts, rest, strict=True):
+            histogram.counts, histogram.range, histogram.largest, histogram.seen = row, end, largest, int(seen)
+        return digests
+
+
+def _digest(network: Network) -> str:
+    """SHA-256 of the layers and weights; what carries their results away, the decode and the metadata do not matter."""
+    digest = hashlib.sha256()
+    part = cut(network.proto, network.results())
+    for node in sorted(part.graph.node, key=lambda node: node.name):
+        digest.update(node.SerializeToString(deterministic=True))
+    for item in sorted(part.graph.initializer, key=lambda tensor: tensor.name):
+        digest.update(item.name.encode() + onnx.numpy_helper.to_array(item).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of(batches: Iterator[Pixels]) -> str:
+    return _combined(digest for batch in batches for digest in map(_image_digest, batch))
+
+
+def _image_digest(image: Pixels) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+
+
+def _combined(digests: Iterable[str]) -> str:
+    """One digest of a set of images: neither their order nor their grouping into batches changes a threshold."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _preprocessing(spec: InputSpec) -> str:
+    policy = asdict(spec)
+    policy.pop("batch")
+    return json.dumps(policy, sort_keys=True)

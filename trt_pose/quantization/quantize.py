@@ -1,0 +1,183 @@
+"""An FP32 ONNX file to INT8, FP16 or both, with a report of what it got and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..choices import Precision
+from ..errors import ExportError, UsageError
+from ..files import check_writable
+from ..graphs.file import describe, load, read_spec, save
+from ..images.pixels import example, letterbox
+from ..progress import step
+from ..spec import ModelSpec
+from .batches import Pixels, check_batch, open_batches
+from .calibrate import CalibrationOptions, calibrate
+from .fp16 import find_overflows, to_half
+from .layers import SelectiveQuantizer
+from .network import Layer, Network
+from .qdq import quantize_layers
+from .snr import noise_between
+
+# Images the FP16 guard and the noise are measured on.
+_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What to make of a file.
+
+    Attributes:
+        precision: ``int8``, ``fp16`` or ``int8+fp16``; None takes INT8, with FP16 beside it in files for TensorRT.
+        calibration: how INT8 ranges are found. cache: a calibration cache to use or make.
+        selective: which layers become INT8.
+    """
+
+    precision: Precision | None = Precision.INT8
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    selective: SelectiveQuantizer = field(default_factory=SelectiveQuantizer)
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What a quantization got and cost.
+
+    Attributes:
+        precision: of the result. method: of the calibration; empty for ``fp16``.
+        images: calibrated on. int8_layers: layers that run in INT8, of ``layers`` that could.
+        kept: layer or node name to why it stays in a higher precision.
+        noise_db: signal to noise of each output of the network, in dB, against the file it was made of; before decode
+            and NMS, on calibration images or the bundled photograph. Infinite when nothing changed.
+    """
+
+    precision: Precision
+    method: str
+    images: int
+    int8_layers: int
+    layers: int
+    kept: dict[str, str]
+    noise_db: dict[str, float]
+
+    def __str__(self) -> str:
+        parts = [str(self.precision)]
+        if self.images:
+            parts.append(f"{self.int8_layers} of {self.layers} layers in INT8, {self.method} over {self.images} images")
+        if self.kept:
+            parts.append(f"{len(self.kept)} kept")
+        return ", ".join(parts)
+
+
+def quantize(
+    source: str | Path, output: str | Path, data: Any = None, options: QuantizeOptions | None = None
+) -> QuantizationReport:
+    """Writes a quantized copy of an ONNX file; whole or not at all.
+
+    Args:
+        source: an FP32 file with a ModelSpec. output: the ``.onnx`` to write.
+        data: images to calibrate on, see :func:`trt_pose.quantization.open_batches`; FP16 needs none.
+        options: precision, method and layers.
+
+    Raises:
+        CalibrationError: no data, bad data, a foreign cache, a file without description.
+        UsageError: a pattern without a layer, a wrong suffix. ExportError: a damaged file.
+    """
+    if Path(output).suffix.lower() != ".onnx":
+        raise UsageError(f"quantizing to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
+    proto = load(source)
+    check_writable(output, ExportError)
+    made, report = quantize_model(proto, data, options or QuantizeOptions())
+    save(made, output)
+    return report
+
+
+def quantize_model(
+    proto: onnx.ModelProto, data: Any, options: QuantizeOptions
+) -> tuple[onnx.ModelProto, QuantizationReport]:
+    """As :func:`quantize`, in memory; ``proto`` is left as it is."""
+    spec = read_spec(proto)
+    wanted = options.precision or (Precision.INT8_FP16 if spec.plugins_required else Precision.INT8)
+    check_precision(spec, wanted)
+    network, seen = Network(proto), Seen(data, spec)
+    made, cache, chosen, kept = network.proto, None, list[Layer](), dict[str, str]()
+    if wanted.has_int8 and spec.precision == Precision.FP32:
+        chosen = options.selective.choose(network.layers)
+        kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
+        passing = seen.passing(options.calibration.batches) if data is not None else None
+        cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
+    overflows: dict[str, str] = {}
+    if wanted.has_fp16:
+        with step("looking for values beyond FP16"):
+            overflows = find_overflows(network, seen.samples())
+        kept.update(overflows)
+        chosen = [layer for layer in chosen if layer.name not in overflows]
+    if cache is not None:
+        with step("placing quantizers"):
+            made = quantize_layers(network, chosen, cache.thresholds)
+    if wanted.has_fp16:
+        with step("converting to FP16"):
+            made = to_half(Network(made) if cache else network, overflows)
+    report = QuantizationReport(
+        precision=wanted,
+        method=cache.method if cache else "",
+        images=cache.images if cache else 0,
+        int8_layers=len(chosen),
+        layers=len(network.layers),
+        kept=kept,
+        noise_db=noise_between(proto, made, network.border, seen.samples()),
+    )
+    describe(made, spec, str(report.precision), str(report))
+    return made, report
+
+
+def check_precision(spec: ModelSpec, wanted: Precision) -> None:
+    has = Precision.parse(spec.precision)
+    halving = has is Precision.INT8 and wanted is Precision.INT8_FP16
+    if wanted is Precision.FP32 or (has is not Precision.FP32 and not halving):
+        raise UsageError(
+            f"quantizing to {wanted}: the file is in {has}. Quantize an FP32 file to fp16, int8 or int8+fp16."
+        )
+
+
+class Seen:
+    """The first images of the data, kept while it passes by: a loader may be read once only."""
+
+    def __init__(self, data: Any, spec: ModelSpec) -> None:
+        self._data, self._spec, self._kept = data, spec, list[Pixels]()
+
+    def passing(self, limit: int | None) -> Any:
+        """The data, remembered as it is read."""
+        batches = open_batches(self._data, self._spec.input, limit)
+
+        def remember() -> Iterator[Pixels]:
+            for batch in batches:
+                self._keep(batch)
+                yield batch
+
+        return remember()
+
+    def _keep(self, batch: Pixels) -> None:
+        room = _SAMPLES - sum(map(len, self._kept))
+        if room > 0:
+            self._kept.append(batch[:room])
+
+    def samples(self) -> list[Pixels]:
+        """Images of the data, or the bundled photograph where there is none."""
+        if not self._kept and self._data is not None:
+            for batch in open_batches(self._data, self._spec.input, limit=_SAMPLES):
+                self._keep(batch)
+        if self._kept:
+            return self._kept
+        inputs = self._spec.input
+        if inputs.custom_preprocessing:  # what it takes is not known: noise of its type and shape
+            shape = (inputs.batch or 1, inputs.channels, inputs.height, inputs.width)
+            noise = np.random.default_rng(0).random(shape, np.float32)
+            return [(noise * 255).astype(np.uint8) if inputs.dtype == "uint8" else noise]
+        pixels, _ = letterbox(example(), inputs)
+        return [check_batch(pixels[None], inputs)]

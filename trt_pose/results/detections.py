@@ -1,0 +1,144 @@
+"""Results of detection models: the objects of one image, and an image together with its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..formats import Floats, read_rows
+from ..images import draw
+from ..images.pixels import Image
+from ..spec import Letterbox, ModelSpec
+from .poses import PoseResult
+from .predictions import Findings, ImageResult, coco_box, import_supervision, name_corners
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, eq=False)
+class Detections(Findings):
+    """The objects found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
+        scores: (N,) float32 in 0..1, descending.
+        classes: (N,) int64, positions in ``class_names``. One object may appear under several classes.
+        class_names: what the classes are.
+    """
+
+    classes: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Mapping[str, npt.NDArray[Any]],
+        spec: ModelSpec,
+        index: int = 0,
+        placed: Letterbox | None = None,
+        confidence: float = 0.0,
+    ) -> Detections:
+        """Takes image ``index`` out of what a runner returned for a batch; see ``Poses.from_outputs``.
+
+        Raises:
+            RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+        """
+        boxes, scores, rest = read_rows(outputs, spec, index, placed)
+        found = cls(boxes, scores, rest.reshape(-1).astype(np.int64), spec.class_names)
+        return found.filter(confidence) if confidence > 0 else found
+
+    @classmethod
+    def from_rows(cls, rows: Floats, class_names: tuple[str, ...]) -> Detections:
+        """Of rows (N, 6), px of the source image: box, score, class."""
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64), class_names)
+
+    # The reference release's names.
+    @property
+    def confidence(self) -> Floats:
+        return self.scores
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        return self.classes
+
+    def _take(self, rows: Any) -> Detections:
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.class_names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class name of each object."""
+        return tuple(self.class_names[kind] for kind in self.classes)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One plain dict per object: class, name, score, box {x1, y1, x2, y2}."""
+        return [
+            {
+                "class": int(kind),
+                "name": name,
+                "score": float(score),
+                "box": name_corners(box),
+            }
+            for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+        ]
+
+    def to_coco(self, image_id: int, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
+        """Rows of a COCO detection results file; ``category_ids`` per class, 1, 2, 3 … when None."""
+        ids = category_ids or tuple(range(1, len(self.class_names) + 1))
+        return [
+            {
+                "image_id": image_id,
+                "category_id": ids[kind],
+                "score": float(score),
+                "bbox": coco_box(box),
+            }
+            for box, score, kind in zip(self.boxes, self.scores, self.classes, strict=True)
+        ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """``supervision.Detections``; needs ``pip install supervision``."""
+        found: supervision.Detections = import_supervision().Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.classes.copy(),
+            data={"class_name": np.array(self.names)},
+        )
+        return found
+
+    def draw(self, image: Image) -> Image:
+        """A copy of ``image`` (H, W, 3) uint8 RGB with the boxes and class names on it."""
+        return draw.draw_boxes(image, self.boxes, self.scores, self.classes, self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionResult(ImageResult):
+    """One image and the objects in it: what ``predict`` returns for a detection model.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB, as decoded.
+        detections: the objects, px of ``image``.
+        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+    """
+
+    detections: Detections
+    source: str
+
+    @property
+    def prediction(self) -> Detections:
+        """The reference release's name for :attr:`detections`."""
+        return self.detections
+
+    def draw(self) -> Image:
+        """(H, W, 3) uint8 RGB: the image with its objects."""
+        return self.detections.draw(self.image)
+
+    def to_dict(self) -> dict[str, Any]:
+        height, width = self.image.shape[:2]
+        return {"source": self.source, "width": width, "height": height, "detections": self.detections.to_dicts()}
+
+
+Result = PoseResult | DetectionResult

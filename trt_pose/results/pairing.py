@@ -1,0 +1,140 @@
+"""Pairing the people two runs found in the same image, and how far they are apart.
+
+Rows cannot be compared by position: candidates of nearly equal score change places with the last bit of a score, and a
+candidate within rounding error of a threshold is on one side here and on the other there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..skeleton import BODY_SHARE
+from .detections import Detections
+from .poses import Poses
+from .predictions import Findings
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two sets of poses differ.
+
+    Attributes:
+        first, second: people in each. matched: pairs.
+        px: largest distance of a box or joint coordinate over the pairs.
+        score: largest difference of a person score or joint confidence over the pairs.
+    """
+
+    first: int
+    second: int
+    matched: int
+    px: float
+    score: float
+
+    @property
+    def unmatched(self) -> int:
+        """People that only one of the two has."""
+        return self.first + self.second - 2 * self.matched
+
+    def __str__(self) -> str:
+        return (
+            f"{self.first} and {self.second} people, {self.matched} in common,"
+            f" at most {self.px:.2g} px and {self.score:.2g} score apart"
+        )
+
+
+def box_iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
+    """Intersection over union of every pair: (N, 4) and (M, 4) xyxy to (N, M)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2]).astype(np.float64)
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None] - common
+    overlap: npt.NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return overlap
+
+
+def pair_boxes(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDArray[np.intp]:
+    """Pairs boxes by IoU, the closest first, each box once.
+
+    Args:
+        first: (N, 4) xyxy. second: (M, 4) xyxy.
+        least_iou: pairs below it are not made.
+
+    Returns:
+        (K, 2) rows of ``first`` and ``second``.
+    """
+    overlap: npt.NDArray[Any] = box_iou(first, second)
+    pairs = []
+    while overlap.size and overlap.max() >= least_iou:
+        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
+        pairs.append((row, column))
+        overlap[row, :] = -1.0
+        overlap[:, column] = -1.0
+    return np.array(pairs, np.intp).reshape(-1, 2)
+
+
+def compare_poses(first: Poses, second: Poses) -> Difference:
+    """Pairs the people of two results of one image and measures the largest differences."""
+    pairs = pair_poses(first, second)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
+    score = max(_largest(a.scores - b.scores), _largest(a.joints[..., 2] - b.joints[..., 2]))
+    return Difference(len(first), len(second), len(pairs), px, score)
+
+
+def compare_detections(first: Detections, second: Detections) -> Difference:
+    """Pairs the objects of two results of one image, class by class, and measures the largest differences."""
+    pairs = pair_detections(first, second)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    return Difference(len(first), len(second), len(pairs), _largest(a.boxes - b.boxes), _largest(a.scores - b.scores))
+
+
+def pair_poses(first: Poses, second: Poses) -> npt.NDArray[np.intp]:
+    """:func:`pair_boxes`, within each class where the model tells bodies apart."""
+    if first.classes is None or second.classes is None:
+        return pair_boxes(first.boxes, second.boxes)
+    return _pair_within(first, first.classes, second, second.classes)
+
+
+def pair_detections(first: Detections, second: Detections) -> npt.NDArray[np.intp]:
+    """:func:`pair_boxes` within each class: (K, 2) rows of ``first`` and ``second``."""
+    return _pair_within(first, first.classes, second, second.classes)
+
+
+def _pair_within(
+    first: Findings, kinds: npt.NDArray[np.int64], second: Findings, others: npt.NDArray[np.int64]
+) -> npt.NDArray[np.intp]:
+    pairs = [np.zeros((0, 2), np.intp)]
+    for kind in np.intersect1d(kinds, others):
+        rows, columns = np.flatnonzero(kinds == kind), np.flatnonzero(others == kind)
+        found = pair_boxes(first.boxes[rows], second.boxes[columns])
+        pairs.append(np.stack([rows[found[:, 0]], columns[found[:, 1]]], axis=1))
+    joined: npt.NDArray[np.intp] = np.concatenate(pairs)
+    return joined
+
+
+def _largest(values: Floats) -> float:
+    return float(np.abs(values).max()) if values.size else 0.0
+
+
+def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:
+    """OKS of people row by row (https://cocodataset.org/#keypoints-eval), all joints counted as visible.
+
+    The area is that of the box times the share of a body in it.
+
+    Returns:
+        (K,) float64 in 0..1.
+    """
+    squared = np.square(truth.joints[..., :2] - found.joints[..., :2]).sum(axis=2).astype(np.float64)  # (K, J)
+    size = np.clip(truth.boxes[:, 2:] - truth.boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) * BODY_SHARE
+    variance = np.square(2.0 * np.asarray(truth.skeleton.sigmas, np.float64))
+    spread = 2.0 * variance[None] * np.maximum(size, np.spacing(1.0))[:, None]
+    similarity: npt.NDArray[np.float64] = np.exp(-squared / spread).mean(axis=1)
+    # Joints that are no numbers are nowhere near: NaN would pass every limit.
+    return np.nan_to_num(similarity, nan=0.0)

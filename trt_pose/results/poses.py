@@ -1,0 +1,164 @@
+"""The poses of one image, and an image together with its poses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..images import draw
+from ..images.pixels import Image, undo_letterbox
+from ..skeleton import Skeleton
+from ..spec import Letterbox, ModelSpec
+
+if TYPE_CHECKING:
+    import supervision
+from ..formats import Floats, read_rows
+from .predictions import Findings, ImageResult, coco_box, import_supervision, name_corners
+
+
+@dataclass(frozen=True, eq=False)
+class Poses(Findings):
+    """The people found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
+        scores: (N,) float32 in 0..1, descending.
+        joints: (N, J, 3) float32 x, y (px of the source image), confidence in 0..1.
+        skeleton: what the J joints are.
+        classes: (N,) int64 where the model tells classes of bodies apart (Keypoint R-CNN), else None.
+    """
+
+    joints: Floats
+    skeleton: Skeleton
+    classes: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Mapping[str, npt.NDArray[Any]],
+        spec: ModelSpec,
+        index: int = 0,
+        placed: Letterbox | None = None,
+        confidence: float = 0.0,
+    ) -> Poses:
+        """Takes image ``index`` out of what a runner returned for a batch.
+
+        Args:
+            outputs: the named arrays of the file: ``num_predictions``, ``pred_boxes``, ``pred_scores``,
+                ``pred_joints`` (batch format), ``flat_predictions``, or torchvision's of a Keypoint R-CNN, whose
+                joint confidences are the sigmoids of ``keypoints_scores``.
+            spec: the description of the file.
+            index: position of the image in the batch.
+            placed: how the image was letterboxed; None leaves px of the network input.
+            confidence: keep only scores above this (the file has applied its own threshold already).
+
+        Raises:
+            RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+        """
+        boxes, scores, rest = read_rows(outputs, spec, index, placed)
+        joints = rest.reshape(len(boxes), spec.skeleton.num_joints, 3).astype(np.float32)
+        if placed is not None:
+            joints[:, :, :2] = undo_letterbox(joints[:, :, :2], placed)
+        classes = outputs["labels"].astype(np.int64) if spec.output.format == "rcnn" else None
+        poses = cls(boxes, scores, joints, spec.skeleton, classes)
+        return poses.filter(confidence) if confidence > 0 else poses
+
+    @classmethod
+    def from_rows(cls, rows: Floats, skeleton: Skeleton) -> Poses:
+        """Of rows (N, 5 + 3J), px of the source image: box, score, then x, y, confidence of each joint."""
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5:].reshape(len(rows), skeleton.num_joints, 3), skeleton)
+
+    # The reference release's names.
+    @property
+    def poses(self) -> Floats:
+        return self.joints
+
+    @property
+    def edge_links(self) -> tuple[tuple[int, int], ...]:
+        return self.skeleton.edges
+
+    def _take(self, rows: Any) -> Poses:
+        classes = None if self.classes is None else self.classes[rows]
+        return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton, classes)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One plain dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}, class if any."""
+        kinds = [{}] * len(self) if self.classes is None else [{"class": int(kind)} for kind in self.classes]
+        return [
+            {
+                **kind,
+                "score": float(score),
+                "box": name_corners(box),
+                "joints": {
+                    name: {"x": float(x), "y": float(y), "confidence": float(confidence)}
+                    for name, (x, y, confidence) in zip(self.skeleton.names, joints, strict=True)
+                },
+            }
+            for kind, box, score, joints in zip(kinds, self.boxes, self.scores, self.joints, strict=True)
+        ]
+
+    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+        """Rows of a COCO keypoint results file (https://cocodataset.org/#format-results)."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": [round(float(value), 3) for value in joints.reshape(-1)],
+                "score": float(score),
+                "bbox": coco_box(box),
+            }
+            for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
+        ]
+
+    def to_supervision(self) -> supervision.KeyPoints:
+        """``supervision.KeyPoints`` with the joint and person confidences; needs ``pip install supervision``."""
+        found: supervision.KeyPoints = import_supervision().KeyPoints(
+            xy=self.joints[:, :, :2].copy(),
+            class_id=np.zeros(len(self), int) if self.classes is None else self.classes.copy(),
+            keypoint_confidence=self.joints[:, :, 2].copy(),
+            detection_confidence=self.scores.copy(),
+        )
+        return found
+
+    def draw(self, image: Image, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
+        """A copy of ``image`` (H, W, 3) uint8 RGB with the poses on it; joints below ``joint_confidence`` left out."""
+        return draw.draw_poses(
+            image,
+            self.boxes,
+            self.scores,
+            self.joints,
+            self.skeleton,
+            joint_confidence=joint_confidence,
+            show_boxes=boxes,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PoseResult(ImageResult):
+    """One image and the people in it: what ``predict`` returns.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB, as decoded.
+        poses: the people, px of ``image``.
+        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+    """
+
+    poses: Poses
+    source: str
+
+    @property
+    def prediction(self) -> Poses:
+        """The reference release's name for :attr:`poses`."""
+        return self.poses
+
+    def draw(self, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
+        """(H, W, 3) uint8 RGB: the image with its poses."""
+        return self.poses.draw(self.image, joint_confidence=joint_confidence, boxes=boxes)
+
+    def to_dict(self) -> dict[str, Any]:
+        height, width = self.image.shape[:2]
+        return {"source": self.source, "width": width, "height": height, "poses": self.poses.to_dicts()}

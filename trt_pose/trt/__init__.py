@@ -1,0 +1,1 @@
+"""The TensorRT of this machine: what building and running share."""

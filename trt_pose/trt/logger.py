@@ -1,0 +1,43 @@
+"""TensorRT's logger."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ..errors import EngineError
+from ..nms.tensorrt_plugin import take_error
+from .flavor import Flavor
+
+_ERRORS_SHOWN = 3
+
+
+class Log:
+    """TensorRT's logger: errors are kept for the message, and everything goes to standard error where it is shown."""
+
+    def __init__(self, flavor: Flavor, shown: bool = True) -> None:
+        trt = flavor.module
+        errors: list[str] = []
+        severities = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+
+        class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in severities:
+                    errors.append(" ".join(message.split()))
+                if shown:
+                    sys.stderr.write(f"[{severity.name}] {message}\n")
+
+        self.flavor, self.errors, self.logger = flavor, errors, Logger()
+
+    def failure(self, action: str, details: list[str]) -> EngineError:
+        """The error of a step, with the plugin's own reason where a callback failed; all of it goes to the log."""
+        reason = take_error()
+        parts = [*([str(reason)] if reason else []), *details, *self.errors]
+        sys.stderr.writelines(f"{part}\n" for part in parts)
+        short = list(dict.fromkeys(part[:300].rstrip(".") for part in parts))
+        more = f"; and {len(short) - _ERRORS_SHOWN} more" if len(short) > _ERRORS_SHOWN else ""
+        shown = "; ".join(short[:_ERRORS_SHOWN]) or "no reason was given"
+        return EngineError(f"{action} with {self.flavor}: {shown}{more}. The log has the rest.")
