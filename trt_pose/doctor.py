@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import EngineError, MissingDependencyError
+from .errors import EngineError, MissingDependencyError, first_line
 from .gpu.device import find_gpu
 from .nms import contract
 from .spec import ModelSpec
 from .trt.compatibility import Fit, check_buildable, check_description, device_fit, version_fit
-from .trt.flavor import RTX, TENSORRT, Flavor
-from .trt.probe import probe
+from .trt.flavor import RTX, TENSORRT, Flavor, find_flavor
+from .trt.inspector import probe
+from .trt.isolated import call
+from .trt.plugins import load_plugins, registered
 from .trt.sidecar import SUFFIXES, PlanHeader, Sidecar, read_header
 
 _PACKAGES = (
@@ -28,14 +28,6 @@ _PACKAGES = (
     "onnxslim",
     "cuda-bindings",
     "polygraphy",
-)
-
-
-# In a process of its own: two TensorRTs do not share one, and one that crashes is a finding, not the end.
-_PROBE = (
-    "import sys; from trt_pose.trt.flavor import find_flavor; from trt_pose.trt import plugins as plugin;"
-    " flavor = find_flavor(sys.argv[1]); print(flavor.version); print(plugin.load_plugins(flavor));"
-    " print(*plugin.registered(flavor))"
 )
 
 
@@ -96,16 +88,21 @@ def _providers() -> Finding:
 
 
 def _flavor(name: str) -> tuple[Finding, Flavor | None]:
-    command = [sys.executable, "-c", _PROBE, name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own code
-    if done.returncode == 0:
-        version, plugin, operators = done.stdout.splitlines()[-3:]
-        has = f"{version}; {plugin}; operators {operators.replace(' ', ', ')}"
-        return Finding(name, True, has), Flavor(name, version, None, plugin, tuple(operators.split()))
-    last = (done.stderr.strip().splitlines() or [f"the process died with code {done.returncode}"])[-1]
-    reason = last.partition("Error: ")[2] or last
-    absent = "MissingDependencyError" in last
-    return Finding(name, None if absent else False, reason), None
+    try:
+        # In a process of its own: two TensorRTs do not share one, and one that crashes is a finding.
+        flavor = call(_load_flavor, name, doing=f"importing {name}")
+    except MissingDependencyError as error:
+        return Finding(name, None, str(error)), None
+    except Exception as error:  # whatever its bindings raise
+        return Finding(name, False, first_line(error)), None
+    return Finding(name, True, f"{flavor.version}; {flavor.plugin}; operators {', '.join(flavor.operators)}"), flavor
+
+
+def _load_flavor(name: str) -> Flavor:
+    """A TensorRT with its plugin and NMS operators, without its module, which cannot leave the process."""
+    flavor = find_flavor(name)
+    plugin = load_plugins(flavor)
+    return Flavor(name, flavor.version, None, str(plugin), registered(flavor))
 
 
 def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]:
@@ -145,8 +142,7 @@ def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str
         findings.append(Finding("description", False, str(error)))
     here = next((item for item in flavors if item.name == header.flavor), None)
     if here is None:
-        extra = "rtx" if header.flavor == RTX else "tensorrt"
-        findings.append(Finding("runtime", False, f"{header.flavor} is not installed: pip install 'trt-pose[{extra}]'"))
+        findings.append(Finding("runtime", False, f"{header.flavor} is not installed: pip install {header.flavor}"))
     else:
         findings.append(_finding("version", version_fit(header, here, sidecar), mend))
         findings += _plugins(sidecar, here) if sidecar else []

@@ -1,11 +1,21 @@
-"""The error tree, and the sentence where torch is missing.
+"""The exceptions of the package.
 
-Every error the package raises on purpose is a :class:`PoseError` whose message is one sentence of the form
-"what we did: got X, expected Y. Do Z." The command line prints that sentence and exits with code 1.
+::
+
+    PoseError                       every error raised on purpose
+    ├── UsageError                  (also a ValueError) a wrong argument
+    ├── SourceError                 an image, video or annotation file that cannot be read
+    ├── CheckpointError             a weights file
+    ├── TrainingError               a training run
+    ├── ExportError                 an ONNX file that could not be made or read
+    ├── CalibrationError            calibration data or caches
+    ├── EngineError                 an engine that could not be built, read or described
+    ├── RunnerError                 a model file that cannot be opened or run
+    └── MissingDependencyError      (also an ImportError) an optional package that is not installed
+
+The message is one sentence of the form "what we did: got X, expected Y. Do Z." The command line prints it and exits
+with code 1.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class PoseError(Exception):
@@ -48,14 +58,9 @@ class MissingDependencyError(PoseError, ImportError):
     """An optional package that is not installed; the message says which extra brings it."""
 
 
-@contextmanager
-def torch_needed(doing: str, extra: str) -> Iterator[None]:
-    """Around imports that need torch: without it a MissingDependencyError that names the extra which brings it."""
-    try:
-        yield
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "torch":
-            raise
-        raise MissingDependencyError(
-            f"{doing}: torch is not installed. Run: pip install 'trt-pose[{extra}]'"
-        ) from error
+def first_line(error: object, default: str = "no reason was given") -> str:
+    """The first line of an exception's message; its type where the message is empty."""
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0].strip()
+    return type(error).__name__ if isinstance(error, BaseException) else default

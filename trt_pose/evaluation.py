@@ -16,8 +16,9 @@ import numpy as np
 
 from . import models
 from .choices import Models
-from .errors import MissingDependencyError, SourceError, UsageError
+from .errors import SourceError, UsageError
 from .files import check_writable
+from .optional import check_installed
 from .predictor import PosePredictor
 from .progress import track
 from .results.detections import Result
@@ -185,12 +186,7 @@ def accuracy(file: str | Path, data: Annotated) -> dict[str, Any]:
 
 def check_evaluator() -> None:
     """Raises MissingDependencyError before the work, not after it."""
-    try:
-        import faster_coco_eval  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise MissingDependencyError(
-            "evaluating: faster-coco-eval is not installed. Run: pip install 'trt-pose[eval]'"
-        ) from error
+    check_installed("faster_coco_eval", doing="evaluating")
 
 
 def open_predictor(file: str | Path, model: str | None, confidence: float, options: dict[str, Any]) -> PosePredictor:

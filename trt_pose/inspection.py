@@ -14,7 +14,7 @@ from .gpu.device import find_gpu
 from .runtime.runner import TensorInfo
 from .spec import ACCURACY_KEY, ModelSpec
 from .trt.flavor import describe_flavor
-from .trt.probe import probe
+from .trt.inspector import probe
 from .trt.sidecar import PlanHeader, Sidecar, read_header
 
 

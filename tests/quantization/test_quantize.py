@@ -221,7 +221,7 @@ def test_int8_on_the_plain_cpu_says_what_is_missing(tiny_onnx, picture_folder, t
 
     monkeypatch.setattr(ort, "openvino_devices", list)
     quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder)
-    with pytest.warns(UserWarning, match=r"pip install 'trt-pose\[openvino\]'"):
+    with pytest.warns(UserWarning, match=r"pip install onnxruntime-ep-openvino"):
         PosePredictor(tmp_path / "q.onnx").close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

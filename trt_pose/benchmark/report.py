@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependencyError, SourceError
+from ..errors import SourceError
 from ..files import check_writable, to_json, write_atomically
+from ..optional import check_installed
 from ..runtime.runner import QueryTimes
 from .figures import Figures, Ratio
 from .options import BenchOptions
@@ -174,10 +174,8 @@ def check_savable(path: str | Path) -> None:
         raise SourceError(
             f"writing {path}: got the suffix {suffix or 'none'!r}, expected .json, .csv or .png. Correct it."
         )
-    if suffix == ".png" and importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError(
-            "drawing the benchmark: matplotlib is not installed. Run: pip install 'trt-pose[plot]'"
-        )
+    if suffix == ".png":
+        check_installed("matplotlib", doing="drawing the benchmark")
     check_writable(path, SourceError)
 
 

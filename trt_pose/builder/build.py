@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 
-from .. import errors
 from .._version import __version__
-from ..errors import EngineError, MissingDependencyError, PoseError, UsageError
+from ..errors import EngineError, PoseError, UsageError, first_line
 from ..files import check_writable, file_sha256, write_atomically
+from ..optional import check_installed
 from ..progress import progress_bar
-from ..trt.flavor import Flavor, describe_flavor
+from ..trt.flavor import describe_flavor
+from ..trt.isolated import call
 from ..trt.sidecar import SUFFIXES, Sidecar, sidecar_path
+from . import worker
 from .options import BuildOptions
 from .prepare import Prepared, Quantizing, prepare
+from .worker import Built, Job
 
 
 def build_engine(
@@ -59,29 +58,34 @@ def build_engine(
     flavor = describe_flavor(options.flavor)
     options = replace(options, flavor=flavor.name)
     options.check_flavor(flavor)
-    _check_packages(flavor)
+    check_installed("onnx", "polygraphy", doing="building an engine")  # before a calibration, not after it
     for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
         check_writable(path, EngineError)  # before the work, not after
     with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
         prepared = prepare(onnx, precision, quantizing, options, Path(folder))
         comparison = quantizing.verify(onnx, prepared.path) if quantizing.verify else None
         accuracy = _measure_files(measure, onnx, prepared.path) if measure else None
-        job: dict[str, Any] = {
-            "onnx": str(prepared.path.resolve()),
-            "engine": str(Path(folder) / "engine"),
-            "spec": prepared.spec.to_json(),
-            "options": options.to_dict(),
-            "profile": options.profile(prepared.spec),
-            "implicit": prepared.implicit,
-        }
-        done = _run(job, Path(folder), Path(f"{engine}.log"))
-        sidecar = replace(
-            _describe(onnx, precision, prepared, options, job, done), comparison=comparison, accuracy=accuracy
+        job = Job(
+            onnx=prepared.path.resolve(),
+            engine=Path(folder) / "engine",
+            log=Path(f"{engine}.log"),
+            spec=prepared.spec,
+            options=options,
+            profile=options.profile(prepared.spec),
+            implicit=prepared.implicit,
         )
-        built = Path(job["engine"])
+        built = _build(job, engine.name)
+        layers = _count_layers(job, built)
+        sidecar = replace(
+            _describe(onnx, precision, prepared, job, built),
+            precision_found=layers[0],
+            precision_note=layers[1],
+            comparison=comparison,
+            accuracy=accuracy,
+        )
         # The old description goes first: an engine without one is better than one with another's.
         sidecar_path(engine).unlink(missing_ok=True)
-        write_atomically(engine, lambda path: path.write_bytes(built.read_bytes()), EngineError)
+        write_atomically(engine, lambda path: path.write_bytes(job.engine.read_bytes()), EngineError)
     _write_sidecar(sidecar, engine)
     if measure is not None:
         sidecar = replace(sidecar, accuracy={**(accuracy or {}), "engine": _measure_engine(measure, engine)})
@@ -106,95 +110,66 @@ def _measure_engine(measure: Callable[[Path], dict[str, Any]], engine: Path) -> 
         return {"not_measured": str(error)}
 
 
-def _check_packages(flavor: Flavor) -> None:
-    """Raises MissingDependencyError before a calibration, not after it."""
-    extra = "rtx" if flavor.is_rtx else "tensorrt"
-    for package in ("onnx", "polygraphy"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                f"building an engine: {package} is not installed. Run: pip install 'trt-pose[{extra}]'"
-            )
-
-
-def _describe(
-    onnx: Path,
-    precision: str | None,
-    prepared: Prepared,
-    options: BuildOptions,
-    job: dict[str, Any],
-    done: dict[str, Any],
-) -> Sidecar:
-    built = Path(job["engine"])
-    capabilities = tuple(f"{major}.{minor}" for major, minor in options.compute_capabilities)
+def _describe(onnx: Path, precision: str | None, prepared: Prepared, job: Job, built: Built) -> Sidecar:
+    options = job.options
     return Sidecar(
-        spec=replace(prepared.spec, plugins_required=tuple(done["plugins"])),
-        engine_sha256=file_sha256(built),
-        engine_bytes=built.stat().st_size,
+        spec=replace(prepared.spec, plugins_required=built.plugins),
+        engine_sha256=file_sha256(job.engine),
+        engine_bytes=job.engine.stat().st_size,
         onnx_sha256=file_sha256(onnx),
-        flavor=done["flavor"],
-        flavor_version=done["flavor_version"],
-        gpu=done["gpu"],
-        compute_capabilities=capabilities,
+        flavor=built.flavor,
+        flavor_version=built.flavor_version,
+        gpu=built.gpu,
+        compute_capabilities=tuple(f"{major}.{minor}" for major, minor in options.compute_capabilities),
         precision_asked=precision or prepared.spec.precision,
-        precision_found=done["precision_found"],
-        precision_note=done["precision_note"],
-        plugins=tuple(done["plugins"]),
-        plugin=done["plugin"],
-        profile={name: [list(shape) for shape in shapes] for name, shapes in job["profile"].items()},
+        plugins=built.plugins,
+        plugin=built.plugin,
+        profile={name: [list(shape) for shape in shapes] for name, shapes in job.profile.items()},
         options=options.to_dict(),
         quantization=prepared.report,
-        seconds=done["seconds"],
+        seconds=built.seconds,
         generator=f"trt_pose {__version__}",
     )
 
 
-def _run(job: dict[str, Any], folder: Path, log: Path) -> dict[str, Any]:
-    """Runs the worker and shows its progress. Raises its error, or says how it died."""
-    (folder / "job.json").write_text(json.dumps(job))
-    reading, writing = os.pipe()
-    command = [sys.executable, "-m", "trt_pose.builder.worker", str(folder / "job.json"), str(writing)]
-    try:
-        output = log.open("wb")
-    except OSError as error:
-        raise EngineError(f"writing {log}: {error.strerror}. Choose a writable place with room.") from error
-    with output, os.fdopen(reading, "r") as report:
-        # Modules of the user's folder are none of ours.
-        own = {**os.environ, "PYTHONSAFEPATH": "1"}
-        worker = subprocess.Popen(  # noqa: S603 - our own code
-            command, pass_fds=(writing,), stdout=output, stderr=output, env=own
-        )
-        os.close(writing)
+def _build(job: Job, name: str) -> Built:
+    """Runs the build in a process of its own and shows its progress."""
+    with _progress() as show:
         try:
-            answer = _follow(report)
-            code = worker.wait()
-        finally:
-            worker.kill()
-            worker.wait()
-    if "done" in answer:
-        return dict(answer["done"])
-    if "error" in answer:
-        kind = getattr(errors, answer["kind"], EngineError)
-        raise kind(f"{answer['error']}".replace("The log has the rest.", f"{log} has the rest."))
-    last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
-    died = f"signal {-code}" if code < 0 else f"exit code {code}"
-    raise EngineError(f"building {Path(job['engine']).name}: TensorRT crashed ({died}): {last[0][:200]}. See {log}.")
+            return call(worker.build, job, doing=f"building {name}", log=job.log, on_progress=show)
+        except PoseError:
+            raise
+        except Exception as error:  # whatever TensorRT's bindings raised becomes one sentence
+            raise EngineError(
+                f"building {name}: {type(error).__name__}: {first_line(error)[:300].rstrip('.')}. {job.log} has the"
+                " rest."
+            ) from error
 
 
-def _follow(report: Iterator[str]) -> dict[str, Any]:
-    """Shows progress; the last answer, empty when the worker died without one."""
-    answer: dict[str, Any] = {}
+def _count_layers(job: Job, built: Built) -> tuple[dict[str, int] | None, str]:
+    """Layers per output type, or None and why they are not known; a failed inspection does not spoil the engine."""
+    if built.gpu is None:
+        return None, "not inspected: no GPU here"
+    try:
+        return call(worker.inspect_layers, job.engine, built.flavor, job.options.version_compatible, doing="inspecting")
+    except Exception as error:  # whatever TensorRT's bindings raised, or a crash
+        return None, f"not inspected: {first_line(error)}"[:300]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[tuple[str, str, int]], None]]:
+    """Bars for the phases of a build, fed with what the worker reports."""
     with progress_bar(BarColumn(), MofNCompleteColumn()) as progress:
         tasks: dict[str, TaskID] = {}
         progress.add_task("building the engine", total=None)
-        for line in report:
-            message = json.loads(line)
-            phase = message.get("phase")
-            if phase is None:
-                answer = message
-            elif "steps" in message:
-                tasks[phase] = progress.add_task(f"  {phase[:60]}", total=message["steps"])
-            elif phase in tasks and "step" in message:
-                progress.update(tasks[phase], completed=message["step"] + 1)
-            elif phase in tasks:
+
+        def show(event: tuple[str, str, int]) -> None:
+            kind, phase, number = event
+            if kind == "start":
+                tasks[phase] = progress.add_task(f"  {phase[:60]}", total=number)
+            elif kind == "step" and phase in tasks:
+                progress.update(tasks[phase], completed=number + 1)
+            elif kind == "end" and phase in tasks:
                 progress.remove_task(tasks.pop(phase))
-    return answer
+
+        yield show

@@ -14,6 +14,7 @@ from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
 from ..trt.flavor import describe_flavor
 from .options import BuildOptions
+from .worker import ImplicitInt8
 
 # What a user may ask for; on a GPU the fast form of INT8 has FP16 where INT8 does not apply.
 PRECISIONS = {
@@ -32,7 +33,7 @@ class Prepared:
     path: Path
     spec: ModelSpec
     report: dict[str, Any] | None = None
-    implicit: dict[str, Any] | None = None
+    implicit: ImplicitInt8 | None = None
 
 
 @dataclass(frozen=True)
@@ -121,5 +122,5 @@ def _prepare_implicit(onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision
     known = calibrate(network, tensors, quantizing.data, chosen.calibration, chosen.cache)
     text = to_tensorrt({name: known.thresholds[name] for name in tensors}, describe_flavor("tensorrt").version)
     described = replace(spec, precision=str(wanted), quantization=f"implicit INT8 and FP16, {known.method}")
-    implicit = {"cache": text, "nodes": sorted(network.nodes), "input": spec.input.name}
+    implicit = ImplicitInt8(text, tuple(sorted(network.nodes)), spec.input.name)
     return Prepared(onnx, described, implicit=implicit)

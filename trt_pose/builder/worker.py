@@ -1,22 +1,15 @@
-"""The build itself, in a process of its own: TensorRT's parser and builder may crash, and two TensorRTs do not mix.
-
-Run as ``python -m trt_pose.builder.worker JOB.json FD``: progress, the result or the error go to the file descriptor as
-lines of JSON; TensorRT's own output goes to standard error.
-"""
+"""The build itself, called in a process of its own: TensorRT's parser and builder may crash."""
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
-import signal
-import sys
 import time
-import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from ..errors import EngineError, MissingDependencyError, PoseError
+from ..errors import EngineError, MissingDependencyError, first_line
 from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
 from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
@@ -27,69 +20,112 @@ from ..trt.plugins import load_plugins, registered
 from .calibrator import make_calibrator
 from .options import BuildOptions
 
-
-def main() -> None:
-    _die_with_parent()
-    job = json.loads(Path(sys.argv[1]).read_text())
-    report = os.fdopen(int(sys.argv[2]), "w", buffering=1)
-    try:
-        for answer in _build(job, report):
-            report.write(json.dumps({"done": answer}) + "\n")
-    except PoseError as error:
-        report.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
-    except Exception as error:  # the process is the boundary: whatever went wrong becomes the parent's sentence
-        traceback.print_exc()
-        first = (str(error).strip().splitlines() or ["no reason"])[0][:300].rstrip(".")
-        text = f"building the engine: {type(error).__name__}: {first}. The log has the rest."
-        report.write(json.dumps({"error": text, "kind": "EngineError"}) + "\n")
-    report.close()
-    sys.stdout.flush()
-    os._exit(0)  # TensorRT's destructors are not worth a crash after the result
+Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+# Takes ("start", phase, number of steps), ("step", phase, index) and ("end", phase, 0).
+Report = Callable[[tuple[str, str, int]], None]
 
 
-def _die_with_parent() -> None:
-    """A build does not outlive the command it belongs to, however that ended (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+@dataclass(frozen=True)
+class ImplicitInt8:
+    """What TensorRT 10's calibrator needs.
+
+    Attributes:
+        cache: ranges, in the text format of its calibration cache.
+        nodes: names of the network's nodes; everything else stays in FP32.
+        input: name of the image input.
+    """
+
+    cache: str
+    nodes: tuple[str, ...]
+    input: str
 
 
-def _build(job: dict[str, Any], report: TextIO) -> Any:
-    """Yields the result, and again when the engine was inspected: a crash of the inspector loses only its findings."""
-    spec, options = ModelSpec.from_json(job["spec"]), BuildOptions.from_dict(job["options"])
+@dataclass(frozen=True)
+class Job:
+    """One build.
+
+    Attributes:
+        onnx: the file TensorRT parses.
+        engine: where to write the plan.
+        log: the file this process's output goes to.
+        spec: the description of ``onnx``.
+        options: the build options, their flavor set.
+        profile: smallest, optimal and largest shape per input; empty for a fixed batch.
+        implicit: set for TensorRT 10's implicit INT8.
+    """
+
+    onnx: Path
+    engine: Path
+    log: Path
+    spec: ModelSpec
+    options: BuildOptions
+    profile: Profile
+    implicit: ImplicitInt8 | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was built, for the description beside the engine.
+
+    Attributes:
+        flavor: ``tensorrt`` or ``tensorrt_rtx``.
+        flavor_version: its version.
+        gpu: name and compute capability of the GPU here; None without one.
+        plugin: where the NMS operator came from; empty when none of ours is used.
+        plugins: operators the engine calls.
+        seconds: how long it took.
+    """
+
+    flavor: str
+    flavor_version: str
+    gpu: dict[str, str] | None
+    plugin: str
+    plugins: tuple[str, ...]
+    seconds: float
+
+
+def build(job: Job, report: Report) -> Built:
+    """Parses ``job.onnx``, builds the plan and writes it to ``job.engine``.
+
+    Raises:
+        EngineError: TensorRT refused the file or the options, with its reason.
+    """
+    options = job.options
     flavor = find_flavor(options.flavor)
     if flavor.is_rtx:
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read by Polygraphy when it is imported
     options.check_flavor(flavor)
-    check_buildable(spec, flavor)
+    check_buildable(job.spec, flavor)
     plugin = load_plugins(flavor, options.library)
     gpu = find_device(flavor)
     _check_gpu(flavor, options, gpu)
     started = time.monotonic()
-    log = Log(flavor)
-    operators = registered(flavor)
-    builder = flavor.module.Builder(log.logger)
-    plugins = spec.plugins_required
-    if EFFICIENT_NAME in plugins and EFFICIENT_NAME not in operators:
-        job["onnx"] = str(_with_own_nms(Path(job["onnx"]), Path(job["engine"]).parent))
+    log = Log(flavor, file=job.log)
+    onnx, plugins = job.onnx, job.spec.plugins_required
+    if EFFICIENT_NAME in plugins and EFFICIENT_NAME not in registered(flavor):
+        onnx = _with_own_nms(onnx, job.engine.parent)
         plugins = tuple(DETECTION_NAME if name == EFFICIENT_NAME else name for name in plugins)
-    network, parser = _parse(builder, log, job)
-    plan = _serialize(builder, network, parser, log, job, options, report)
-    Path(job["engine"]).write_bytes(plan)
-    done = {
-        "flavor": flavor.name,
-        "flavor_version": flavor.version,
-        "gpu": gpu,
-        "plugin": str(plugin) if {NAME, DETECTION_NAME} & set(plugins) else "",
-        "plugins": plugins,
-        "precision_found": None,
-        "precision_note": "not inspected: no GPU here" if gpu is None else "not inspected: TensorRT crashed",
-        "seconds": round(time.monotonic() - started, 2),
-    }
-    yield done
-    if gpu is not None:
-        found, note = _inspect(log, plan, options)
-        yield {**done, "precision_found": found, "precision_note": note}
+    parsed = _parse(log, onnx, strongly_typed=job.implicit is None)
+    job.engine.write_bytes(_serialize(parsed, log, job, report))
+    own = {NAME, DETECTION_NAME} & set(plugins)
+    seconds = round(time.monotonic() - started, 2)
+    return Built(flavor.name, flavor.version, gpu, str(plugin) if own else "", plugins, seconds)
+
+
+def inspect_layers(engine: Path, flavor_name: str, host_code: bool) -> tuple[dict[str, int] | None, str]:
+    """Counts the layers of a new engine per output type, by TensorRT's engine inspector.
+
+    Returns:
+        The counts, or None and why they are not known.
+    """
+    flavor = find_flavor(flavor_name)
+    load_plugins(flavor)
+    log = Log(flavor)
+    loaded = open_engine(flavor.module, log.logger, engine.read_bytes(), host_code)
+    if loaded is None:
+        reason = "; ".join(log.errors[-1:]) or "no reason was given"
+        return None, f"not inspected: the engine does not load on this GPU ({reason[:200]})"
+    return read_layers(flavor.module, loaded)
 
 
 def _with_own_nms(path: Path, folder: Path) -> Path:
@@ -122,7 +158,7 @@ def _check_gpu(flavor: Flavor, options: BuildOptions, gpu: dict[str, str] | None
     if not flavor.is_rtx:
         raise EngineError(
             f"building with {flavor}: it times its kernels on the GPU, and there is none here. Build on the machine the"
-            " engine is for, or ahead of time with trt-pose[rtx]."
+            " engine is for, or ahead of time with TensorRT-RTX (pip install tensorrt_rtx)."
         )
     if options.strip_weights or options.refit:
         raise EngineError(
@@ -131,63 +167,65 @@ def _check_gpu(flavor: Flavor, options: BuildOptions, gpu: dict[str, str] | None
         )
 
 
-def _parse(builder: Any, log: Log, job: dict[str, Any]) -> tuple[Any, Any]:
+def _parse(log: Log, onnx: Path, strongly_typed: bool) -> tuple[Any, Any, Any]:
+    """Builder, network and parser of a file."""
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+    from polygraphy.exception import PolygraphyException
+
+    try:
+        builder, network, parser = NetworkFromOnnxPath(str(onnx), strongly_typed=strongly_typed)()
+    except PolygraphyException as error:
+        raise log.failure("parsing the ONNX file", _parser_errors(log, onnx, strongly_typed)) from error
+    return builder, network, parser
+
+
+def _parser_errors(log: Log, onnx: Path, strongly_typed: bool) -> list[str]:
+    """Node by node why the parser refuses a file; Polygraphy keeps no more than that it did."""
+    from polygraphy.backend.trt import CreateNetwork
+
     trt = log.flavor.module
-    flags = 0
-    if job["implicit"] is None:
-        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):
-        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
-    network = builder.create_network(flags)
+    _, network = CreateNetwork(strongly_typed=strongly_typed)()
     parser = trt.OnnxParser(network, log.logger)
-    # The path is for weights in files of their own beside it.
-    if not parser.parse(Path(job["onnx"]).read_bytes(), job["onnx"]):
-        details = []
-        for index in range(parser.num_errors):
-            error = parser.get_error(index)
-            name, kind = (str(getattr(error, part, lambda: "")()) for part in ("node_name", "node_operator"))
-            details.append(f"node {name or error.node()} ({kind}): {error.desc()}")
-        raise log.failure("parsing the ONNX file", details)
-    return network, parser
+    parser.parse_from_file(str(onnx))
+    details = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        name, operator = (str(getattr(error, part, lambda: "")()) for part in ("node_name", "node_operator"))
+        details.append(f"node {name or error.node()} ({operator}): {error.desc()}")
+    return details
 
 
-def _serialize(
-    builder: Any, network: Any, parser: Any, log: Log, job: dict[str, Any], options: BuildOptions, report: TextIO
-) -> bytes:
+def _serialize(parsed: tuple[Any, Any, Any], log: Log, job: Job, report: Report) -> bytes:
+    """The plan of a parsed network."""
     from polygraphy.backend.trt import EngineBytesFromNetwork, PostprocessConfig
     from polygraphy.exception import PolygraphyException
 
+    trt, options, network = log.flavor.module, job.options, parsed[1]
     calibrator = None
-    if job["implicit"] is not None:
-        batch = job["profile"][job["implicit"]["input"]][1][0] if job["profile"] else network.get_input(0).shape[0]
-        calibrator = make_calibrator(log.flavor.module, job["implicit"]["cache"].encode(), batch)
-        keep_precise(log.flavor.module, network, set(job["implicit"]["nodes"]))
+    if job.implicit is not None:
+        batch = job.profile[job.implicit.input][1][0] if job.profile else network.get_input(0).shape[0]
+        calibrator = make_calibrator(trt, job.implicit.cache.encode(), batch)
+        keep_precise(trt, network, set(job.implicit.nodes))
     try:
         config = PostprocessConfig(
-            _config(log.flavor, job, options, _monitor(log.flavor.module, report), calibrator),
-            func=_serialize_plugins(options),
+            _config(log.flavor, job, _monitor(trt, report), calibrator), func=_serialize_plugins(options)
         )
-        build = EngineBytesFromNetwork(
-            (builder, network, parser), config=config, save_timing_cache=options.timing_cache
-        )
-        plan = bytes(build())
+        plan = bytes(EngineBytesFromNetwork(parsed, config=config, save_timing_cache=options.timing_cache)())
     except PolygraphyException as error:
-        last = str(error).strip().splitlines()
-        raise log.failure("building the engine", [] if log.errors else last[:1]) from error
+        raise log.failure("building the engine", [] if log.errors else [first_line(error)]) from error
     if calibrator is not None and calibrator.failure is not None:
         raise calibrator.failure
     return plan
 
 
-def _config(flavor: Flavor, job: dict[str, Any], options: BuildOptions, monitor: Any, calibrator: Any) -> Any:
+def _config(flavor: Flavor, job: Job, monitor: Any, calibrator: Any) -> Any:
     from polygraphy.backend.trt import CreateConfig, Profile
 
-    trt = flavor.module
-    profiles = []
-    if job["profile"]:
+    trt, options, profiles = flavor.module, job.options, []
+    if job.profile:
         profile = Profile()
-        for name, (least, best, most) in job["profile"].items():
-            profile.add(name, min=least, opt=best, max=most)
+        for name, (smallest, optimal, largest) in job.profile.items():
+            profile.add(name, min=smallest, opt=optimal, max=largest)
         profiles.append(profile)
     common: dict[str, Any] = {
         "profiles": profiles,
@@ -237,37 +275,21 @@ def _serialize_plugins(options: BuildOptions) -> Any:
     return serialize
 
 
-def _monitor(trt: Any, report: TextIO) -> Any:
+def _monitor(trt: Any, report: Report) -> Any:
     """TensorRT's progress, passed on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            report.write(json.dumps({"phase": phase, "parent": parent, "steps": steps}) + "\n")
+        def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
+            report(("start", phase, steps))
 
         def step_complete(self, phase: str, step: int) -> bool:
-            report.write(json.dumps({"phase": phase, "step": step}) + "\n")
+            report(("step", phase, step))
             return True
 
         def phase_finish(self, phase: str) -> None:
-            report.write(json.dumps({"phase": phase, "finished": True}) + "\n")
+            report(("end", phase, 0))
 
     return Monitor()
-
-
-def _inspect(log: Log, plan: bytes, options: BuildOptions) -> tuple[dict[str, int] | None, str]:
-    """Layers per output type, by TensorRT's engine inspector; the engine is good whatever becomes of this."""
-    try:
-        engine = open_engine(log.flavor.module, log.logger, plan, options.version_compatible)
-        if engine is None:
-            reason = "; ".join(log.errors[-1:]) or "no reason was given"
-            return None, f"not inspected: the engine does not load on this GPU ({reason[:200]})"
-        return read_layers(log.flavor.module, engine)
-    except Exception as error:
-        return None, f"not inspected: {type(error).__name__}: {error}"[:300]
-
-
-if __name__ == "__main__":
-    main()

@@ -40,7 +40,7 @@ def inspect(
     print_table(("fact", "value"), [*_facts(found.spec), ("file", written)])
     print_table(("kind", "tensor", "type", "shape"), tensors)
     if found.operators is None:
-        print("operators: not counted, the onnx package is not installed (pip install 'trt-pose[export]')")
+        print("operators: not counted, the onnx package is not installed (pip install onnx)")
     else:
         print_table(("operator", "nodes"), [(name, str(count)) for name, count in found.operators.items()])
 

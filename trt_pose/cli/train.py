@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError, torch_needed
+from ..errors import UsageError
+from ..optional import needed
 from .app import Json, SceneName, app, read_size
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def train(
         "final_share": final, "clip_norm": clip, "ema_decay": ema, "precision": precision, "device": device,
         "workers": workers, "seed": seed, "evaluate_every": evaluate_every, "classification": classification,
     }  # fmt: skip
-    with torch_needed("training", "train"):
+    with needed("training"):
         from ..training import train as run
     base = run.QAT if qat else run.FROM_NOTHING if weights is None else run.FINE_TUNING
     if distance is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .._version import __version__
-from ..errors import ExportError, UsageError
+from ..errors import ExportError, UsageError, first_line
 from ..files import check_writable
 from ..models.model import Model
 from ..spec import InputSpec, ModelSpec, Normalization, OutputSpec
@@ -127,7 +127,7 @@ def _name_outputs(graph: nn.Module, plan: ExportPlan) -> tuple[str, ...]:
         try:
             outputs = graph(torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device))
         except Exception as error:  # whatever a caller's module raises
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise ExportError(
                 f"running the model on {plan.example_shape} {plan.input.dtype}: {type(error).__name__}: {first}."
                 " Check input_size, input_dtype and the steps."

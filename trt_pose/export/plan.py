@@ -19,7 +19,7 @@ from ..choices import (
     ExportTargetBackend,
     Precision,
 )
-from ..errors import CalibrationError, UsageError
+from ..errors import CalibrationError, UsageError, first_line
 from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from ..quantization.batches import DEFAULT_BATCHES
 from ..quantization.calibrate import DEFAULT_PERCENTILE
@@ -132,8 +132,8 @@ def plan_device(device: torch.device | str | None) -> torch.device | None:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, TypeError) as error:
-        first = (str(error).splitlines() or ["unknown"])[0]
-        raise UsageError(f"device: got {device!r}, which torch cannot use here: {first}. Use 'cpu'.") from error
+        reason = first_line(error)
+        raise UsageError(f"device: got {device!r}, which torch cannot use here: {reason}. Use 'cpu'.") from error
     return chosen
 
 

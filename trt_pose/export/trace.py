@@ -10,9 +10,10 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from ..errors import ExportError, MissingDependencyError
+from ..errors import ExportError, first_line
 from ..formats import FLAT_OUTPUTS, batch_outputs, raw_outputs
 from ..models.model import Model
+from ..optional import needed
 from ..spec import METADATA_KEY, ModelSpec
 from .graph import PoseGraph
 from .plan import (
@@ -44,9 +45,8 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
                 **plan.exporter_options,
             )
     except Exception as error:  # whatever a caller's module raises while it is traced
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(
-            f"tracing {spec.model}: torch.onnx.export failed: {first}. Check the modules given."
+            f"tracing {spec.model}: torch.onnx.export failed: {first_line(error)}. Check the modules given."
         ) from error
     return onnx.load_model_from_string(buffer.getvalue())
 
@@ -65,12 +65,8 @@ def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
 
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Folds constants and removes redundant nodes."""
-    try:
+    with needed("simplifying", ", or set onnx_simplify=False (--no-simplify)"):
         import onnxslim
-    except ImportError as error:
-        raise MissingDependencyError(
-            "simplifying: onnxslim is not installed. Run: pip install 'trt-pose[export]', or set onnx_simplify=False."
-        ) from error
     slimmed: onnx.ModelProto = onnxslim.slim(proto)
     return slimmed
 
@@ -105,8 +101,9 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        first = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise ExportError(f"checking the ONNX graph of {spec.model}: {first}. Please report this.") from error
+        raise ExportError(
+            f"checking the ONNX graph of {spec.model}: {first_line(error)}. Please report this."
+        ) from error
 
 
 def output_names(graph: PoseGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError, MissingDependencyError, RunnerError
+from ..errors import EngineError, RunnerError
+from ..optional import require
 from . import dlpack
 
 Bytes = npt.NDArray[np.uint8]
@@ -260,14 +261,7 @@ def _capability(driver: Any, device: Any) -> tuple[int, int]:
 
 def bindings(part: str) -> Any:
     """``cuda.bindings.PART``. Raises MissingDependencyError when it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(f"cuda.bindings.{part}")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "using CUDA: cuda-bindings is not installed. Run: pip install 'trt-pose[tensorrt]' or 'trt-pose[rtx]'"
-        ) from error
+    return require(f"cuda.bindings.{part}", "using CUDA")
 
 
 def check(result: Any, action: str) -> None:

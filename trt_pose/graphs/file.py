@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from ..errors import CalibrationError, ExportError, RunnerError
+from ..errors import CalibrationError, ExportError, RunnerError, first_line
 from ..files import to_json, write_atomically
 from ..spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
 
@@ -21,8 +21,9 @@ def load(path: str | Path) -> onnx.ModelProto:
     except OSError as error:
         raise ExportError(f"reading {path}: {error.strerror or error}. Check the path.") from error
     except Exception as error:  # protobuf's and onnx's have no common base
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"reading {path}: not a valid ONNX file ({first[:200]}). Export it again.") from error
+        raise ExportError(
+            f"reading {path}: not a valid ONNX file ({first_line(error)[:200]}). Export it again."
+        ) from error
     return proto
 
 
@@ -60,5 +61,6 @@ def describe(made: onnx.ModelProto, spec: ModelSpec, precision: str, done: str) 
     try:
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        first = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise ExportError(f"checking the quantized graph of {spec.model}: {first}. Please report this.") from error
+        raise ExportError(
+            f"checking the quantized graph of {spec.model}: {first_line(error)}. Please report this."
+        ) from error

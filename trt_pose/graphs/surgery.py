@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from ..errors import ExportError
+from ..errors import ExportError, first_line
 
 
 def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -80,8 +80,7 @@ def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         typed: onnx.ModelProto = onnx.shape_inference.infer_shapes(proto)
     except Exception as error:  # onnx's exceptions have no common base
-        first = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise ExportError(f"reading the graph: {first[:200]}. Export it again.") from error
+        raise ExportError(f"reading the graph: {first_line(error)[:200]}. Export it again.") from error
     return typed
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..choices import Models
-from ..errors import UsageError, torch_needed
+from ..errors import UsageError
+from ..optional import needed
 from ..skeleton import COCO, Skeleton
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def get(
     names = None if colormap is None else Skeleton.from_colormap(colormap)
     if chosen.packaged and checkpoint_path is None and joints in (None, COCO.num_joints):
         pretrained_weights = pretrained_weights or chosen.weights[0]
-    with torch_needed("making a model", "export"):
+    with needed("making a model"):
         from . import checkpoint
 
     if pretrained_weights not in (None, "none"):

@@ -1,10 +1,13 @@
 """Precision: calibration, explicit INT8, FP16, and what they cost. Needs onnx, never torch."""
 
-from .batches import open_batches
-from .cache import CalibrationCache
-from .calibrate import CalibrationOptions, calibrate
-from .layers import SelectiveQuantizer
-from .quantize import QuantizationReport, QuantizeOptions, quantize, quantize_model
+from ..optional import needed
+
+with needed("quantizing"):
+    from .batches import open_batches
+    from .cache import CalibrationCache
+    from .calibrate import CalibrationOptions, calibrate
+    from .layers import SelectiveQuantizer
+    from .quantize import QuantizationReport, QuantizeOptions, quantize, quantize_model
 
 __all__ = [
     "CalibrationCache", "CalibrationOptions", "QuantizationReport", "QuantizeOptions", "SelectiveQuantizer",

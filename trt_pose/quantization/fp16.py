@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..errors import ExportError
+from ..errors import ExportError, first_line
 from ..graphs.surgery import cut, float_tensors, replace_nodes, tidy
 from ..runtime.ort import OnnxRunner
 from .batches import Pixels, feeds
@@ -95,9 +95,9 @@ def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     try:
         raised: onnx.ModelProto = onnx.version_converter.convert_version(tidy(proto), version)
     except Exception as error:  # the converter's exceptions have no common base
-        first = (str(error).strip().splitlines() or ["unknown"])[0]
         raise ExportError(
-            f"raising the operator set to {version}: {first[:200]}. Export the model with opset_version={version}."
+            f"raising the operator set to {version}: {first_line(error)[:200]}. Export the model with"
+            f" opset_version={version}."
         ) from error
     raised.ir_version = max(raised.ir_version, _IR_OF_19)
     return raised

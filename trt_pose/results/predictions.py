@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingDependencyError
 from ..formats import Floats
 from ..images import draw
 from ..images.pixels import Image
+from ..optional import require
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,13 +81,7 @@ def coco_box(box: Floats) -> list[float]:
 
 def import_supervision() -> Any:
     """The package; raises MissingDependencyError where it is not installed."""
-    try:
-        import supervision
-    except ImportError as error:
-        raise MissingDependencyError(
-            "converting to supervision: the package is not installed. Run: pip install 'trt-pose[supervision]'"
-        ) from error
-    return supervision
+    return require("supervision", "converting to supervision")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
-from ..errors import MissingDependencyError, RunnerError, UsageError
+from ..errors import MissingDependencyError, RunnerError, UsageError, first_line
 from ..nms import contract
 from ..spec import ModelSpec
 from .runner import Arrays, TensorInfo, check_feeds
@@ -87,7 +87,7 @@ class OnnxRunner:
             warnings.warn(
                 f"{self._name} is in {self.spec.precision}, which ONNX Runtime's own CPU code runs slower than FP32."
                 " Its OpenVINO provider is fast, but missing, or without a CPU of its own here:"
-                " pip install 'trt-pose[openvino]'.",
+                " pip install onnxruntime-ep-openvino.",
                 stacklevel=3,
             )
 
@@ -101,7 +101,7 @@ class OnnxRunner:
         try:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except Exception as error:
-            raise RunnerError(f"running {self._name}: ONNX Runtime failed: {_first_line(error)}.") from error
+            raise RunnerError(f"running {self._name}: ONNX Runtime failed: {first_line(error).rstrip('.')}.") from error
 
     def close(self) -> None:
         self._session = None
@@ -149,7 +149,7 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
     if (_OPENVINO in names or precision == "bf16") and not openvino_devices():
         raise MissingDependencyError(
             "opening a model with OpenVINO: it is not installed, or finds no CPU of its own here (it takes Intel's)."
-            " Run: pip install 'trt-pose[openvino]', or use providers=['cpu'] and fp32."
+            " Run: pip install onnxruntime-ep-openvino, or use providers=['cpu'] and fp32."
         )
     if _OPENVINO in names and len(names) > 1:
         raise UsageError("opening a model: OpenVINO runs alone here. Use providers=['openvino'], or leave it out.")
@@ -196,12 +196,9 @@ def _check_file(path: Path) -> None:
 
 
 def _load_error(name: str, error: Exception) -> RunnerError:
-    return RunnerError(f"opening {name}: ONNX Runtime cannot load it: {_first_line(error)}. Export it again.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return RunnerError(
+        f"opening {name}: ONNX Runtime cannot load it: {first_line(error).rstrip('.')}. Export it again."
+    )
 
 
 def _info(item: Any) -> TensorInfo:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, SourceError
+from ..errors import CheckpointError, SourceError, first_line
 from ..files import write_atomically
 from ..models.model import PoseModel
 from ..models.processing import Processing
@@ -73,7 +73,7 @@ def write(path: Path, state: dict[str, Any]) -> Path:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # torch's own word for a full disk
-            raise OSError(str(error).splitlines()[0]) from error
+            raise OSError(first_line(error)) from error
 
     return write_atomically(path, save, SourceError)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineError, MissingDependencyError, UsageError
+from ..errors import EngineError, UsageError
+from ..optional import missing
 
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
 
@@ -75,10 +76,7 @@ def describe_flavor(name: str | None = None) -> Flavor:
         found = importlib.util.find_spec(candidate)
         if found is not None and found.origin is not None:  # a folder of that name is no package
             return Flavor(candidate, _installed_version(candidate), None)
-    extra = "rtx" if name == RTX else "tensorrt"
-    raise MissingDependencyError(
-        f"looking for {name or 'TensorRT'}: it is not installed. Run: pip install 'trt-pose[{extra}]'"
-    )
+    raise missing(name or TENSORRT, "looking for TensorRT")
 
 
 def _installed_version(name: str) -> str:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
+
+from ..errors import EngineError
+from ..files import file_sha256
+from .flavor import find_flavor
+from .isolated import call
+from .logger import Log
+from .plugins import load_plugins
+from .sidecar import Sidecar
+
+_TIMEOUT_S = 300
 
 # How the versions of the engine inspector write a type, and how we do.
 _TYPES = {
@@ -46,3 +57,53 @@ def count_types(information: dict[str, Any]) -> tuple[dict[str, int] | None, str
             kind = next((_TYPES[word] for word in words if word in _TYPES), text)
             counts[kind] = counts.get(kind, 0) + 1
     return (counts, "") if counts else (None, "not inspected: the engine holds no layer information")
+
+
+def probe(path: str | Path, flavor: str) -> dict[str, Any]:
+    """What TensorRT says about an engine, asked in a process of its own.
+
+    Args:
+        path: the engine.
+        flavor: ``tensorrt`` or ``tensorrt_rtx``.
+
+    Returns:
+        ``tensors``, ``layers`` per type (None where unknown), ``note``, ``device_memory_bytes``.
+
+    Raises:
+        EngineError: the engine does not load here, with TensorRT's reason, or TensorRT crashed.
+    """
+    return call(_describe, str(path), flavor, doing=f"opening {path}", timeout_s=_TIMEOUT_S)
+
+
+def _describe(path: str, name: str) -> dict[str, Any]:
+    flavor = find_flavor(name)
+    load_plugins(flavor)
+    log = Log(flavor)
+    engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), _may_bring_code(path))
+    if engine is None:
+        reason = "; ".join(log.errors[:2]) or "no reason was given"
+        raise EngineError(f"opening {path} with {flavor}: {reason[:400]}. Build it on this machine.")
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    layers, note = read_layers(flavor.module, engine)
+    return {
+        "tensors": {
+            item: {
+                "mode": engine.get_tensor_mode(item).name.lower(),
+                "dtype": engine.get_tensor_dtype(item).name.lower(),
+                "shape": list(engine.get_tensor_shape(item)),
+            }
+            for item in names
+        },
+        "layers": layers,
+        "note": note,
+        "device_memory_bytes": getattr(engine, "device_memory_size_v2", None),
+    }
+
+
+def _may_bring_code(path: str) -> bool:
+    """Whether the engine's own description says it is version compatible: those carry a runtime, which is code."""
+    try:
+        sidecar = Sidecar.read(path)
+    except EngineError:
+        return False
+    return bool(sidecar.options.get("version_compatible")) and sidecar.engine_sha256 == file_sha256(path)

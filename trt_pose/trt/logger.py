@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
@@ -13,9 +14,15 @@ _ERRORS_SHOWN = 3
 
 
 class Log:
-    """TensorRT's logger: errors are kept for the message, and everything goes to standard error where it is shown."""
+    """TensorRT's logger, and the errors it was told.
 
-    def __init__(self, flavor: Flavor, shown: bool = True) -> None:
+    Args:
+        flavor: the TensorRT that logs.
+        shown: write every message to standard error.
+        file: where standard error goes, for the message of :meth:`failure`.
+    """
+
+    def __init__(self, flavor: Flavor, shown: bool = True, file: Path | None = None) -> None:
         trt = flavor.module
         errors: list[str] = []
         severities = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
@@ -31,6 +38,7 @@ class Log:
                     sys.stderr.write(f"[{severity.name}] {message}\n")
 
         self.flavor, self.errors, self.logger = flavor, errors, Logger()
+        self._rest = f" {file} has the rest." if file else ""
 
     def failure(self, action: str, details: list[str]) -> EngineError:
         """The error of a step, with the plugin's own reason where a callback failed; all of it goes to the log."""
@@ -40,4 +48,4 @@ class Log:
         short = list(dict.fromkeys(part[:300].rstrip(".") for part in parts))
         more = f"; and {len(short) - _ERRORS_SHOWN} more" if len(short) > _ERRORS_SHOWN else ""
         shown = "; ".join(short[:_ERRORS_SHOWN]) or "no reason was given"
-        return EngineError(f"{action} with {self.flavor}: {shown}{more}. The log has the rest.")
+        return EngineError(f"{action} with {self.flavor}: {shown}{more}.{self._rest}")

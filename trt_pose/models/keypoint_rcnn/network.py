@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ...errors import MissingDependencyError, UsageError
+from ...errors import UsageError
+from ...optional import needed
 from .. import layers
 from ..model import Model
 from ..processing import rcnn_defaults
@@ -49,12 +50,8 @@ class KeypointRCNN(Model):
     def __init__(self, name: str, num_joints: int = 17, num_classes: int = 2, **options: Any) -> None:
         super().__init__(name, rcnn_defaults(num_joints))
         self.num_joints, self.num_classes = num_joints, num_classes
-        try:
+        with needed(f"making {name}"):
             from torchvision.models.detection import keypointrcnn_resnet50_fpn
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"making {name}: torchvision is not installed. Run: pip install 'trt-pose[keypoint-rcnn]'"
-            ) from error
         network = keypointrcnn_resnet50_fpn(
             weights=None, weights_backbone=None, num_keypoints=num_joints, num_classes=num_classes, **options
         )
