@@ -1,4 +1,4 @@
-"""The words a caller chooses from: models, backends, precisions, calibration methods, output formats."""
+"""Enums of the accepted names: models, backends, precisions, calibration methods, output formats."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ _E = TypeVar("_E", bound="StrEnum")
 
 
 class StrEnum(str, Enum):
-    """An enum whose members are their strings; :meth:`parse` accepts either."""
+    """An enum whose members are strings; :meth:`parse` accepts a member or its string."""
 
     def __str__(self) -> str:
         return str(self.value)
 
     @classmethod
     def parse(cls: type[_E], value: str | _E) -> _E:
-        """Raises UsageError that lists the accepted words."""
+        """Returns the member for ``value``, a member or a string in any case.
+
+        Raises:
+            UsageError: no member has this value; the message lists the accepted ones.
+        """
         try:
             return cls(str(value.value if isinstance(value, Enum) else value).lower())
         except ValueError:
@@ -27,7 +31,7 @@ class StrEnum(str, Enum):
 
 
 class Models(StrEnum):
-    """Names of the supported models (the reference release's names, and ``demo``, ours)."""
+    """Names of the supported models: super-gradients' names, torchvision's for Keypoint R-CNN, and ``demo``."""
 
     YOLO_NAS_POSE_N = "yolo_nas_pose_n"
     YOLO_NAS_POSE_S = "yolo_nas_pose_s"
@@ -45,21 +49,21 @@ class Models(StrEnum):
 
 
 class ExportTargetBackend(StrEnum):
-    """Who will run the exported file."""
+    """The runtime an exported file is made for."""
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT = "tensorrt"
 
 
 class ExportQuantizationMode(StrEnum):
-    """The precision an export is reduced to."""
+    """The reduced precision of an exported file."""
 
     INT8 = "int8"
     FP16 = "fp16"
 
 
 class Precision(StrEnum):
-    """What the network computes in; ``int8+fp16`` has FP16 where INT8 does not apply."""
+    """The precision the network computes in; ``int8+fp16`` uses FP16 where INT8 does not apply."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -76,7 +80,7 @@ class Precision(StrEnum):
 
 
 class CalibrationMethod(StrEnum):
-    """How the INT8 range of a tensor is read off the histogram of its values (the reference release's names)."""
+    """The method that derives a tensor's INT8 range from the histogram of its values (super-gradients' names)."""
 
     ENTROPY = "entropy"
     PERCENTILE = "percentile"
@@ -85,7 +89,7 @@ class CalibrationMethod(StrEnum):
 
 
 class DetectionOutputFormatMode(StrEnum):
-    """Padded per-image arrays (``batch``) or one row per detection over all images (``flat``)."""
+    """The output layout: padded per-image arrays (``batch``), or one row per detection over all images (``flat``)."""
 
     BATCH_FORMAT = "batch"
     FLAT_FORMAT = "flat"

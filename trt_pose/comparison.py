@@ -1,6 +1,7 @@
-"""What a smaller file costs: the people, or objects, two files find in the same images, side by side.
+"""Comparison of the people or objects that two model files detect in the same images.
 
-"INT8 collapses" is said in pixels, OKS (IoU where objects are detected) and how many are missed, per image and in all.
+It measures the accuracy that a reduced precision (INT8, FP16) costs: distances in pixels, OKS (IoU for detection
+models) and numbers of missed people or objects, per image and in total.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ _SHOWN_PX = 480
 
 @dataclass(frozen=True)
 class ImageComparison:
-    """One image.
+    """The comparison of one image.
 
     Attributes:
-        source: where it came from. first, second: people or objects found. matched: pairs of IoU 0.5 or more, objects
-            of one class.
-        px_mean, px_max: mean and largest distance of the joints of matched people, of the corners of matched boxes, px
-            of the image.
-        similarity: mean object keypoint similarity of matched people, the first file's joints as the truth; mean IoU
-            of matched objects.
-        score: largest difference of the scores of matched people or objects.
+        source: path or name of the image.
+        first: number of people or objects found by the first file.
+        second: number of people or objects found by the second file.
+        matched: number of pairs with an IoU of at least 0.5; objects are paired within a class only.
+        px_mean: mean distance between the joints of matched people or the corners of matched boxes, px of the image.
+        px_max: largest such distance, px.
+        similarity: mean object keypoint similarity (OKS) of matched people, with the first file's joints as ground
+            truth; mean IoU of matched objects.
+        score: largest score difference of matched people or objects.
     """
 
     source: str
@@ -54,12 +57,12 @@ class ImageComparison:
 
     @property
     def missed(self) -> int:
-        """What only the first file finds."""
+        """Number of people or objects that only the first file finds."""
         return self.first - self.matched
 
     @property
     def extra(self) -> int:
-        """What only the second file finds."""
+        """Number of people or objects that only the second file finds."""
         return self.second - self.matched
 
     @property
@@ -69,11 +72,14 @@ class ImageComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All images.
+    """The comparison of all images.
 
     Attributes:
-        first, second: the files. images: one by one. task: ``pose`` or ``detection``.
-        noise_db: signal to noise per tensor that both files have, dB, where it was asked for.
+        first: path of the first file.
+        second: path of the second file.
+        images: the comparison of each image.
+        noise_db: signal-to-noise ratio in dB of each tensor that both files have; empty unless requested.
+        task: ``pose`` or ``detection``.
     """
 
     first: str
@@ -84,7 +90,7 @@ class Comparison:
 
     @property
     def found(self) -> int:
-        """People or objects of the first file."""
+        """Number of people or objects that the first file finds."""
         return sum(image.first for image in self.images)
 
     @property
@@ -105,7 +111,7 @@ class Comparison:
 
     @property
     def loss(self) -> float:
-        """1 - OKS (objects: IoU) over what either file finds, what only one finds counting as 0; 0.0 without any."""
+        """1 - mean OKS (objects: IoU) of matched pairs and unmatched detections, which count as 0; 0.0 without any."""
         counted = self.matched + self.missed + self.extra
         return 1.0 - sum(image.similarity_sum for image in self.images) / counted if counted else 0.0
 
@@ -122,7 +128,7 @@ class Comparison:
 
     @property
     def header(self) -> tuple[str, ...]:
-        """Of a table of the images."""
+        """Column names of the table of images."""
         what, _, measure = _WORDS[self.task]
         return ("image", what, "second", "missed", "extra", "px mean", "px max", measure, "score")
 
@@ -131,10 +137,11 @@ _WORDS = {"pose": ("people", "joints", "OKS"), "detection": ("objects", "corners
 
 
 def check_loss(result: Comparison, limit: float) -> bool:
-    """Whether the loss is within ``limit``.
+    """Returns whether the loss is at most ``limit``.
 
     Raises:
-        UsageError: a limit outside 0..1. RunnerError: neither file found anything, so nothing was compared.
+        UsageError: ``limit`` is outside 0..1.
+        RunnerError: neither file found anything, so nothing was compared.
     """
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"--max-loss: got {limit!r}, expected a number from 0 to 1. Correct it.")
@@ -156,18 +163,21 @@ def compare(
     tensors: bool = False,
     report: Path | None = None,
 ) -> Comparison:
-    """Runs two files on the same images.
+    """Runs two model files on the same images and compares their results.
 
     Args:
-        first: the reference. second: what is compared with it; ``.onnx`` files or engines.
+        first: the reference, an ``.onnx`` file or an engine.
+        second: the file that is compared with it, an ``.onnx`` file or an engine.
         images: see :func:`trt_pose.images.sources.open_source`.
-        confidence: keep scores above it; None takes the files' own.
-        tensors: also measure the noise of every tensor both files have, on the first image.
-        report: an ``.html`` to write: one page with the worst images side by side.
+        confidence: keep scores above it; None keeps the thresholds stored in the files.
+        tensors: also measure the signal-to-noise ratio of each tensor that both files have, on the first image; ONNX
+            files only.
+        report: path of an HTML report to write, with the most different images side by side.
 
     Raises:
-        RunnerError: a file that cannot be run here, or files of different joints or classes.
-        SourceError: unreadable images, a report that cannot be written. UsageError: another suffix of the report.
+        RunnerError: a file cannot be run here, or the files differ in task, joints or classes.
+        SourceError: an image cannot be read, or the report cannot be written.
+        UsageError: the report has another suffix than ``.html`` or ``.htm``, or ``tensors`` is set for an engine.
     """
     if report is not None:
         if report.suffix.lower() not in (".html", ".htm"):
@@ -190,7 +200,7 @@ Pair = tuple[ImageComparison, Result, Result]
 def _run(
     first: str | Path, second: str | Path, images: Any, confidence: float | None
 ) -> tuple[str, list[ImageComparison], list[Pair]]:
-    """The task of the files, the comparison of every image, and the worst with their pictures."""
+    """Returns the task of the files, the comparison of each image, and the most different images with both results."""
     rows: list[ImageComparison] = []
     worst: list[Pair] = []
     with _open(first, confidence) as one, _open(second, confidence) as other:
@@ -217,7 +227,7 @@ def _run(
 
 
 def _open(path: str | Path, confidence: float | None) -> PosePredictor:
-    # Both in the same code of ONNX Runtime: what differs is the files.
+    # Both ONNX files run on the CPU provider, so that only the files differ.
     options: dict[str, Any] = {"providers": ["cpu"]} if Path(path).suffix.lower() == ".onnx" else {}
     return PosePredictor(path, confidence=confidence, **options)
 
@@ -227,7 +237,11 @@ def _badness(row: ImageComparison) -> float:
 
 
 def compare_image(first: Poses | Detections, second: Poses | Detections, source: str = "") -> ImageComparison:
-    """Pairs the people, or objects, of one image and measures them."""
+    """Pairs the people or objects of two results of one image and measures their differences.
+
+    Raises:
+        RunnerError: one result holds poses, the other detections.
+    """
     if isinstance(first, Detections) and isinstance(second, Detections):
         pairs = pair_detections(first, second)
         objects, others = first[pairs[:, 0]], second[pairs[:, 1]]
@@ -255,12 +269,12 @@ def compare_image(first: Poses | Detections, second: Poses | Detections, source:
 
 
 def _finite(value: float) -> float:
-    """Infinite for NaN, so that sums and comparisons stay ordered."""
+    """Replaces NaN by infinity, so that comparisons stay ordered."""
     return float(value) if np.isfinite(value) else float("inf")
 
 
 def _noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
-    from .quantization.snr import shared_noise  # needs the onnx package, which comparing poses does not
+    from .quantization.snr import shared_noise  # needs the onnx package; comparing poses does not
 
     return shared_noise(first, second, images)
 

@@ -1,4 +1,4 @@
-"""What is installed here, what works, and whether a model file will."""
+"""Checks of the installation, and of whether a model file runs on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, whether it is fine (None: merely absent), and what was found or what mends it."""
+    """The result of one check.
+
+    Attributes:
+        what: the thing that was checked.
+        fine: True when it works, False when it does not, None when it is only absent or cannot be judged.
+        detail: version, reason or remedy.
+    """
 
     what: str
     fine: bool | None
@@ -41,10 +47,11 @@ class Finding:
 
 
 def examine(file: str | Path | None = None) -> list[Finding]:
-    """Looks at the installation, and at ``file`` (``.onnx`` or an engine) when given.
+    """Checks the installation and, when given, ``file`` (``.onnx`` or an engine).
 
     Raises:
-        RunnerError, EngineError: the file is missing, damaged or foreign.
+        RunnerError: the ONNX file is missing, damaged or not exported by trt_pose.
+        EngineError: the engine is missing, truncated or not a TensorRT plan.
     """
     engine = file is not None and Path(file).suffix.lower() in SUFFIXES
     spec, refusal = None, ""
@@ -89,17 +96,17 @@ def _providers() -> Finding:
 
 def _flavor(name: str) -> tuple[Finding, Flavor | None]:
     try:
-        # In a process of its own: two TensorRTs do not share one, and one that crashes is a finding.
+        # In a separate process: TensorRT and TensorRT-RTX cannot share one, and a crash must not end the checks.
         flavor = call(_load_flavor, name, doing=f"importing {name}")
     except MissingDependencyError as error:
         return Finding(name, None, str(error)), None
-    except Exception as error:  # whatever its bindings raise
+    except Exception as error:  # the bindings can raise any exception
         return Finding(name, False, first_line(error)), None
     return Finding(name, True, f"{flavor.version}; {flavor.plugin}; operators {', '.join(flavor.operators)}"), flavor
 
 
 def _load_flavor(name: str) -> Flavor:
-    """A TensorRT with its plugin and NMS operators, without its module, which cannot leave the process."""
+    """Returns an installed TensorRT with its plugin and NMS operators. Its module is left out: it cannot be pickled."""
     flavor = find_flavor(name)
     plugin = load_plugins(flavor)
     return Flavor(name, flavor.version, None, str(plugin), registered(flavor))
@@ -130,7 +137,7 @@ def _gpu() -> tuple[Finding, dict[str, str] | None]:
 
 
 def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str, str] | None) -> list[Finding]:
-    """Whether an engine will load here, and if not, what mends it."""
+    """Checks whether an engine loads here, and names the remedy where it does not."""
     made = f"{header.flavor} {header.version}"
     findings = [Finding("engine", True, f"built with {made}, {path.stat().st_size / 1e6:.1f} MB")]
     mend = f"Build it here: trt-pose build MODEL.onnx -o {path.name}"
@@ -172,7 +179,7 @@ def _finding(what: str, fit: Fit, mend: str) -> Finding:
 
 
 def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
-    """What an engine calls, and whether it is here; programs in C++ need the library."""
+    """Checks whether the plugins that an engine needs are registered."""
     findings = []
     for name in sidecar.plugins:
         found = name in here.operators

@@ -27,7 +27,7 @@ class UsageError(PoseError, ValueError):
 
 
 class SourceError(PoseError):
-    """An image, folder, video or camera that cannot be read."""
+    """An image, folder, video, camera or annotation file that cannot be read, or a result that cannot be written."""
 
 
 class CheckpointError(PoseError):
@@ -35,7 +35,7 @@ class CheckpointError(PoseError):
 
 
 class TrainingError(PoseError):
-    """A training that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class ExportError(PoseError):
@@ -55,11 +55,11 @@ class RunnerError(PoseError):
 
 
 class MissingDependencyError(PoseError, ImportError):
-    """An optional package that is not installed; the message says which extra brings it."""
+    """An optional package that is not installed; the message says how to install it."""
 
 
 def first_line(error: object, default: str = "no reason was given") -> str:
-    """The first line of an exception's message; its type where the message is empty."""
+    """Returns the first line of an exception's message, or the name of its type when the message is empty."""
     lines = str(error).strip().splitlines()
     if lines:
         return lines[0].strip()

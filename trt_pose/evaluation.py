@@ -1,7 +1,7 @@
 """Accuracy of a model file on COCO annotations: OKS AP of poses, box AP of objects, by faster-coco-eval.
 
-The evaluator is the community's (https://cocodataset.org/#keypoints-eval); what is ours is the same path from image to
-result as prediction takes, on the same code, for every kind of file.
+faster-coco-eval implements the COCO metrics (https://cocodataset.org/#keypoints-eval). Every kind of model file is
+evaluated through :class:`trt_pose.predictor.PosePredictor`, by the same code as prediction.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from .models.model import Model
 from .images.annotations import Annotated, pose_categories
 
-# The evaluator's own order of its numbers.
+# Names of the metrics, in the order of the evaluator's ``stats``.
 POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 BOX_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 
 
-# Thresholds AP is taken at: it counts everybody down to here (super-gradients' evaluation of YOLO-NAS-Pose).
+# Thresholds for AP, as in super-gradients' evaluation of YOLO-NAS-Pose: AP counts scores above CONFIDENCE.
 CONFIDENCE, IOU, CANDIDATES, LIMIT = 0.01, 0.7, 300, 100
 
 
@@ -45,7 +45,15 @@ _CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image: people or objects annotated, found (similarity of 0.5 or more), missed, and found in excess."""
+    """The counts of one image.
+
+    Attributes:
+        source: file name of the image.
+        annotated: annotated people or objects.
+        found: annotated ones that were detected, with a similarity of at least 0.5.
+        missed: annotated ones that were not detected.
+        extra: detections that match no annotation.
+    """
 
     source: str
     annotated: int
@@ -56,13 +64,17 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A file on a data set.
+    """The accuracy of a model file on a data set.
 
     Attributes:
-        file, task: what was evaluated. images, annotated, detections: how many.
-        metrics: by name, 0..1; None where no annotation is of that size.
-        per_image: image by image, the worst first.
-        confidence: scores above it were counted.
+        file: path of the model file.
+        task: ``pose`` or ``detection``.
+        images: number of images.
+        annotated: number of annotated people or objects.
+        detections: number of detections.
+        metrics: metrics by name, in 0..1; None where no annotation is of that size.
+        per_image: the counts of each image, the worst first.
+        confidence: only detections with a score above it were counted.
     """
 
     file: str
@@ -83,7 +95,7 @@ class Evaluation:
 
 
 def in_words(metrics: Mapping[str, float | None]) -> str:
-    """``AP 0.6984, AP50 0.8988``; what there is nothing to measure on is left out."""
+    """Formats metrics as ``AP 0.6984, AP50 0.8988``; metrics without a value are left out."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
 
 
@@ -97,20 +109,23 @@ def evaluate(
     results: Path | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Runs a file on annotated images.
+    """Measures the accuracy of a model file on annotated images.
 
     Args:
-        file: an ``.onnx`` file, an engine, or a checkpoint, which torch runs; ``demo`` is the packaged model.
-        data: COCO annotations, ``.json``. images: the folder of the images they name.
-        model: name of the model of a checkpoint.
-        confidence: scores above it count. AP wants nearly all of them: a file exported with a higher threshold is
-            refused, unless that threshold is given here.
-        results: a COCO results file to write.
-        options: of the runner, see :func:`trt_pose.open_runner`.
+        file: an ``.onnx`` file, an engine, a checkpoint (run by torch), or ``demo``, the packaged model.
+        data: path of the COCO annotations, ``.json``.
+        images: folder of the annotated images.
+        model: name of the model; required for a checkpoint.
+        confidence: count scores above it. AP needs nearly all detections, so a file exported with a higher threshold
+            is rejected unless that threshold is given here.
+        results: path of a COCO results file to write.
+        options: options of the runner, see :func:`trt_pose.open_runner`.
 
     Raises:
-        UsageError: a threshold below the file's, a checkpoint without a model name, annotations of other joints.
-        SourceError: damaged annotations, images that are not there. MissingDependencyError: no faster-coco-eval.
+        UsageError: the threshold is below the file's, a checkpoint is given without a model name, or the annotations
+            are of other joints or classes.
+        SourceError: the annotations are damaged, images are missing, or ``results`` cannot be written.
+        MissingDependencyError: faster-coco-eval is not installed.
     """
     check_evaluator()
     if results is not None:
@@ -127,13 +142,13 @@ def evaluate_file(
     results: Path | None = None,
     **options: Any,
 ) -> Evaluation:
-    """:func:`evaluate` on annotations that are read already: several files need them once."""
+    """Evaluates a model file on annotations that are already loaded; see :func:`evaluate`."""
     with open_predictor(file, model, confidence, options) as predictor:
         return evaluate_predictor(predictor, str(file), data, confidence=confidence, results=results)
 
 
 def evaluate_model(network: Model, data: Annotated, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
-    """A network as torch runs it, on ``data``; see :func:`evaluate`."""
+    """Evaluates a network on ``data``, run by torch; see :func:`evaluate`."""
     check_evaluator()
     with _predictor_of(network, CONFIDENCE) as predictor:
         return evaluate_predictor(predictor, name, data, batch_size=batch_size)
@@ -148,7 +163,7 @@ def evaluate_predictor(
     results: Path | None = None,
     batch_size: int | None = None,
 ) -> Evaluation:
-    """What an open predictor finds in ``data``; see :func:`evaluate`."""
+    """Evaluates an open predictor on ``data``; see :func:`evaluate`."""
     categories = match_categories(data.truth, predictor.spec)
     rows: list[dict[str, Any]] = []
     images = data.truth["images"]
@@ -171,9 +186,11 @@ def evaluate_predictor(
 
 
 def accuracy(file: str | Path, data: Annotated) -> dict[str, Any]:
-    """What ``export`` and ``build`` record: the metrics of a file at its own threshold, and on what.
+    """Returns the record that ``export`` and ``build`` store: the metrics of a file at its own threshold, and the data.
 
-    Raises as :func:`evaluate` does.
+    Raises:
+        UsageError: the annotations are of other joints or classes.
+        MissingDependencyError: faster-coco-eval is not installed.
     """
     check_evaluator()
     with open_runner(file) as runner:
@@ -185,12 +202,16 @@ def accuracy(file: str | Path, data: Annotated) -> dict[str, Any]:
 
 
 def check_evaluator() -> None:
-    """Raises MissingDependencyError before the work, not after it."""
+    """Checks that faster-coco-eval is installed, before any work is done.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     check_installed("faster_coco_eval", doing="evaluating")
 
 
 def open_predictor(file: str | Path, model: str | None, confidence: float, options: dict[str, Any]) -> PosePredictor:
-    """A predictor on a file of any kind, counting scores above ``confidence``; see :func:`evaluate`."""
+    """Opens a model file of any kind, keeping scores above ``confidence``; see :func:`evaluate`."""
     if not 0.0 <= confidence <= 1.0:
         raise UsageError(f"--conf: got {confidence!r}, expected a number from 0 to 1. Correct it.")
     if model is None and str(file) in models.MODELS and models.MODELS[str(file)].packaged and not Path(file).exists():
@@ -207,7 +228,7 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
         return PosePredictor(opened, confidence=confidence)
     if model is None:
         raise UsageError(f"evaluating {file}: a checkpoint does not name its model. Add --model, see trt-pose models.")
-    if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model would not know its graph
+    if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model does not support its graph
         raise UsageError(
             f"evaluating {file}: a Keypoint R-CNN is evaluated as a file. Export it with --conf {confidence:g} and"
             " evaluate that."
@@ -223,10 +244,10 @@ def _predictor_of(network: Model, confidence: float) -> PosePredictor:
 
 
 def match_categories(truth: Mapping[str, Any], spec: ModelSpec) -> dict[int, int]:
-    """Category ids of the annotations to classes of the model; a pose model has one, whose class is 0.
+    """Maps category ids of the annotations to class indices of the model; a pose model has only class 0.
 
     Raises:
-        UsageError: no category has the model's joints, or its classes.
+        UsageError: no category has the model's number of joints, or the name of one of its classes.
     """
     if spec.task == "pose":
         return dict.fromkeys(pose_categories(truth, spec.skeleton.num_joints), 0)
@@ -245,7 +266,7 @@ def _rows(result: Result, image_id: int, categories: Mapping[int, int]) -> list[
     if isinstance(found, Poses):
         return found.to_coco(image_id, next(iter(categories)))
     category_of = {kind: category for category, kind in categories.items()}
-    known = np.isin(found.classes, list(category_of))  # classes the annotations do not have count for nothing
+    known = np.isin(found.classes, list(category_of))  # classes without annotations are not evaluated
     ids = tuple(category_of.get(kind, 0) for kind in range(len(found.class_names)))
     return found[known].to_coco(image_id, ids)
 
@@ -253,13 +274,20 @@ def _rows(result: Result, image_id: int, categories: Mapping[int, int]) -> list[
 def score(
     truth: dict[str, Any], rows: Sequence[dict[str, Any]], spec: ModelSpec, categories: list[int]
 ) -> tuple[dict[str, float | None], tuple[ImageScore, ...]]:
-    """AP and AR by faster-coco-eval, and what was missed in each image, the worst first."""
+    """Computes AP and AR with faster-coco-eval, and the counts of each image, the worst first.
+
+    Args:
+        truth: COCO annotations.
+        rows: rows of a COCO results file.
+        spec: description of the model file.
+        categories: ids of the categories to evaluate; a pose model treats them as one.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
     pose = spec.task == "pose"
-    # Copies: the evaluator marks what was missed, and the next file is held against the same annotations.
+    # Copies, because the evaluator marks missed annotations in place and ``truth`` is used again for the next file.
     ours = [dict(note) for note in truth["annotations"] if note["category_id"] in categories]
-    if pose:  # several kinds with the same joints are one to the model
+    if pose:  # a pose model does not distinguish categories with the same joints
         categories = categories[:1]
         for note in ours:
             note["category_id"] = categories[0]

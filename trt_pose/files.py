@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON that every parser takes."""
+"""Atomic file writing, file digests, the cache folder, and strictly valid JSON."""
 
 from __future__ import annotations
 
@@ -15,24 +15,32 @@ from .errors import PoseError
 
 
 def cache_folder(kind: str) -> Path:
-    """``$XDG_CACHE_HOME/trt_pose/KIND``, ``~/.cache`` by default."""
+    """Returns ``$XDG_CACHE_HOME/trt_pose/KIND``; the base is ``~/.cache`` when the variable is not set."""
     base = os.environ.get("XDG_CACHE_HOME")
     if not base:
         try:
             base = str(Path.home() / ".cache")
-        except RuntimeError:  # a user without an entry and without $HOME, as in containers
+        except RuntimeError:  # the user has no passwd entry and no $HOME, as in some containers
             base = tempfile.gettempdir()
     return Path(base) / "trt_pose" / kind
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object], error: type[PoseError]) -> Path:
-    """Lets ``write`` make a temporary file beside ``path`` and renames it onto ``path``.
+    """Calls ``write`` with a temporary path beside ``path``, then renames that file to ``path``.
 
-    The temporary name keeps the suffix of ``path``, by which writers choose a format. Whatever goes wrong, ``path`` is
-    left as it was and the temporary file is gone. A link is followed; a device or pipe is refused, not replaced.
+    The temporary name keeps the suffix of ``path``, because some writers choose the format by it. On any error ``path``
+    is unchanged and the temporary file is removed. Symbolic links are followed; devices and pipes are rejected.
+
+    Args:
+        path: the file to write.
+        write: writes the content to the path it is given.
+        error: exception type to raise when writing fails.
+
+    Returns:
+        ``path``.
 
     Raises:
-        error: with one sentence, when the folder does not exist, is not writable, or the disk is full.
+        error: the folder does not exist or is not writable, or the disk is full.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -40,7 +48,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
         target = path.resolve()
         temporary = _temporary(target)
         write(temporary)
-        # mkstemp makes files only their owner can read: the new one is as open as the old, or as its folder.
+        # mkstemp creates files with mode 0600: take the mode of the old file, or of the folder.
         like = target.stat().st_mode if target.exists() else target.parent.stat().st_mode & 0o666
         temporary.chmod(like & 0o777)
         temporary.replace(target)
@@ -53,7 +61,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
 
 
 def make_folder(path: str | Path, error: type[PoseError]) -> Path:
-    """The folder, made with those above it where it is not there. Raises ``error`` when it cannot be written into."""
+    """Creates a folder and its parents if missing, and returns it. Raises ``error`` when it is not writable."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -64,7 +72,7 @@ def make_folder(path: str | Path, error: type[PoseError]) -> Path:
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -73,7 +81,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def check_writable(path: str | Path, error: type[PoseError]) -> None:
-    """Raises what :func:`write_atomically` would raise for ``path``, before the work that makes its content."""
+    """Raises ``error`` if :func:`write_atomically` cannot write ``path``; called before its content is computed."""
     path = Path(path)
     try:
         _temporary(path.resolve()).unlink()
@@ -96,7 +104,7 @@ def _sentence(path: Path, problem: OSError, error: type[PoseError]) -> PoseError
 
 
 def to_json(record: Any) -> str:
-    """JSON every parser takes: what is infinite or no number is null."""
+    """Returns strictly valid JSON; infinities and NaN become null."""
     return json.dumps(_finite(record), indent=2, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Output formats: the names of the tensors of a file, and how one image is read out of them."""
+"""Output formats: the output tensor names of a model file, and reading one image from the outputs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,27 @@ def batch_outputs(task: str) -> tuple[str, ...]:
 
 
 def raw_outputs(task: str) -> tuple[str, ...]:
-    """Of a file without selection: the scores of a detection model are those of all classes."""
+    """Returns the output names of a file without NMS; the scores of a detection model are those of all classes."""
     return ("pred_boxes", "pred_scores", *(_WHAT[task] if task == "pose" else ()))
 
 
 def read_rows(
     outputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, index: int, placed: Letterbox | None
 ) -> tuple[Floats, Floats, npt.NDArray[Any]]:
-    """Image ``index`` of what a runner returned for a batch: boxes (N, 4), scores (N,), and the rest of each row.
+    """Reads the predictions of one image from the outputs of a batch.
 
-    The rest are the joints or the class, as the file's format holds them; boxes are px of the source image where
-    ``placed`` says how it was letterboxed.
+    Args:
+        outputs: the arrays a runner returned, by output name.
+        spec: description of the model file.
+        index: position of the image in the batch.
+        placed: how the image was letterboxed; None leaves boxes in px of the network input.
+
+    Returns:
+        Boxes (N, 4) float32 xyxy px, scores (N,) float32, and the joints or classes of each row in the layout of the
+        file's format. Boxes are px of the source image when ``placed`` is given; joints are not moved.
 
     Raises:
-        RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+        RunnerError: the file holds no final predictions (exported with ``postprocessing=False``).
     """
     if spec.output.format == "flat":
         flat = outputs["flat_predictions"]  # (M, 6 + the rest)

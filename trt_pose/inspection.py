@@ -1,4 +1,4 @@
-"""What a model file holds, without running it."""
+"""Inspection of model files without running them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ class Inspection:
     """Description, tensors and size of a model file.
 
     Attributes:
-        path: the file. size_bytes: its size.
-        spec: the description inside. inputs, outputs: name to element type and shape.
-        operators: number of nodes per operator; None when the onnx package is not installed to count them.
-        opset: ONNX operator set; None likewise.
-        refusal: why ONNX Runtime does not open the file; empty when it does.
-        accuracy: what ``export --verify-data`` measured; None where it did not, or the onnx package is not installed.
+        path: path of the file.
+        size_bytes: size of the file.
+        spec: the description stored in the file.
+        inputs: element type and shape of each input, by name.
+        outputs: element type and shape of each output, by name.
+        operators: number of nodes per operator; None when the onnx package is not installed.
+        opset: version of the ONNX operator set; None when the onnx package is not installed.
+        refusal: the reason ONNX Runtime does not open the file; empty when it does.
+        accuracy: the metrics stored by ``export --verify-data``; None when there are none, or the onnx package is not
+            installed.
     """
 
     path: str
@@ -49,12 +53,12 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Reads an ``.onnx`` file exported by trt_pose, for whichever runtime.
+    """Reads an ``.onnx`` file exported by trt_pose, for any runtime.
 
-    A file with a plugin node, which ONNX Runtime does not open, takes the onnx package.
+    Files that ONNX Runtime does not open are read with the onnx package.
 
     Raises:
-        RunnerError: it is missing, damaged or foreign.
+        RunnerError: the file is missing, damaged, or not exported by trt_pose.
     """
     from .runtime.ort import OnnxRunner
 
@@ -79,10 +83,12 @@ class EngineInspection:
     """Header and description of an engine, read without TensorRT.
 
     Attributes:
-        path: the file. size_bytes: its size.
-        header: what its first bytes say. sidecar: the description beside it; None when there is none.
-        engine: what TensorRT says about it, where it is installed and the engine loads; None otherwise.
-        note: why there is no description, or no word of TensorRT.
+        path: path of the engine.
+        size_bytes: size of the engine.
+        header: flavor and version read from the first bytes of the engine.
+        sidecar: the description beside the engine; None when it is missing or belongs to another engine.
+        engine: the details TensorRT reports; None when TensorRT or a GPU is missing, or the engine does not load.
+        note: why ``sidecar`` or ``engine`` could not be read; empty otherwise.
     """
 
     path: str
@@ -97,10 +103,10 @@ class EngineInspection:
 
 
 def inspect_engine(path: str | Path) -> EngineInspection:
-    """Reads an engine's header and description; asks TensorRT for more where there is one, and a GPU.
+    """Reads an engine's header and description, and TensorRT's details when TensorRT and a GPU are available.
 
     Raises:
-        EngineError: it is missing, truncated, or no TensorRT plan.
+        EngineError: the engine is missing, truncated, or not a TensorRT plan.
     """
     path = Path(path)
     header, sidecar, engine, notes = read_header(path), None, None, []
@@ -120,19 +126,19 @@ def inspect_engine(path: str | Path) -> EngineInspection:
 
 
 def _load(path: Path) -> Any:
-    """The onnx.ModelProto, or None where the package is not installed or cannot read the file."""
+    """Returns the onnx.ModelProto; None when the package is not installed or cannot read the file."""
     try:
         import onnx
 
         return onnx.load(path, load_external_data=False)
-    except Exception:  # protobuf's, onnx's and the file system's have no common base
+    except Exception:  # errors of protobuf, onnx and the file system share no other base class
         return None
 
 
 def _accuracy(model: Any) -> dict[str, Any] | None:
     try:
         return next((dict(json.loads(item.value)) for item in model.metadata_props if item.key == ACCURACY_KEY), None)
-    except (ValueError, TypeError):  # somebody else's entry of that name
+    except (ValueError, TypeError):  # an entry of that name that trt_pose did not write
         return None
 
 

@@ -1,4 +1,4 @@
-"""Packages that only some features need, and the sentence where one is missing."""
+"""Optional packages, and the error raised when one is not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import MissingDependencyError
 
-# What provides each optional module, as pip takes it.
+# The distribution that provides each optional module, as an argument of pip install.
 _DISTRIBUTIONS = {
     "cuda": "'cuda-bindings[all]'",
     "faster_coco_eval": "faster-coco-eval",
@@ -34,11 +34,11 @@ def needed(doing: str, hint: str = "") -> Iterator[None]:
     """Wraps imports of optional packages.
 
     Args:
-        doing: what needs them, as the start of a sentence: ``quantizing``.
-        hint: a second way out, put behind the first: ``, or leave --verify-data out``.
+        doing: the activity that needs them, as the start of the message: ``quantizing``.
+        hint: an alternative, appended to the message: ``, or leave --verify-data out``.
 
     Raises:
-        MissingDependencyError: one of the packages above is not installed. The message says what to install.
+        MissingDependencyError: an optional package is not installed; the message says how to install it.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def check_installed(*modules: str, doing: str) -> None:
 
 
 def missing(module: str, doing: str, hint: str = "") -> MissingDependencyError:
-    """The error for an optional module that is not installed."""
+    """Returns the error for an optional module that is not installed."""
     distribution = _DISTRIBUTIONS[module.partition(".")[0]]
     name = distribution.strip("'").partition("[")[0]
     return MissingDependencyError(f"{doing}: {name} is not installed. Run: pip install {distribution}{hint}")

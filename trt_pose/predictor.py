@@ -1,4 +1,4 @@
-"""Images to poses, or to objects: decode, letterbox, run, read the outputs."""
+"""Prediction: decodes images, letterboxes them, runs the model and reads poses or objects from its outputs."""
 
 from __future__ import annotations
 
@@ -25,35 +25,39 @@ from .spec import InputSpec, Letterbox, ModelSpec
 
 
 def place(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[Any], list[Letterbox]]:
-    """Images to the network input: (B, 3, H, W) of the file's element type, a fixed batch filled up, and their places.
+    """Letterboxes images into one network input.
 
     Args:
-        images: (H, W, 3) uint8 RGB each, at most ``spec.batch`` of them.
+        images: (H, W, 3) uint8 RGB each; at most ``spec.batch`` of them when the batch is fixed.
         spec: the input description of the model file.
+
+    Returns:
+        The input (B, 3, H, W) in the file's element type, a fixed batch padded with ``spec.pad_value``, and the
+        letterbox of each image.
     """
     placed = [letterbox(image, spec) for image in images]
     pixels = np.stack([pixels for pixels, _ in placed]).astype(spec.dtype, copy=False)
     if spec.white != 255:
         pixels = pixels * pixels.dtype.type(spec.white / 255)
-    if spec.batch is not None and len(images) < spec.batch:  # the last images of a fixed batch
+    if spec.batch is not None and len(images) < spec.batch:  # pad an incomplete fixed batch
         rest = np.full((spec.batch - len(images), *pixels.shape[1:]), spec.pad_value, pixels.dtype)
         pixels = np.concatenate([pixels, rest])
     return pixels, [box for _, box in placed]
 
 
 class PosePredictor:
-    """Finds people in images with a model file, or objects where it holds a detection model.
+    """Finds people in images with a pose model, or objects with a detection model.
 
     Args:
         model: path of an ``.onnx`` file or engine, or an open Runner (closed with the predictor).
-        confidence: keep scores above it; at least the threshold inside the file. None takes the file's.
-        options: of the runner (``threads``, ``providers``, ...; ``cuda_graph``, ...), see :func:`trt_pose.open_runner`.
+        confidence: keep scores above it; at least the threshold in the file. None uses the file's threshold.
+        options: runner options (``threads``, ``providers``, ``cuda_graph``, ...), see :func:`trt_pose.open_runner`.
 
-    Several threads may call one predictor.
+    A predictor may be used from several threads.
 
     Raises:
-        RunnerError: the file cannot be opened or does not hold finished predictions.
-        UsageError: a confidence below the file's threshold: what the file dropped cannot come back.
+        RunnerError: the file cannot be opened, does not end in final predictions, or takes normalized input.
+        UsageError: ``confidence`` is below the file's threshold, or ``options`` are given with an open Runner.
     """
 
     def __init__(self, model: str | Path | Runner, *, confidence: float | None = None, **options: Any) -> None:
@@ -69,14 +73,14 @@ class PosePredictor:
             raise
 
     def predict(self, source: Any, *, batch_size: int | None = None) -> Result | list[Result]:
-        """One result for one image; a list of results for a list, folder or glob.
+        """Returns one result for one image, or a list of results for a list, folder or glob.
 
         Args:
             source: see :func:`trt_pose.images.sources.open_source`.
             batch_size: images per run of a file with a symbolic batch; 1 when None.
 
         Raises:
-            SourceError: an unreadable source; a video or camera, whose frames :meth:`stream` gives one by one.
+            SourceError: the source cannot be read, or is a video or camera (use :meth:`stream`).
         """
         frames = open_source(source)
         if frames.video:
@@ -90,7 +94,7 @@ class PosePredictor:
     __call__ = predict
 
     def stream(self, source: Any, *, batch_size: int | None = None, progress: bool = False) -> Iterator[Result]:
-        """Results one at a time, for sources of any length; memory stays constant.
+        """Yields results one at a time, for sources of any length; memory use stays constant.
 
         Args:
             source: see :func:`trt_pose.images.sources.open_source`.
@@ -108,7 +112,7 @@ class PosePredictor:
         return (result for batch in batches for result in self._run(batch))
 
     def _run_ahead(self, pipeline: Pipeline, batches: Iterator[list[Frame]]) -> Iterator[Result]:
-        """On a GPU: the next batch is decoded and uploaded while this one runs."""
+        """Runs batches on a GPU: the next batch is decoded and uploaded while the current one runs."""
         waiting: tuple[list[Frame], Ticket] | None = None
         try:
             for batch in batches:
@@ -120,7 +124,7 @@ class PosePredictor:
                 (batch, ticket), waiting = waiting, None
                 yield from self._read_rows(batch, pipeline.collect(ticket))
         finally:
-            if waiting is not None:  # the caller wants no more, or a frame could not be read
+            if waiting is not None:  # the caller stopped iterating, or a frame could not be read
                 pipeline.collect(waiting[1])
 
     def _read_rows(self, frames: Sequence[Frame], rows: Sequence[Floats]) -> Iterator[Result]:
@@ -131,13 +135,19 @@ class PosePredictor:
                 yield _result(frame, Poses.from_rows(found, self.spec.skeleton))
 
     def _run(self, frames: list[Frame]) -> list[Result]:
-        """The whole path of a batch of images."""
+        """Letterboxes, runs and reads one batch of images."""
         pixels, placed = place([frame.image for frame in frames], self.spec.input)
         outputs = self._runner.run({self.spec.input.name: pixels})
         return self.read(outputs, frames, placed)
 
     def read(self, outputs: Arrays, frames: Sequence[Frame], placed: Sequence[Letterbox]) -> list[Result]:
-        """The results of a batch: outputs of the runner, the images they belong to, and how those were placed."""
+        """Returns the results of a batch.
+
+        Args:
+            outputs: the arrays the runner returned, by output name.
+            frames: the images of the batch.
+            placed: the letterbox of each image.
+        """
         kind = Detections if self.spec.task == "detection" else Poses
         return [
             _result(frame, kind.from_outputs(outputs, self.spec, index, box, self._confidence))
@@ -172,13 +182,13 @@ def _result(frame: Frame, found: Detections | Poses) -> Result:
 
 
 def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
-    """Frames in lists of ``size``, the last of what is left."""
+    """Yields frames in lists of ``size``; the last list may be shorter."""
     while group := list(itertools.islice(frames, size)):
         yield group
 
 
 def _check(spec: ModelSpec, confidence: float | None) -> float:
-    """The predictor's threshold, 0 when the file's own is enough."""
+    """Checks the file and the threshold; returns the threshold to apply, 0 when only the file's applies."""
     if not spec.output.is_finished:
         raise RunnerError(
             f"opening {spec.model}: its outputs are in {spec.output.format} format, not finished predictions."

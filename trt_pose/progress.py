@@ -15,29 +15,29 @@ T = TypeVar("T")
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """A status line with a spinner while the block runs."""
+    """Shows a status line with a spinner while the block runs."""
     with progress_bar(SpinnerColumn()) as progress:
         progress.add_task(text, total=None)
         yield
 
 
 def track(items: Iterable[T], text: str, total: int | None) -> Iterator[T]:
-    """Passes ``items`` through under a progress bar."""
+    """Yields ``items`` and shows a progress bar; ``total`` is their number, None when unknown."""
     with progress_bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         yield from progress.track(items, total=total, description=text)
 
 
 @contextmanager
 def progress_steps(text: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """A bar that is told how far the work is, and what to say."""
+    """Shows a progress bar; yields a function that sets the number of finished steps and the text."""
     with progress_bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         task = progress.add_task(text, total=total)
         yield lambda done, said: progress.update(task, completed=done, description=said)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Columns behind a description, on standard error when that is a terminal."""
-    # Without the two flags rich sends what the program prints to its own console: results would land on stderr.
+    """Returns a progress bar with a description and ``columns``, on standard error if that is a terminal."""
+    # Without the two redirect flags rich would send the program's standard output to its console, which is stderr.
     return Progress(
         "{task.description}",
         *columns,

@@ -1,8 +1,8 @@
 """Joint sets: names, edges, flip pairs and OKS sigmas.
 
-Sources: COCO keypoint task (https://cocodataset.org/#keypoints-eval) for names, skeleton and sigmas;
+Sources: the COCO keypoint task (https://cocodataset.org/#keypoints-eval) for names, skeleton and sigmas;
 CrowdPose (https://github.com/Jeff-sjtu/CrowdPose) and AnimalPose (https://sites.google.com/view/animal-pose), with the
-sigmas MMPose's dataset descriptions give them (https://github.com/open-mmlab/mmpose).
+sigmas of MMPose's dataset descriptions (https://github.com/open-mmlab/mmpose).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .errors import UsageError
 
 Color = tuple[int, int, int]
 
-# The area of a body is about this share of its box: what evaluators use where there is no mask (super-gradients, too).
+# Approximate share of a box that the body covers; evaluators (also super-gradients) use it when there is no mask.
 BODY_SHARE = 0.53
 
 _PALETTE: tuple[Color, ...] = (
@@ -29,14 +29,15 @@ _PALETTE: tuple[Color, ...] = (
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The joints of one body plan.
+    """A set of joints.
 
     Attributes:
         names: J joint names, in the order of the model's outputs.
-        edges: pairs of joint indices joined by a line when drawn.
-        flip_pairs: pairs of joints that swap when the image is mirrored.
+        edges: pairs of joint indices that are joined by a line in drawings.
+        flip_pairs: pairs of joint indices that swap when the image is mirrored.
         sigmas: J per-joint OKS constants (COCO's ``sigma``, not ``2 * sigma``).
-        joint_colors: J RGB colours; edge_colors: one RGB colour per edge.
+        joint_colors: one RGB colour per joint.
+        edge_colors: one RGB colour per edge.
     """
 
     names: tuple[str, ...]
@@ -65,7 +66,7 @@ class Skeleton:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Skeleton:
-        """Reads what :meth:`to_dict` wrote, or a partial mapping with at least ``names``."""
+        """Makes a skeleton from the output of :meth:`to_dict`, or from a partial mapping with at least ``names``."""
         return cls(
             names=tuple(str(name) for name in fields["names"]),
             edges=_int_pairs(fields.get("edges", ())),
@@ -77,9 +78,12 @@ class Skeleton:
 
     @classmethod
     def from_colormap(cls, path: str | Path) -> Skeleton:
-        """Names and colours of keypoints from JSON: ``{"items": [{"label": "nose", "color": "#ff6f61"}, ...]}``.
+        """Reads names and colours of joints from JSON: ``{"items": [{"label": "nose", "color": "#ff6f61"}, ...]}``.
 
-        A colour is ``#rrggbb`` or three numbers 0..255, RGB. Raises UsageError when the file is not of that form.
+        A colour is ``#rrggbb`` or three numbers 0..255, RGB.
+
+        Raises:
+            UsageError: the file cannot be read or is not of that form.
         """
         try:
             items = json.loads(Path(path).read_text(encoding="utf-8"))["items"]
@@ -97,10 +101,11 @@ class Skeleton:
 
     @classmethod
     def from_category(cls, category: Mapping[str, Any], num_joints: int) -> Skeleton:
-        """The joints of a category of COCO annotations, whose ``skeleton`` counts from 1.
+        """Makes a skeleton from a category of COCO annotations, whose ``skeleton`` counts joints from 1.
 
-        A published joint set is known by its names, or by their number where the category names none. Of others, names
-        with left and right (or l and r) in them make the pairs that swap; ``sigmas`` may be given.
+        If the category does not name ``num_joints`` joints, or has the names of :meth:`for_joint_count`, that skeleton
+        is returned. Otherwise flip pairs are the names that differ by left and right (or l and r), and ``sigmas`` is
+        read from the category if present.
         """
         names = tuple(str(name) for name in category.get("keypoints") or ())
         known = cls.for_joint_count(num_joints)
@@ -115,12 +120,12 @@ class Skeleton:
 
     @classmethod
     def anonymous(cls, num_joints: int) -> Skeleton:
-        """Joints named ``joint_0`` ... without edges, for checkpoints that do not say what their joints are."""
+        """Makes joints named ``joint_0`` ... without edges, for checkpoints that do not name their joints."""
         return cls(names=tuple(f"joint_{index}" for index in range(num_joints)))
 
     @classmethod
     def for_joint_count(cls, num_joints: int) -> Skeleton:
-        """The published joint set with this many joints (17, 14 or 20), otherwise :meth:`anonymous`."""
+        """Returns the published joint set of this size (17, 14 or 20 joints), or :meth:`anonymous` if there is none."""
         for known in (COCO, CROWDPOSE, ANIMALPOSE):
             if known.num_joints == num_joints:
                 return known
@@ -128,7 +133,7 @@ class Skeleton:
 
 
 def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of names that differ by left and right, or by l and r as words of their own (``L_Eye``, ``R_Eye``)."""
+    """Returns index pairs of names that differ by left/right, or by l/r as separate words (``L_Eye``, ``R_Eye``)."""
     lower = [name.lower() for name in names]
     other = [re.sub(r"(?<![a-z])l(?![a-z])", "r", name.replace("left", "right")) for name in lower]
     pairs = ((index, name) for index, name in enumerate(other) if name != lower[index])

@@ -1,4 +1,4 @@
-"""The description of a model file, and the letterbox of an image.
+"""The description stored with a model file, and the letterbox of an image.
 
 Shape letters used everywhere: B batch, A anchors, N kept predictions, M rows of a flat output, J joints, H W network
 input, K classes. Boxes are xyxy, images are RGB, coordinates are pixels.
@@ -17,17 +17,18 @@ from .skeleton import Skeleton
 
 # The key of the ONNX metadata entry that holds a ModelSpec as JSON, and the version of that JSON.
 METADATA_KEY = "trt_pose"
-ACCURACY_KEY = "trt_pose_accuracy"  # what a file was measured at, as JSON
+ACCURACY_KEY = "trt_pose_accuracy"  # metadata key of the measured accuracy, as JSON
 SPEC_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """Photometric step between a uint8 RGB image and the network: ``(channels(x) - mean) / std``.
+    """The normalization of a uint8 RGB image for the network: ``(channels(x) - mean) / std``.
 
     Attributes:
-        channels: channel order the network wants, ``"RGB"`` or ``"BGR"``.
-        mean, std: per channel *in that order*, in grey levels 0..255.
+        channels: channel order of the network, ``"RGB"`` or ``"BGR"``.
+        mean: mean of each channel *in that order*, in grey levels 0..255.
+        std: standard deviation of each channel *in that order*, in grey levels 0..255.
     """
 
     channels: str = "RGB"
@@ -37,24 +38,27 @@ class Normalization:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The network input and how an image becomes it.
+    """The network input, and how an image is converted to it.
 
     Attributes:
         name: tensor name in the file.
-        batch: fixed batch size, or None when symbolic.
-        height, width: input size, px; of a file that takes images of any size, the size it is traced with.
+        batch: fixed batch size; None when it is symbolic.
+        height: input height, px; the traced height if the file takes images of any size.
+        width: input width, px; the traced width if the file takes images of any size.
         channels: number of channels.
-        dtype: ``uint8`` or ``float32`` (``float16``).
-        resize: ``longest_side`` keeps the aspect ratio, ``stretch`` does not. Files that take any size have
-            ``shortest_side``, to the smaller of ``resize_to`` and then to multiples of ``divisor``, or ``none``.
-        resize_to: (height, width) the image is resized into before padding, px.
-        divisor: of the sides after ``shortest_side``.
+        dtype: element type, ``uint8``, ``float32`` or ``float16``.
+        resize: ``longest_side`` keeps the aspect ratio, ``stretch`` does not. Files that take images of any size use
+            ``shortest_side`` (the shorter side becomes the smaller of ``resize_to``, both are then rounded to multiples
+            of ``divisor``) or ``none``.
+        resize_to: (height, width) that the image is resized to fit before padding, px.
+        divisor: both sides are multiples of it after ``shortest_side``.
         padding: ``bottom_right`` or ``center``.
         pad_value: grey level of the padding.
-        normalization: the photometric step the network was trained with.
+        normalization: the normalization the network was trained with.
         normalized_in_graph: True when the file takes RGB in 0..``white`` and applies ``normalization`` itself.
-        white: what the file takes for white: 255, or 1 for floats in 0..1.
-        custom_preprocessing: a module of the user's own is in the file: what it takes is not known here.
+        white: the input value of white: 255, or 1 for floats in 0..1.
+        custom_preprocessing: True when the file contains a user-defined preprocessing module, whose expected input is
+            unknown.
     """
 
     name: str = "input"
@@ -90,25 +94,27 @@ class InputSpec:
 
     @property
     def takes_any_size(self) -> bool:
-        """Whether height and width are symbolic in the file."""
+        """Whether the height and width of the input are symbolic in the file."""
         return self.resize in ("shortest_side", "none")
 
     def with_size(self, height: int, width: int) -> InputSpec:
-        """The same policy for another input size; the share of the input that images fill is kept."""
+        """Returns the same policy for another input size, px; ``resize_to`` is scaled in proportion."""
         filled = (round(height * self.resize_to[0] / self.height), round(width * self.resize_to[1] / self.width))
         return replace(self, height=height, width=width, resize_to=filled)
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """The outputs of the file: see the output contract in CONTRIBUTING.md.
+    """The outputs of a model file; see the output contract in CONTRIBUTING.md.
 
     Attributes:
-        format: ``batch``, ``flat``, ``rcnn`` (torchvision's names, one image) or ``raw`` (decoded heads of every
-            anchor, no selection in the file); ``custom`` where a module of the caller's ends the file.
-        names: tensor names in order.
-        confidence_threshold, nms_threshold: what the file applies; None for ``raw``.
-        max_predictions_per_image: N. num_pre_nms_predictions: candidates that enter NMS.
+        format: ``batch``, ``flat``, ``rcnn`` (torchvision's names, one image), ``raw`` (decoded heads of all anchors,
+            without NMS) or ``custom`` (the file ends in a user-defined module).
+        names: tensor names, in order.
+        confidence_threshold: score threshold applied in the file; None for ``raw``.
+        nms_threshold: IoU threshold of the NMS in the file; None for ``raw``.
+        max_predictions_per_image: maximum number of predictions per image, N.
+        num_pre_nms_predictions: number of candidates that enter NMS.
     """
 
     format: str = "batch"
@@ -126,18 +132,22 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything a runner needs to know about a model file, stored inside it (ONNX) or beside it (engine).
+    """The description a runner needs of a model file, stored inside it (ONNX) or beside it (engine).
 
     Attributes:
-        model: model name. task: ``pose``, ``detection``, or ``custom`` for a converted module.
-        input, output: see InputSpec and OutputSpec.
-        skeleton: joints of a pose model. class_names: classes of a detection model.
-        precision: ``fp32``, ``fp16``, ``int8``, ``int8+fp16``.
-        quantization: how the precision was reached: method, images, layers kept; empty for ``fp32``.
-        weights: where they came from: ``coco_pose``, a file name, ``seed 0``.
+        model: model name.
+        task: ``pose``, ``detection``, or ``custom`` for a converted module.
+        input: see :class:`InputSpec`.
+        output: see :class:`OutputSpec`.
+        skeleton: joints of a pose model.
+        class_names: classes of a detection model.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``int8+fp16``.
+        quantization: how the precision was reached (method, images, layers kept); empty for ``fp32``.
+        weights: origin of the weights: ``coco_pose``, a file name, ``seed 0``.
         weights_sha256: digest of the state dict (names, shapes, values).
         plugins_required: operators a runtime must provide beyond ONNX.
         generator: program and version that wrote the file.
+        version: version of this description.
     """
 
     model: str
@@ -159,7 +169,7 @@ class ModelSpec:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], origin: str | Path = "model file") -> ModelSpec:
-        """Reads the description out of the metadata of an ONNX file. Raises RunnerError when it holds none."""
+        """Reads the description from the metadata of an ONNX file. Raises RunnerError when there is none."""
         if METADATA_KEY not in metadata:
             raise RunnerError(
                 f"opening {origin}: it holds no trt_pose description (joints, thresholds, image policy)."
@@ -169,7 +179,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str, origin: str | Path = "model file") -> ModelSpec:
-        """Reads what :meth:`to_json` wrote. Raises RunnerError naming ``origin`` when it cannot be understood."""
+        """Reads the output of :meth:`to_json`. Raises RunnerError that names ``origin`` when it is not valid."""
         try:
             record = json.loads(text)
             if record["version"] > SPEC_VERSION:
@@ -194,7 +204,7 @@ class ModelSpec:
 
 
 def _known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of ``record`` that ``cls`` has: files written by a newer minor version stay readable."""
+    """Keeps the entries of ``record`` that are fields of ``cls``, so that files of newer minor versions can be read."""
     names = {item.name for item in fields(cls)}
     return {name: value for name, value in record.items() if name in names}
 
@@ -205,13 +215,15 @@ def _tupled(record: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How one image was placed in the network input, and back.
+    """The placement of one image in the network input.
 
     A source point (x, y) lies at ``(x * scale_x + left, y * scale_y + top)`` in the network input.
 
     Attributes:
-        scale_x, scale_y: resize factors (equal when the aspect ratio is kept).
-        left, top: padding, px of the network input.
+        scale_x: horizontal resize factor.
+        scale_y: vertical resize factor; equal to ``scale_x`` when the aspect ratio is kept.
+        left: padding on the left, px of the network input.
+        top: padding at the top, px of the network input.
     """
 
     scale_x: float = 1.0

@@ -17,8 +17,9 @@ class Annotated:
     """COCO annotations and the folder of their images.
 
     Attributes:
-        truth: the record, with what the evaluator needs filled in. folder: where its images are.
-        name: of the file the record was in.
+        truth: the annotations, with the fields that the evaluator needs filled in.
+        folder: folder of the images.
+        name: name of the annotation file.
     """
 
     truth: dict[str, Any]
@@ -27,19 +28,25 @@ class Annotated:
 
     @classmethod
     def read(cls, data: str | Path, images: str | Path) -> Annotated:
-        """Raises SourceError for damaged annotations, or images that are not there."""
+        """Reads annotations and checks their images. Raises SourceError when they are damaged or images are missing."""
         truth = read_annotations(data)
         _check_images(truth, Path(images))
         return cls(truth, Path(images), Path(data).name)
 
     @property
     def paths(self) -> list[str]:
-        """The images, in the order of the record."""
+        """Paths of the images, in the order of the annotations."""
         return [str(self.folder / item["file_name"]) for item in self.truth["images"]]
 
 
 def read_annotations(path: str | Path) -> dict[str, Any]:
-    """COCO annotations with what the evaluator needs filled in. Raises SourceError for a file that is none."""
+    """Reads COCO annotations and fills in the fields that the evaluator needs.
+
+    The fields are ``id``, ``iscrowd``, ``area`` and ``num_keypoints``. Annotations of unknown images are dropped.
+
+    Raises:
+        SourceError: the file cannot be read or does not hold COCO annotations.
+    """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         truth = {name: list(record[name]) for name in ("images", "annotations", "categories")}
@@ -79,7 +86,7 @@ def _check_images(truth: Mapping[str, Any], folder: Path) -> None:
 
 
 def pose_categories(truth: Mapping[str, Any], joints: int) -> list[int]:
-    """The categories with so many joints: people, or every kind of animal. Raises UsageError where there is none."""
+    """Returns the ids of the categories annotated with ``joints`` joints. Raises UsageError when there is none."""
     found = {note["category_id"] for note in truth["annotations"] if len(note.get("keypoints", ())) == 3 * joints}
     if not found:
         counts = sorted({len(note["keypoints"]) // 3 for note in truth["annotations"] if note.get("keypoints")})

@@ -1,7 +1,7 @@
-"""Pictures of poses, with OpenCV alone.
+"""Drawing of poses and boxes with OpenCV.
 
-supervision's annotators would bring matplotlib, SciPy and FFmpeg to every embedded install for these sixty lines;
-``Poses.to_supervision`` opens that door to those who have it.
+supervision is not used here, because it would add matplotlib, SciPy and FFmpeg to every installation;
+``Poses.to_supervision`` converts poses for its annotators.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 _BOX_COLOR = (235, 235, 235)
 
 
-# cv2 takes coordinates as int32 in 1/16 px here; anything farther out than this is invisible anyway.
+# cv2 takes int32 coordinates in units of 1/16 px; coordinates are clipped to _LIMIT_PX, far outside any image.
 _SHIFT, _LIMIT_PX = 4, 1e6
 
 
@@ -40,16 +40,18 @@ def draw_poses(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        boxes: (N, 4) xyxy px. scores: (N,). joints: (N, J, 3) x, y px, confidence.
+        boxes: (N, 4) xyxy px.
+        scores: (N,).
+        joints: (N, J, 3) x, y px, confidence.
         skeleton: edges and colours.
-        joint_confidence: joints below it, and edges to them, are left out.
+        joint_confidence: joints with a lower confidence, and their edges, are not drawn.
         show_boxes: draw each box with its score.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
     canvas: Image = image.copy()
-    # Thickness grows with the image: 2 px at 640, so that a 4K picture shows its lines.
+    # The thickness is proportional to the image, 2 px at 640 px, so that lines stay visible in 4K images.
     thickness = max(1, round(max(image.shape[:2]) / 320))
     for box, score, person in zip(boxes, scores, joints, strict=True):
         if show_boxes:
@@ -71,7 +73,10 @@ def draw_boxes(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        boxes: (N, 4) xyxy px. scores: (N,). classes: (N,), which decide the colours. names: of the classes, N of them.
+        boxes: (N, 4) xyxy px.
+        scores: (N,).
+        classes: (N,) class indices, which select the colours.
+        names: the class name of each box, N in all.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -84,7 +89,7 @@ def draw_boxes(
 
 
 def _class_color(kind: int) -> tuple[int, int, int]:
-    """A bright colour of its own for each class: hues a golden section apart."""
+    """Returns a bright colour for a class; the hues of successive classes are a golden section apart."""
     hue = np.array([[[int(kind * 111.246) % 180, 150, 255]]], np.uint8)
     red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
@@ -97,7 +102,7 @@ def _box(canvas: Image, box: Floats, label: str, thickness: int, color: tuple[in
     cv2.rectangle(canvas, corner, _point(box[2:]), color, max(1, thickness // 2), cv2.LINE_AA, _SHIFT)
     scale = 0.15 * (thickness + 1)
     (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    # Inside the picture when the box begins above it.
+    # The label stays inside the image when the box starts above it.
     x, y = corner[0] >> _SHIFT, max(corner[1] >> _SHIFT, height + 4)
     cv2.rectangle(canvas, (x, y - height - 4), (x + width + 4, y), color, -1)
     cv2.putText(canvas, label, (x + 2, y - 2), cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)
@@ -109,7 +114,11 @@ def _point(xy: Floats) -> tuple[int, int]:
 
 
 def save(image: Image, path: str | Path) -> Path:
-    """Writes (H, W, 3) uint8 RGB to ``path`` by its suffix. Raises SourceError (unknown suffix, unwritable)."""
+    """Writes an image, (H, W, 3) uint8 RGB, in the format given by the suffix of ``path``.
+
+    Raises:
+        SourceError: the suffix is unknown, or the file cannot be written.
+    """
     path = Path(path)
     try:
         encoded, buffer = cv2.imencode(path.suffix.lower() or ".", np.ascontiguousarray(image[:, :, ::-1]))
@@ -121,7 +130,7 @@ def save(image: Image, path: str | Path) -> Path:
 
 
 def show(image: Image) -> None:
-    """Opens (H, W, 3) uint8 RGB in the desktop's viewer. Raises SourceError where there is no desktop."""
+    """Opens an image, (H, W, 3) uint8 RGB, in the desktop's viewer. Raises SourceError when there is no viewer."""
     import tempfile
     import webbrowser
 

@@ -1,7 +1,8 @@
-"""Decoding an image, placing it in the network input, and undoing that.
+"""Decoding of images, the letterbox, and its inverse.
 
-The one implementation used by prediction, calibration and evaluation. The letterbox is the reference release's: new
-size by Python's ``round`` (half to even), bilinear resize on uint8, constant padding, nothing when the scale is 1.
+Prediction, calibration and evaluation all use this module. The letterbox is that of super-gradients: the new size is
+computed with Python's ``round`` (half to even), uint8 pixels are resized bilinearly, the padding is constant, and an
+image that already has the new size is not resized.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ Image = npt.NDArray[np.uint8]  # (H, W, 3) uint8, RGB
 def decode(data: bytes, origin: str = "image") -> Image:
     """Decodes a JPEG, PNG, WebP, BMP or TIFF file held in memory.
 
-    Grey and palette images become RGB, 16-bit ones are scaled to 8 bits, transparency is dropped, and the EXIF
-    orientation is applied.
+    Grey and palette images are converted to RGB, 16-bit images are scaled to 8 bits, transparency is dropped, and the
+    EXIF orientation is applied.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        SourceError: the bytes are not a whole image.
+        SourceError: the bytes are not an image, or the image is truncated.
     """
     if not data:
         raise SourceError(f"decoding {origin}: the file is empty. Give a JPEG, PNG, WebP, BMP or TIFF image.")
     if (data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < 0) or (
         data.startswith(b"\x89PNG") and b"IEND" not in data
     ):
-        # libjpeg and libpng fill what is missing with grey: a pose on half an image would be wrong without a word.
+        # libjpeg and libpng fill missing rows with grey, so a truncated image would give wrong poses without an error.
         raise SourceError(f"decoding {origin}: the file is truncated. Fetch it again.")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -50,7 +51,11 @@ def decode(data: bytes, origin: str = "image") -> Image:
 
 
 def read(path: str | Path) -> Image:
-    """Reads and decodes one image file. Raises SourceError (missing, unreadable, not an image)."""
+    """Reads and decodes one image file, to (H, W, 3) uint8 RGB.
+
+    Raises:
+        SourceError: the file is missing, cannot be read, or is not an image.
+    """
     path = Path(path)
     try:
         return decode(path.read_bytes(), str(path))
@@ -59,10 +64,10 @@ def read(path: str | Path) -> Image:
 
 
 def as_rgb(array: npt.NDArray[np.generic], origin: str = "array") -> Image:
-    """Makes an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 array an RGB image; alpha is dropped.
+    """Converts a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to an RGB image; alpha is dropped.
 
     Raises:
-        SourceError: another shape or dtype, or no pixels.
+        SourceError: the array has another shape or dtype, or no pixels.
     """
     if array.dtype != np.uint8:
         raise SourceError(
@@ -81,25 +86,25 @@ def as_rgb(array: npt.NDArray[np.generic], origin: str = "array") -> Image:
 
 
 def example_path() -> Path:
-    """The photograph in the package, the astronaut Eileen Collins (NASA, public domain)."""
+    """Returns the path of the packaged photograph: the astronaut Eileen Collins (NASA, public domain)."""
     return Path(str(resources.files("trt_pose").joinpath("assets/astronaut.jpg")))
 
 
 def example() -> Image:
-    """(512, 512, 3) uint8 RGB: the photograph in the package."""
+    """Returns the packaged photograph, (512, 512, 3) uint8 RGB."""
     return read(example_path())
 
 
 def letterbox(image: Image, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], Letterbox]:
-    """Places an image in the network input by the policy of ``spec``.
+    """Places an image in the network input according to ``spec``.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         spec: the input description of the model file.
 
     Returns:
-        (3, spec.height, spec.width) uint8 RGB, of the resized image's own size where the file takes any, and how to
-        undo it.
+        The input (3, spec.height, spec.width) uint8 RGB and the placement of the image in it. A file that takes images
+        of any size gets the size of the resized image.
     """
     new_h, new_w, placed = place_image(image.shape[0], image.shape[1], spec)
     height, width = (new_h, new_w) if spec.takes_any_size else (spec.height, spec.width)
@@ -111,7 +116,7 @@ def letterbox(image: Image, spec: InputSpec) -> tuple[npt.NDArray[np.uint8], Let
 
 
 def place_image(height: int, width: int, spec: InputSpec) -> tuple[int, int, Letterbox]:
-    """Height and width an image of (height, width) px is resized to, and where it comes to lie."""
+    """Returns the height and width that an image of (height, width) px is resized to, and its placement."""
     new_h, new_w, scale_y, scale_x = _resized(height, width, spec)
     centered = spec.padding == "center" and not spec.takes_any_size
     top, left = ((spec.height - new_h) // 2, (spec.width - new_w) // 2) if centered else (0, 0)
@@ -119,7 +124,7 @@ def place_image(height: int, width: int, spec: InputSpec) -> tuple[int, int, Let
 
 
 def _resized(height: int, width: int, spec: InputSpec) -> tuple[int, int, float, float]:
-    """Height and width an image is resized to, and the factors, vertical first."""
+    """Returns the height and width an image is resized to, and the vertical and horizontal factors."""
     target_h, target_w = spec.resize_to
     if spec.resize == "none":
         return height, width, 1.0, 1.0
@@ -130,7 +135,7 @@ def _resized(height: int, width: int, spec: InputSpec) -> tuple[int, int, float,
     if spec.resize == "stretch":
         return target_h, target_w, target_h / height, target_w / width
     scale = min(target_h / height, target_w / width)
-    # At least one pixel: a 1 x 5000 image would otherwise round to nothing.
+    # At least one pixel: a side of a 1 x 5000 image would otherwise round to zero.
     return max(round(height * scale), 1), max(round(width * scale), 1), scale, scale
 
 
@@ -139,7 +144,7 @@ def undo_letterbox(points: npt.NDArray[np.float32], placed: Letterbox) -> npt.ND
 
     Args:
         points: (..., 2) float32 x, y, px of the network input.
-        placed: what :func:`letterbox` returned for the image.
+        placed: the placement that :func:`letterbox` returned for the image.
 
     Returns:
         (..., 2) float32 x, y, px of the source image; not clipped to it.

@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, globs, URLs, bytes, arrays, PIL images, videos, cameras, and lists."""
+"""Image sources: files, folders, globs, URLs, bytes, arrays, PIL images, videos, cameras, and lists of these."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ _TIMEOUT_S, _LARGEST_BYTES = 30, 200 << 20
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded image, (H, W, 3) uint8 RGB, and where it came from."""
+    """One decoded image.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        source: path or name of the image, with ``#`` and the frame number for videos.
+    """
 
     image: Image
     source: str
@@ -40,9 +45,9 @@ class Frames:
     """The frames of a source, decoded one at a time while iterating.
 
     Attributes:
-        total: number of frames, None when unknown.
-        single: the source is one image.
-        video: the source is a video, stream or camera, which may be endless.
+        total: number of frames; None when it is unknown.
+        single: True when the source is one image.
+        video: True when the source is a video, stream or camera, which may be endless.
     """
 
     def __init__(
@@ -55,14 +60,15 @@ class Frames:
 
 
 def open_source(source: Any) -> Frames:
-    """Opens anything ``predict`` takes.
+    """Opens any source that ``predict`` accepts.
 
     Args:
         source: path of an image, video or folder; glob pattern; http(s), rtsp URL; bytes of an image file; uint8
             array (H, W[, 1 | 3 | 4]) RGB or (B, H, W, 3); PIL image; camera index; or an iterable of these.
 
     Raises:
-        SourceError: nothing there, an empty folder, an unknown kind; decoding errors are raised while iterating.
+        SourceError: the source does not exist, is empty, or is of an unknown kind. Decoding errors are raised while
+            iterating.
     """
     if isinstance(source, (str, Path)):
         return _open_text(str(source))
@@ -97,17 +103,21 @@ def _open_text(text: str) -> Frames:
         return Frames(_one(lambda: decode(_fetch(text), text), text), 1, single=True)
     try:
         return _open_path(Path(text), text)
-    except OSError as error:  # a name too long, a folder not to be read
+    except OSError as error:  # the name is too long, or the folder cannot be read
         raise SourceError(f"opening {text!r}: {error.strerror or error}. Check the path.") from error
 
 
 def find_images(text: str) -> list[Path] | None:
-    """The image files of a folder or glob, sorted; None for text that names neither. Raises SourceError for none."""
+    """Returns the image files of a folder or glob, sorted; None when ``text`` is neither.
+
+    Raises:
+        SourceError: the folder or glob contains no images.
+    """
     path = Path(text)
     if path.is_dir():
         found = sorted(path.iterdir())
     elif not path.exists() and glob.has_magic(text):
-        found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - takes absolute ones
+        found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - for absolute globs
     else:
         return None
     found = [item for item in found if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
@@ -128,7 +138,7 @@ def _open_path(path: Path, text: str) -> Frames:
 
 
 def _open_many(sources: Iterable[Any]) -> Frames:
-    """Opens each item when its turn comes; a list is checked for being empty, a generator cannot be."""
+    """Opens each item when it is reached. Raises SourceError for an empty list; a generator cannot be checked."""
     total = len(sources) if isinstance(sources, (list, tuple)) else None
     if total == 0:
         raise SourceError("opening a source: got an empty list, expected at least one image. Check what filled it.")
@@ -150,7 +160,7 @@ def _one(read: Any, name: str) -> Iterator[Frame]:
 
 
 def _from_pil(picture: Any) -> Any:
-    """As :func:`trt_pose.images.pixels.decode` would read the file: upright, 16 bits scaled to 8."""
+    """Converts a PIL image as :func:`trt_pose.images.pixels.decode` does: applies EXIF, scales 16 bits to 8."""
     from PIL import ImageOps
 
     try:
@@ -195,7 +205,7 @@ def _video(source: int | str, name: str) -> Iterator[Frame]:
 
 
 def _quiet() -> None:
-    """Keeps OpenCV and FFmpeg from writing their own lines beside our one sentence."""
+    """Silences the log output of OpenCV and FFmpeg; errors are reported as exceptions."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(0)
 

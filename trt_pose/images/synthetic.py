@@ -1,7 +1,7 @@
-"""Pictures of articulated figures with all 17 COCO joints, made from a seed: data where none can be fetched.
+"""Synthetic images of articulated figures with all 17 COCO joints, generated from a seed.
 
-They are for demonstrations and regression tests of the path from a model to its poses, not a stand-in for photographs.
-Proportions are those of drawing manuals (a body of seven and a half heads); joint angles stay within what joints do.
+They serve demonstrations and regression tests where no data set is available; they do not replace photographs.
+The proportions follow drawing manuals (a body is seven and a half heads tall); joint angles stay within a human range.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 Color = tuple[int, int, int]
 
 
-# Lengths as shares of the body's height.
+# Lengths as fractions of the body height.
 _TORSO, _SHOULDERS, _HIPS, _UPPER_ARM, _FOREARM, _THIGH, _SHIN, _NECK, _HEAD = (
     0.29, 0.24, 0.17, 0.17, 0.15, 0.24, 0.24, 0.05, 0.065,
 )  # fmt: skip
@@ -37,7 +37,7 @@ _SKINS: tuple[Color, ...] = ((255, 219, 188), (232, 190, 160), (198, 150, 115), 
 _SIDES = ((5, 7, 9, 11, 13, 15), (6, 8, 10, 12, 14, 16))
 
 
-# Of whom less is seen, nobody could say that they are there: they stay in the picture as clutter.
+# People with less than this visible (area in px, joints) are not annotated; they remain as clutter.
 _LEAST_AREA, _LEAST_JOINTS = 60.0, 4
 
 
@@ -46,12 +46,13 @@ _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and the people in it, the farthest first.
+    """One image and its annotated people, the farthest first.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        joints: (N, 17, 3) float32 x, y px, and COCO's visibility: 2 seen, 1 hidden, 0 outside the picture (x, y are 0).
-        boxes: (N, 4) float32 xyxy px of what is seen of them. areas: (N,) px of that.
+        joints: (N, 17, 3) float32 x, y px, and COCO's visibility: 2 visible, 1 hidden, 0 outside the image (x = y = 0).
+        boxes: (N, 4) float32 xyxy px, around the visible part of each person.
+        areas: (N,) float32, number of visible px of each person.
     """
 
     image: Image
@@ -62,40 +63,44 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scene:
-    """Who is in a picture.
+    """The number and size of the people in an image.
 
     Attributes:
-        people: fewest and most. heights: of a body, px; larger than the picture means cut off.
+        people: smallest and largest number of people.
+        heights: smallest and largest body height, px; a body taller than the image is cut off.
     """
 
     people: tuple[int, int]
     heights: tuple[float, float]
 
     def scaled(self, factor: float) -> Scene:
-        """The same scene in larger or smaller pictures."""
+        """Returns the scene with body heights multiplied by ``factor``, for larger or smaller images."""
         return Scene(self.people, (self.heights[0] * factor, self.heights[1] * factor))
 
 
-# In pictures of 320 x 320 px. The demonstration model is for the first; the second is hard for any model.
+# For images of 320 x 320 px. The demonstration model is made for ``sparse``; ``crowded`` is hard for any model.
 SCENES = {"sparse": Scene((1, 3), (80.0, 320.0)), "crowded": Scene((1, 8), (40.0, 500.0))}
 SCENE_SIDE = 320
 
 
 def find_scene(name: str) -> Scene:
-    """The scene of that name. Raises UsageError that lists them."""
+    """Returns the scene called ``name``. Raises UsageError that lists the scenes when there is none."""
     if name not in SCENES:
         raise UsageError(f"synthetic people: got scene {name!r}, expected one of {', '.join(SCENES)}. Correct it.")
     return SCENES[name]
 
 
 class SyntheticPeople(Sequence[Sample]):
-    """A data set: a sequence, as a torch ``DataLoader`` takes it; item i is the same in every run.
+    """A data set of synthetic images: a sequence usable by a torch ``DataLoader``; item i is the same in every run.
 
     Args:
-        count: pictures. size: (height, width) px. seed: of everything. scene: who is in them.
+        count: number of images.
+        size: (height, width) of the images, px.
+        seed: seed of the data set, from 0 to 2**32 - 1.
+        scene: number and size of the people; ``sparse`` when None.
 
     Raises:
-        UsageError: a count, size or range that makes no picture.
+        UsageError: ``count``, ``size``, ``seed`` or a range of ``scene`` is out of bounds.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class SyntheticPeople(Sequence[Sample]):
     ) -> None:
         scene = scene or SCENES["sparse"]
         people, heights = scene.people, scene.heights
-        if seed < 0 or 2**32 <= seed < 2**63:  # beyond are those of trainings
+        if seed < 0 or 2**32 <= seed < 2**63:  # 2**63 and above are reserved for training
             raise UsageError(f"making synthetic people: got seed={seed}, expected 0 to {2**32 - 1}. Correct it.")
         if count < 1 or min(size) < 32 or not 0 <= people[0] <= people[1] or not 8 <= heights[0] <= heights[1]:
             raise UsageError(
@@ -125,13 +130,13 @@ class SyntheticPeople(Sequence[Sample]):
 
 
 def make_picture(rng: np.random.Generator, size: tuple[int, int], scene: Scene) -> Sample:
-    """One picture; see :class:`SyntheticPeople`."""
+    """Generates one image of ``size`` (height, width) px; see :class:`SyntheticPeople`."""
     height, width = size
     image = _background(rng, height, width)
-    owner = np.zeros((height, width), np.uint8)  # who is seen at a pixel, from 1
+    owner = np.zeros((height, width), np.uint8)  # number of the person visible at each pixel, from 1; 0 for none
     number = int(rng.integers(scene.people[0], scene.people[1] + 1))
     low, high = np.log(scene.heights)
-    bodies = np.sort(np.exp(rng.uniform(low, high, number)))  # far ones are small, and painted first
+    bodies = np.sort(np.exp(rng.uniform(low, high, number)))  # distant people are small and are painted first
     people_joints: list[npt.NDArray[np.float64]] = []
     for body in bodies:
         figure = Figure(rng, body, (rng.uniform(0, width), rng.uniform(0.1, 0.9) * height))
@@ -150,17 +155,18 @@ def make_picture(rng: np.random.Generator, size: tuple[int, int], scene: Scene) 
 
 
 class Figure:
-    """A body in some posture: where its joints are, and how it is painted.
+    """A body in a random posture, with its joints and its drawing.
 
     Attributes:
-        points: (17, 2) px in COCO's order. faces: (17,) whether each would be seen if nobody stood in front.
+        points: (17, 2) float32 x, y px, in COCO's order.
+        faces: (17,) bool, whether each joint is visible when no other person is in front of it.
     """
 
     def __init__(self, rng: np.random.Generator, height: float, center: tuple[float, float]) -> None:
         self.height = height
         self._rng = rng
-        # 1 facing us, -1 turned away, 0 from the side: how wide shoulders look, and which of them is on the right.
-        # Most people in photographs face the camera.
+        # 1: facing the camera, 0: in profile, -1: turned away. It scales the apparent width of shoulders and hips; its
+        # sign decides which side is on the right. Most people in photographs face the camera.
         away = abs(rng.normal(0, np.pi / 4)) if rng.uniform() < 0.85 else rng.uniform(0, np.pi)
         self.turn = float(np.cos(min(away, np.pi)))
         lean = rng.normal(0, 0.18)
@@ -185,13 +191,13 @@ class Figure:
         self.faces = np.ones(COCO.num_joints, bool)
         if self.turn < -0.2:  # seen from behind
             self.faces[:3] = False
-        elif abs(self.turn) < 0.35:  # from the side the far half of the face is hidden
+        elif abs(self.turn) < 0.35:  # in profile, the far half of the face is hidden
             self.faces[[2, 4] if self.turn >= 0 else [1, 3]] = False
 
     def _limb(
         self, start: Any, side: int, raise_by: float, bend: float, bones: tuple[float, float], leg: bool
     ) -> tuple[Any, Any]:
-        """Two bones from ``start``: raised sideways by an angle from hanging down, then bent the way the joint goes."""
+        """Returns the middle and end of a limb: raised sideways by ``raise_by`` from hanging down, bent by ``bend``."""
         outward = side * (self.turn if abs(self.turn) > 0.3 else 0.3 * (1 if self.turn >= 0 else -1))
         angle = outward * raise_by
         middle = start + np.array([np.sin(angle), np.cos(angle)]) * bones[0]
@@ -199,7 +205,7 @@ class Figure:
         return middle, middle + np.array([np.sin(angle), np.cos(angle)]) * bones[1]
 
     def _face(self, points: Any, up: Any) -> None:
-        """Nose, eyes and ears on the head; turning moves them to its edge."""
+        """Places nose, eyes and ears on the head; turning the body moves them to the edge of the head."""
         across = np.array([-up[1], up[0]])
         aside = float(np.sqrt(1 - self.turn**2)) * (1 if self._rng.uniform() < 0.5 else -1)
         front = across * aside * _HEAD * 0.55
@@ -265,13 +271,13 @@ class Figure:
 
 
 def _fixed(points: Any) -> Any:
-    """Coordinates in OpenCV's fixed point: an array for polygons, a tuple for one point."""
+    """Converts coordinates to OpenCV's fixed point: an array for polygons, a tuple for one point."""
     values = np.round(np.asarray(points) * 2**_SHIFT).astype(np.int32)
     return values if values.ndim > 1 else (int(values[0]), int(values[1]))
 
 
 def _capsule(image: Image, mask: Any, start: Any, end: Any, width: float, color: Color) -> None:
-    """A limb: a round-ended stroke, darker at its edge."""
+    """Paints a limb as a round-ended stroke with a darker edge."""
     a, b = _fixed(start), _fixed(end)
     thick = max(round(width), 1)
     cv2.line(mask, a, b, 255, thick, cv2.LINE_8, _SHIFT)
@@ -295,7 +301,7 @@ def _inside(points: Floats, width: int, height: int) -> npt.NDArray[np.bool_]:
 
 
 def _hide(joints: Floats, owner: npt.NDArray[np.uint8]) -> None:
-    """Joints somebody nearer stands in front of become hidden ones."""
+    """Marks joints that are occluded by a nearer person as hidden."""
     for person, rows in enumerate(joints, 1):
         seen = rows[:, 2] == 2
         x, y = rows[seen, 0].astype(int), rows[seen, 1].astype(int)
@@ -303,7 +309,7 @@ def _hide(joints: Floats, owner: npt.NDArray[np.uint8]) -> None:
 
 
 def _seen(owner: npt.NDArray[np.uint8], number: int) -> tuple[Floats, Floats]:
-    """Boxes (N, 4) xyxy and areas (N,) of what is left of each person in front of whom nobody stands."""
+    """Returns boxes (N, 4) xyxy and areas (N,) of the visible part of each person, px."""
     boxes, areas = np.zeros((number, 4), np.float32), np.zeros(number, np.float32)
     for person in range(number):
         mine = (owner == person + 1).astype(np.uint8)
@@ -313,7 +319,7 @@ def _seen(owner: npt.NDArray[np.uint8], number: int) -> tuple[Floats, Floats]:
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Image:
-    """A coarse texture with furniture: rectangles, discs and bars that are nobody."""
+    """Generates a coarse texture with rectangles, ellipses and bars as clutter."""
     coarse = rng.integers(40, 216, (int(rng.integers(2, 7)), int(rng.integers(2, 7)), 3)).astype(np.uint8)
     image: Image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
     for _ in range(int(rng.integers(4, 16))):
@@ -339,24 +345,24 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Image:
 
 
 def _photograph(rng: np.random.Generator, image: Image) -> Image:
-    """Light, blur and noise of a camera."""
+    """Applies blur, exposure and noise like those of a camera."""
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4))).astype(np.uint8, copy=False)
     gain, offset, gamma = rng.uniform(0.7, 1.25), rng.uniform(-25, 25), rng.uniform(0.75, 1.35)
     levels = np.arange(256) / 255.0
     table = np.clip(levels**gamma * 255 * gain + offset, 0, 255).astype(np.uint8)
     image = cv2.LUT(image, table).astype(np.uint8, copy=False)
-    # Grey, as most of a sensor's is.
+    # The noise is grey, like most sensor noise.
     noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(0, 9))
     noisy: Image = np.clip(image + noise.astype(np.int16)[..., None], 0, 255).astype(np.uint8)
     return noisy
 
 
 def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
-    """Writes the pictures and their annotations, ``annotations.json``, into ``folder``; returns the annotations' path.
+    """Writes the images and ``annotations.json`` to ``folder``; returns the path of the annotations.
 
     Raises:
-        SourceError: the folder cannot be written.
+        SourceError: the folder cannot be written to.
     """
     folder = make_folder(folder, SourceError)
     images: list[dict[str, Any]] = []

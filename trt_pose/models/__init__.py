@@ -1,4 +1,4 @@
-"""Models by name. Importing this needs no torch; :func:`get` does."""
+"""Models by name. Only :func:`get` needs torch; importing this module does not."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ def get(
     colormap: str | Path | None = None,
     seed: int = 0,
 ) -> Model:
-    """Makes a model, in evaluation mode, on the CPU.
+    """Creates a model in evaluation mode, on the CPU.
 
     Args:
-        model_name: ``"yolo_nas_pose_s"`` or ``Models.YOLO_NAS_POSE_S``.
-        num_classes: number of classes, of a Keypoint R-CNN with the background; the reference release's name for the
-            number of joints of a YOLO-NAS-Pose, too. Read from the checkpoint when None, else 80, 2 or 17.
+        model_name: name of the model: ``"yolo_nas_pose_s"`` or ``Models.YOLO_NAS_POSE_S``.
+        num_classes: number of classes; for Keypoint R-CNN the background counts as one. For YOLO-NAS-Pose it is the
+            number of joints, as in super-gradients. When None, it is read from the weights; without weights it is 80
+            (detection models), 2 (Keypoint R-CNN) or 17 (joints).
         num_keypoints: number of joints of a pose model.
         pretrained_weights: name of published weights (``"coco_pose"``, ``"coco"``), downloaded once, see
-            ``weights.fetch``; or ``"none"``, for which packaged weights are left out, too.
-        checkpoint_path: a ``.pth`` of the reference release's trainer, a plain state dict, or ``.safetensors``.
+            ``weights.fetch``. ``"none"`` also leaves out packaged weights.
+        checkpoint_path: a ``.pth`` written by super-gradients' trainer, a plain state dict, or ``.safetensors``.
         colormap: JSON with the names and colours of the joints, see :meth:`trt_pose.skeleton.Skeleton.from_colormap`.
-        seed: of the initialisation when there are no weights; such a model finds nothing meaningful, and a warning
-            says so.
+        seed: seed of the initialisation when there are no weights. The predictions of such a model are meaningless; a
+            warning is issued.
 
     Raises:
-        UsageError: unknown model, both kinds of weights, numbers out of range or of another model.
-        CheckpointError: the weights cannot be fetched, read, or do not fit.
+        UsageError: the model is unknown, both kinds of weights are given, or a number is out of range or does not apply
+            to the model.
+        CheckpointError: the weights cannot be fetched or read, or do not fit the model.
         MissingDependencyError: torch is not installed.
     """
     chosen = look_up(model_name)
@@ -70,7 +72,7 @@ def get(
 
 
 def _counts(chosen: ModelInfo, num_classes: int | None, num_keypoints: int | None) -> tuple[int | None, int | None]:
-    """Joints and classes asked for, None for whatever the weights have."""
+    """Returns the requested numbers of joints and classes; None where the weights decide."""
     for name, count in (("num_classes", num_classes), ("num_keypoints", num_keypoints)):
         if count is not None and not 1 <= count <= 1024:
             raise UsageError(f"making a model: got {name}={count}, expected 1..1024. Correct it.")
@@ -87,7 +89,7 @@ def _counts(chosen: ModelInfo, num_classes: int | None, num_keypoints: int | Non
 
 
 def _name_joints(model: Model, names: Skeleton) -> None:
-    """Gives the joints their names and colours; edges and sigmas stay where the names are the known ones."""
+    """Sets names and colours of the joints; edges and sigmas are kept only if the names do not change."""
     known = model.processing.skeleton
     if names.num_joints != known.num_joints:
         raise UsageError(

@@ -1,6 +1,6 @@
 """Backbone and neck of the YOLO-NAS families (https://github.com/Deci-AI/super-gradients, YOLONAS.md).
 
-Attribute names are checkpoint keys: see layers.py.
+Attribute names are checkpoint keys; see layers.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from .layers import SPP, Conv, CSPLayer, QARepVGG
 
 @dataclass(frozen=True)
 class CSP:
-    """Numbers of one stage: output channels, bottlenecks, hidden channels, concatenation of intermediates."""
+    """The dimensions of one stage.
+
+    Attributes:
+        outputs: output channels.
+        blocks: number of bottlenecks.
+        hidden: hidden channels.
+        intermediates: True when the outputs of all bottlenecks are concatenated.
+    """
 
     outputs: int
     blocks: int
@@ -26,7 +33,13 @@ class CSP:
 
 @dataclass(frozen=True)
 class Body:
-    """Numbers of a backbone (stem and four stages) and of its neck (two up-stages, two down-stages)."""
+    """The dimensions of a backbone and its neck.
+
+    Attributes:
+        stem: output channels of the stem.
+        stages: the four stages of the backbone.
+        neck: two up-stages and two down-stages.
+    """
 
     stem: int
     stages: tuple[CSP, CSP, CSP, CSP]
@@ -39,7 +52,7 @@ class Body:
 
 
 STRIDES = (8, 16, 32)
-BOX_CHANNELS = (128, 256, 512)  # of the heads, times their width
+BOX_CHANNELS = (128, 256, 512)  # channels of the heads, before the width multiplier
 BODY_N = Body(
     32,
     (CSP(64, 2, 32), CSP(128, 3, 48), CSP(256, 4, 64), CSP(512, 2, 128)),
@@ -68,7 +81,7 @@ BODY_L = Body(
 )
 
 
-# The demonstration model's, ours: a third of N's multiplications.
+# The body of the demonstration model, with a third of the multiplications of BODY_N.
 BODY_DEMO = Body(
     16,
     (CSP(32, 1, 16), CSP(64, 2, 32), CSP(128, 3, 48), CSP(192, 1, 64)),
@@ -77,7 +90,7 @@ BODY_DEMO = Body(
 
 
 def rounded(channels: float) -> int:
-    """Channels of a head, by the reference's rule: truncated, then up to the next multiple of 8."""
+    """Returns the channels of a head by super-gradients' rule: truncated, then rounded up to a multiple of 8."""
     return math.ceil(int(channels) / 8) * 8
 
 
@@ -101,7 +114,7 @@ class Stage(nn.Module):
 
 
 class Backbone(nn.Module):
-    """(B, 3, H, W) to features at strides 4, 8, 16 and 32."""
+    """Backbone: maps (B, 3, H, W) to features at strides 4, 8, 16 and 32."""
 
     def __init__(self, body: Body) -> None:
         super().__init__()
@@ -120,7 +133,7 @@ class Backbone(nn.Module):
 
 
 class UpStage(nn.Module):
-    """Merges a deep feature (up-sampled) with two shallower ones; returns the reduced deep feature and the result."""
+    """Merges an up-sampled deep feature with two shallower ones; returns the reduced deep and the merged feature."""
 
     def __init__(self, inputs: int, skip1: int, skip2: int, csp: CSP) -> None:
         super().__init__()
@@ -142,7 +155,7 @@ class UpStage(nn.Module):
 
 
 class DownStage(nn.Module):
-    """Down-samples to half of the output channels and merges with a skip feature."""
+    """Down-samples to half of the output channels and merges the result with a skip feature."""
 
     def __init__(self, inputs: int, skip: int, csp: CSP) -> None:
         super().__init__()
@@ -156,7 +169,7 @@ class DownStage(nn.Module):
 
 
 class Neck(nn.Module):
-    """Path aggregation with a stride-4 skip: c2..c5 to p3, p4, p5 (strides 8, 16, 32)."""
+    """Path aggregation with a stride-4 skip: maps c2..c5 to p3, p4, p5 (strides 8, 16, 32)."""
 
     def __init__(self, body: Body) -> None:
         super().__init__()

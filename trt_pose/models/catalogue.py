@@ -1,4 +1,4 @@
-"""The supported models, described without torch."""
+"""Descriptions of the supported models; needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PP_LICENCE = "Apache-2.0"
 _POSE_LICENCE = "non-commercial (YOLO-NAS-POSE licence)"
 _RCNN_LICENCE = "torchvision's terms"
 _DEMO_LICENCE = "Apache-2.0, in the package"
-# What processing.py says in numbers (a test compares the two), and torchvision of its network.
+# Text form of the numbers in processing.py (a test compares the two) and, for Keypoint R-CNN, of torchvision's.
 _POSE_INPUT = "longest side to 640, padded below and right with 127, BGR / 255"
 _NAS_INPUT = "longest side to 636, padded around with 114, RGB / 255"
 _PP_INPUT = "stretched to 640 x 640, BGR, ImageNet mean and std"
@@ -25,13 +25,16 @@ class ModelInfo:
     """One supported model.
 
     Attributes:
-        name: its name. task: ``pose`` or ``detection``.
-        parameters: of the published (17 joints, 80 classes) un-fused network, unused placeholders left out.
-        gmacs: multiply-accumulates at 640x640, in 10^9; of Keypoint R-CNN torchvision's figure, at about 800 x 1088.
-        input: how an image becomes the input, in words.
-        weights: names of published weights. weights_licence: their terms; the code is Apache-2.0.
-        packaged: file of the first of them in ``trt_pose/assets``, taken where nothing is said; empty for weights that
-            are fetched.
+        name: name of the model.
+        task: ``pose`` or ``detection``.
+        parameters: number of parameters of the published network (17 joints, 80 classes), un-fused, without unused
+            placeholders.
+        gmacs: multiply-accumulates at 640 x 640, in 10^9; for Keypoint R-CNN torchvision's figure, at about 800 x 1088.
+        input: description of how an image is converted to the input.
+        weights: names of the published weights.
+        weights_licence: licence of the weights; the code is Apache-2.0.
+        packaged: file in ``trt_pose/assets`` with the first of ``weights``, the default weights of the model; empty
+            when the weights are downloaded.
     """
 
     name: str
@@ -65,7 +68,7 @@ MODELS: dict[str, ModelInfo] = {
 
 
 def look_up(name: str | Models) -> ModelInfo:
-    """The entry of ``name``. Raises UsageError that names the nearest model."""
+    """Returns the entry for ``name``. Raises UsageError, which suggests the nearest name, when there is none."""
     import difflib
 
     key = str(name).lower()

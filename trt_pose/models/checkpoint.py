@@ -1,7 +1,7 @@
-"""Reading weights files: the reference trainer's checkpoints, plain state dicts, safetensors.
+"""Reading of weights files: checkpoints of super-gradients' trainer, plain state dicts, safetensors.
 
-Nothing in a file is executed: torch's ``weights_only`` loader reads tensors and plain containers, and a short list of
-inert records (NumPy scalars, OmegaConf lists) that the reference's trainer leaves in its checkpoints.
+No code in a file is executed: torch's ``weights_only`` loader reads tensors, plain containers, and a short list of
+inert records (NumPy scalars, OmegaConf lists) that super-gradients' trainer stores in its checkpoints.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ StateDict = dict[str, Tensor]
 
 
 class _OmegaNode:
-    """Stands in for OmegaConf's containers and leaves while unpickling: keeps their state, runs none of their code."""
+    """A substitute for OmegaConf's classes while unpickling: keeps their state without running their code."""
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
@@ -57,7 +57,7 @@ def _safe_globals() -> list[Any]:
 
 
 def initialize(name: str, joints: int | None, classes: int | None, seed: int) -> Model:
-    """A model without weights, initialised from ``seed``; warns that what it finds means nothing."""
+    """Creates a model initialised from ``seed``, without weights. Warns that its predictions are meaningless."""
     warnings.warn(
         f"{name} has no weights (initialised from seed {seed}): what it finds is meaningless."
         " Give pretrained_weights or checkpoint_path.",
@@ -73,16 +73,18 @@ def initialize(name: str, joints: int | None, classes: int | None, seed: int) ->
 def load(
     name: str, path: Path, joints: int | None = None, classes: int | None = None, origin: str | None = None
 ) -> Model:
-    """Makes model ``name`` with the weights of ``path``.
+    """Creates a model with the weights of a file.
 
     Args:
-        name: model name.
-        path: ``.pth``, ``.pt`` or ``.safetensors``.
-        joints, classes: how many the file must have; None takes the file's.
-        origin: what to call the weights in the description of exported files; the file name when None.
+        name: name of the model.
+        path: weights file: ``.pth``, ``.pt`` or ``.safetensors``.
+        joints: number of joints the file must have; None accepts any.
+        classes: number of classes the file must have; None accepts any.
+        origin: name of the weights in the description of exported files; the file name when None.
 
     Raises:
-        CheckpointError: missing, damaged, unsafe or foreign file, another J or K, unknown image steps.
+        CheckpointError: the file is missing, damaged, unsafe or of another model, has another number of joints or
+            classes, or names unknown image steps.
     """
     record = _read(path)
     state = _state_dict(record, path)
@@ -94,7 +96,7 @@ def load(
                 f" out or give {found}."
             )
         counts[kind] = found
-    # torchvision's anchors are neither parameters nor buffers: they would be lost on the way from "meta".
+    # torchvision's anchors are neither parameters nor buffers, so to_empty() would not restore them from "meta".
     place = "cpu" if name == keypoint_rcnn.NAME else "meta"
     with torch.random.fork_rng(devices=[]), torch.device(place):
         model = make(name, **counts)
@@ -110,7 +112,7 @@ def load(
     params = record.get("processing_params")
     if isinstance(params, Mapping) and params:
         model.processing = from_checkpoint(_plain(params), model.processing, str(path))
-    if isinstance(record.get("trt_pose"), Mapping):  # of our own trainings: the pairs and sigmas of the joints, too
+    if isinstance(record.get("trt_pose"), Mapping):  # our trainer also stores flip pairs and sigmas
         model.processing = replace(model.processing, skeleton=_own_skeleton(record["trt_pose"], model, path))
     model.weights = origin or path.name
     return model.eval()
@@ -151,7 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
                 " 'processing_params') if k in c}, NEW_PATH)."
             ) from error
         raise CheckpointError(f"loading {path}: not a weights file, or a damaged one. Fetch it again.") from error
-    except Exception as error:  # torch's readers fail on damaged files in every way there is
+    except Exception as error:  # torch's readers raise many exception types for damaged files
         if "TorchScript" in str(error):
             raise CheckpointError(f"loading {path}: a TorchScript archive. Save model.state_dict() instead.") from error
         raise CheckpointError(
@@ -166,7 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """Tensors, and ``processing_params`` from the JSON entry of that name in the file's metadata."""
+    """Reads the tensors, and ``processing_params`` from the JSON entry of that name in the file's metadata."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -181,7 +183,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _state_dict(record: Mapping[str, Any], path: Path) -> StateDict:
-    """``ema_net`` over ``net`` over ``state_dict`` over the record itself, without ``module.`` prefixes."""
+    """Returns ``ema_net``, else ``net``, ``state_dict`` or the record itself, without ``module.`` prefixes."""
     inner: Any = record
     for key in ("ema_net", "net", "state_dict"):
         if isinstance(record.get(key), Mapping) and record[key]:
@@ -222,12 +224,12 @@ def _check_keys(model: Model, state: StateDict, name: str, path: Path) -> None:
 
 
 def _may_miss(key: str) -> bool:
-    """Placeholders, and counters that only training reads."""
+    """Returns whether a key may be absent: a placeholder, or a counter that only training uses."""
     return ".rbr_reparam." in key or key.endswith(".num_batches_tracked")
 
 
 def _likely_model(state: StateDict) -> str | None:
-    """The variant whose tensors have the most shapes in common with ``state``, if most of them do."""
+    """Returns the model that shares the most tensor shapes with ``state``, if it shares more than half."""
     found = count_outputs(state)
     if found is None:
         return None
@@ -248,7 +250,7 @@ def _check_finite(model: Model, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Plain lists, dicts and numbers of what OmegaConf and NumPy left in a checkpoint."""
+    """Converts OmegaConf and NumPy values of a checkpoint to plain lists, dicts and numbers."""
     if isinstance(value, _OmegaNode):
         state = vars(value)
         return _plain(state.get("_content", state.get("_val")))

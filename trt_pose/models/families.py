@@ -1,4 +1,4 @@
-"""Networks by model name."""
+"""Creation of networks by model name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ NAMES = (*yolo_nas_pose.VARIANTS, *yolo_nas_detection.VARIANTS, *pp_yoloe.VARIAN
 
 
 def make(name: str, joints: int | None = None, classes: int | None = None) -> Model:
-    """The network of ``name`` with torch's initialisation; 17 joints, 80 classes (Keypoint R-CNN: 2) when None."""
+    """Creates the network called ``name`` with torch's initialisation.
+
+    Args:
+        name: name of the model.
+        joints: number of joints of a pose model; 17 when None.
+        classes: number of classes; 80 when None (Keypoint R-CNN: 2).
+    """
     if name in yolo_nas_pose.VARIANTS:
         return yolo_nas_pose.YoloNASPose(name, joints or 17)
     if name in yolo_nas_detection.VARIANTS:
@@ -27,17 +33,17 @@ def make(name: str, joints: int | None = None, classes: int | None = None) -> Mo
 
 
 def counted(name: str) -> set[str]:
-    """Which numbers :func:`count_outputs` finds in the weights of a model."""
+    """Returns the keys of the dict that :func:`count_outputs` returns for the weights of a model."""
     if name == keypoint_rcnn.NAME:
         return {"joints", "classes"}
     return {"joints"} if name in yolo_nas_pose.VARIANTS else {"classes"}
 
 
 def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
-    """How many ``joints`` and ``classes`` a state dict has; None when it is of no family here."""
+    """Returns the numbers of ``joints`` and ``classes`` in a state dict; None when it is of no supported family."""
     head = state.get("heads.head1.cls_pred.weight", state.get("head.pred_cls.0.weight"))
     if head is None or head.ndim != 4:
         return keypoint_rcnn.count_outputs(state)
     if "heads.head1.pose_pred.weight" in state:
-        return {"joints": len(head) - 1}  # the first is the person's own logit
+        return {"joints": len(head) - 1}  # the first logit is the person's
     return {"classes": len(head)}

@@ -1,7 +1,7 @@
-"""Layers shared by the YOLO-NAS families, and the folding of batch norms and branches into convolutions.
+"""Layers shared by the model families, and the folding of batch norms and branches into convolutions.
 
-Attribute names (``branch_3x3``, ``post_bn``, ``rbr_reparam``, ``cv1``, ``seq`` ...) are those of the reference
-release's checkpoints and must stay: they are the keys of every published weights file.
+Attribute names (``branch_3x3``, ``post_bn``, ``rbr_reparam``, ``cv1``, ``seq`` ...) are those of super-gradients'
+checkpoints. They must not change, because they are the keys of all published weights files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Distances to the four sides of a box are distributions over 0..16 cells (DFL, https://arxiv.org/abs/2006.04388).
+# The distance to each side of a box is a distribution over 0..16 cells (DFL, https://arxiv.org/abs/2006.04388).
 BINS = 17
 Activation = Callable[[], nn.Module]
 
@@ -24,7 +24,7 @@ def relu() -> nn.Module:
 
 
 def fold_batch_norm(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution equal to ``bn(conv(x))`` in evaluation mode; folded in float64."""
+    """Returns one convolution equal to ``bn(conv(x))`` in evaluation mode; computed in float64."""
     weight, bias = _folded(conv.weight, conv.bias, bn)
     return _conv_like(conv, weight, bias)
 
@@ -38,7 +38,7 @@ def _folded(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d) -> tuple[Te
 
 
 def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    # meta first: the constructor's random initialisation would cost more than the folding.
+    # On the meta device, because the constructor's random initialisation would take longer than the folding.
     folded = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device="meta")
     folded.kernel_size, folded.stride, folded.padding = conv.kernel_size, conv.stride, conv.padding
     folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
@@ -47,7 +47,7 @@ def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 class Conv(nn.Module):
-    """Convolution without bias, batch norm, activation. Keys ``conv``, ``bn``."""
+    """Convolution without bias, batch norm and activation. Keys: ``conv``, ``bn``."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, act: Activation = relu) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Conv(nn.Module):
 
 
 class ConvBNAct(nn.Module):
-    """The same three as :class:`Conv` in a sequential. Keys ``seq.conv``, ``seq.bn``."""
+    """The layers of :class:`Conv` in a sequential. Keys: ``seq.conv``, ``seq.bn``."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, act: Activation = relu) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class ConvBNAct(nn.Module):
 
 
 class QARepVGG(nn.Module):
-    """``act(post_bn(bn(conv3x3(x)) + conv1x1(x) [+ x]))`` (QARepVGG, https://arxiv.org/abs/2212.01593).
+    """QARepVGG block: ``act(post_bn(bn(conv3x3(x)) + conv1x1(x) [+ x]))`` (https://arxiv.org/abs/2212.01593).
 
     ``rbr_reparam`` is an unused placeholder in training checkpoints; :meth:`fuse` makes it the only convolution.
     """
@@ -122,7 +122,7 @@ class QARepVGG(nn.Module):
         weight, bias = _folded(conv.weight, None, cast(nn.BatchNorm2d, self.branch_3x3.bn))
         weight = weight + F.pad(self.branch_1x1.weight.double(), (1, 1, 1, 1))
         bias = bias + cast(Tensor, self.branch_1x1.bias).double()
-        if self.residual:  # the identity is a 3x3 kernel with a one in its centre, channel to itself
+        if self.residual:  # the identity is a 3x3 kernel with a one in its centre, from each channel to itself
             channel = torch.arange(weight.shape[0])
             weight[channel, channel, 1, 1] += 1.0
         weight, bias = _folded(weight, bias, self.post_bn)
@@ -132,7 +132,10 @@ class QARepVGG(nn.Module):
 
 
 class RepVGG(nn.Module):
-    """``act(bn(conv3x3(x)) + bn(conv1x1(x)))`` (RepVGG, https://arxiv.org/abs/2101.03697), without its identity."""
+    """RepVGG block without the identity branch: ``act(bn(conv3x3(x)) + bn(conv1x1(x)))``.
+
+    Source: https://arxiv.org/abs/2101.03697.
+    """
 
     def __init__(self, inputs: int, outputs: int, act: Activation = relu) -> None:
         super().__init__()
@@ -165,7 +168,7 @@ class RepVGG(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """``alpha * x + cv2(cv1(x))`` with a learned scalar alpha."""
+    """Bottleneck: ``alpha * x + cv2(cv1(x))`` with a learned scalar alpha."""
 
     def __init__(self, channels: int, repvgg: bool) -> None:
         super().__init__()
@@ -178,7 +181,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """``conv3(cat(bottlenecks(conv1(x)), conv2(x)))``; optionally with every intermediate in the concatenation."""
+    """CSP layer: ``conv3(cat(bottlenecks(conv1(x)), conv2(x)))``; ``intermediates`` adds all intermediate outputs."""
 
     def __init__(
         self, inputs: int, outputs: int, blocks: int, hidden: int, *, repvgg: bool = True, intermediates: bool = False
@@ -199,7 +202,7 @@ class CSPLayer(nn.Module):
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling with max-pools of 5, 9 and 13."""
+    """Spatial pyramid pooling with max-pools of sizes 5, 9 and 13."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -214,7 +217,7 @@ class SPP(nn.Module):
 
 
 def fuse(model: nn.Module) -> None:
-    """Folds every QARepVGG block and batch norm below ``model`` into convolutions, in place (evaluation only)."""
+    """Folds all batch norms and (QA)RepVGG branches in ``model`` into convolutions, in place; for inference only."""
     with torch.no_grad():
         for module in list(model.modules()):
             if isinstance(module, (Conv, ConvBNAct, QARepVGG, RepVGG)):
@@ -222,7 +225,7 @@ def fuse(model: nn.Module) -> None:
 
 
 def set_batch_norm(model: nn.Module, eps: float, momentum: float) -> None:
-    """Sets the two numbers on every batch norm below ``model``."""
+    """Sets ``eps`` and ``momentum`` of all batch norms in ``model``."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = eps, momentum

@@ -1,4 +1,4 @@
-"""The base of the models: what every family shares around its network."""
+"""Base classes of the models."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Model(nn.Module):
     """A network with its classes or joints, thresholds and image policy.
 
     Attributes:
-        name: model name. task: ``pose`` or ``detection``.
-        processing: defaults for ``predict`` and ``export``; replace it to change them.
-        weights: where the weights came from, for the description of exported files.
-        strides: of the levels, in the order of their anchors.
+        name: name of the model.
+        task: ``pose`` or ``detection``.
+        processing: defaults of ``predict`` and ``export``; assign another to change them.
+        weights: origin of the weights, for the description of exported files.
+        strides: strides of the levels, in the order of their anchors.
     """
 
     strides: tuple[int, ...] = ()
@@ -38,7 +39,7 @@ class Model(nn.Module):
         self.weights = "seed"
 
     def first_conv(self) -> nn.Conv2d:
-        """The convolution that sees the image, after :meth:`fuse`."""
+        """Returns the convolution that takes the image, after :meth:`fuse`."""
         raise NotImplementedError
 
     def fuse(self) -> Model:
@@ -47,11 +48,11 @@ class Model(nn.Module):
         return self
 
     def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A state dict under today's names."""
+        """Renames the keys of a state dict of an older version to the current ones; unchanged by default."""
         return state
 
     def weights_sha256(self) -> str:
-        """Digest of the state dict: names, shapes and values, in order."""
+        """Returns the SHA-256 of the state dict: names, element types, shapes and values, in order."""
         digest = hashlib.sha256()
         for key, tensor in self.state_dict().items():
             flat = tensor.detach().cpu().contiguous()
@@ -76,13 +77,16 @@ class Model(nn.Module):
         batch_size: int = 1,
         fuse_model: bool = True,
     ) -> Result | list[Result]:
-        """Finds the people or objects in images with torch; the same results as the exported file gives.
+        """Finds the people or objects in images with torch, with the same results as the exported file.
 
         Args:
-            images: whatever :meth:`trt_pose.PosePredictor.predict` takes.
-            iou, conf, pre_nms_max_predictions, post_nms_max_predictions: override :attr:`processing`.
+            images: any source that :meth:`trt_pose.PosePredictor.predict` accepts.
+            iou: IoU threshold of NMS; None uses :attr:`processing`.
+            conf: score threshold; None uses :attr:`processing`.
+            pre_nms_max_predictions: number of candidates that enter NMS; None uses :attr:`processing`.
+            post_nms_max_predictions: maximum number of results per image; None uses :attr:`processing`.
             batch_size: images per forward pass.
-            fuse_model: fold batch norms first (faster; 1e-3 px apart).
+            fuse_model: fold batch norms first; faster, results differ by about 1e-3 px.
         """
         from ..export.torch_runner import TorchRunner
         from ..predictor import PosePredictor
@@ -103,7 +107,7 @@ class Model(nn.Module):
 
 
 class PoseModel(Model):
-    """A model that finds people and their J joints."""
+    """Base of the models that find people and their J joints."""
 
     task = "pose"
 
@@ -113,7 +117,7 @@ class PoseModel(Model):
 
 
 class DetectionModel(Model):
-    """A model that finds objects of K classes."""
+    """Base of the models that find objects of K classes."""
 
     task = "detection"
 

@@ -1,6 +1,6 @@
-"""What a pose model carries besides weights: joints, thresholds and image policy; read from checkpoints too.
+"""The processing defaults of a model (joints or classes, thresholds, image policy), also read from checkpoints.
 
-The step names parsed here (``KeypointsLongestMaxSizeRescale`` ...) are those the reference release stores in the
+The step names parsed here (``KeypointsLongestMaxSizeRescale`` ...) are those that super-gradients stores in the
 ``processing_params`` of its checkpoints.
 """
 
@@ -17,12 +17,16 @@ from ..spec import InputSpec, Normalization
 
 @dataclass(frozen=True)
 class Processing:
-    """Defaults that travel with a model.
+    """The processing defaults of a model.
 
     Attributes:
-        input: image policy. skeleton: the joints of a pose model. class_names: the classes of a detection model.
-        confidence, iou: thresholds, 0..1.
-        max_candidates, max_predictions: limits of ``predict`` before and after NMS.
+        input: image policy.
+        skeleton: joints of a pose model.
+        class_names: classes of a detection model.
+        confidence: score threshold, 0..1.
+        iou: IoU threshold of NMS, 0..1.
+        max_candidates: maximum number of candidates before NMS.
+        max_predictions: maximum number of predictions after NMS.
     """
 
     input: InputSpec
@@ -49,7 +53,7 @@ COCO_POSE = Processing(POSE_INPUT, COCO)
 
 
 def pose_defaults(num_joints: int) -> Processing:
-    """The published YOLO-NAS-Pose processing, with the known joint set of that size."""
+    """Returns the published processing of YOLO-NAS-Pose, with the joint set of this size."""
     return replace(COCO_POSE, skeleton=Skeleton.for_joint_count(num_joints))
 
 
@@ -64,7 +68,7 @@ YOLO_NAS_INPUT = InputSpec(
 )
 
 
-# ImageNet's numbers, applied to the channels in BGR order, as the published weights were trained.
+# ImageNet's mean and std, applied to the channels in BGR order, as the published weights were trained.
 PP_YOLOE_INPUT = InputSpec(
     height=640,
     width=640,
@@ -75,7 +79,7 @@ PP_YOLOE_INPUT = InputSpec(
 
 
 def detection_defaults(name: str, num_classes: int) -> Processing:
-    """The published processing of a detection family."""
+    """Returns the published processing of a detection model."""
     names = COCO_CLASSES if num_classes == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(num_classes))
     pp_yoloe = name.startswith("ppyoloe")
     return Processing(
@@ -89,7 +93,7 @@ def detection_defaults(name: str, num_classes: int) -> Processing:
 
 
 def rcnn_defaults(num_joints: int) -> Processing:
-    """torchvision's Keypoint R-CNN: images as they are, in 0..1; the network resizes and normalizes them itself."""
+    """Returns the processing of torchvision's Keypoint R-CNN, which resizes and normalizes images itself."""
     return Processing(
         InputSpec(resize="none", normalization=Normalization("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))),
         skeleton=Skeleton.for_joint_count(num_joints),
@@ -101,10 +105,10 @@ def rcnn_defaults(num_joints: int) -> Processing:
 
 
 def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) -> Processing:
-    """Applies a checkpoint's ``processing_params`` over ``base``; absent entries keep the base's value.
+    """Returns ``base`` updated from a checkpoint's ``processing_params``; absent entries keep the value of ``base``.
 
     Raises:
-        CheckpointError: a step or value this package does not know; ignoring it would shift or recolour every image.
+        CheckpointError: an image step is unknown, or a value is not valid. Ignoring it would shift or recolour images.
     """
     try:
         return replace(
@@ -127,7 +131,7 @@ def from_checkpoint(params: Mapping[str, Any], base: Processing, origin: str) ->
 
 
 def _number(value: Any, default: float) -> float:
-    return default if value is None else float(value)  # 0.0 means 0.0
+    return default if value is None else float(value)  # 0.0 is kept
 
 
 def _share(value: Any, default: float) -> float:
@@ -199,13 +203,13 @@ def _read_steps(processor: Any, base: InputSpec, origin: str) -> InputSpec:
     for name, options in steps:
         read.apply(name, options, origin)
     geometry = read.geometry
-    if "resize_to" in geometry and "height" not in geometry:  # stretched images need no padding
+    if "resize_to" in geometry and "height" not in geometry:  # no padding: the input is the resized image
         geometry["height"], geometry["width"] = geometry["resize_to"]
     return replace(base, normalization=Normalization(read.channels, read.mean, read.std), **geometry)
 
 
 def _flatten(processor: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Nested ``{"ComposeProcessing": {"processings": [{name: options}, ...]}}`` to (name, options) pairs."""
+    """Yields (name, options) pairs of nested ``{"ComposeProcessing": {"processings": [{name: options}, ...]}}``."""
     if processor is None:
         return
     for entry in [processor] if isinstance(processor, Mapping) else processor:

@@ -1,8 +1,8 @@
-"""Published weights: where they are, fetched once into a cache folder, checked every time; the demo's are packaged.
+"""Published weights, downloaded once to a cache folder and checked at every use; the demo's are packaged.
 
-Most files were published without digests, so the SHA-256 of the first download is written beside the file and every
-later use is checked against it; the file whose name carries a digest (torchvision's) is checked against
-that when it comes.
+Most files were published without digests, so the SHA-256 of the first download is written beside the file and checked
+at every later use. torchvision's file has part of its SHA-256 in its name and is checked against that after the
+download.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..errors import CheckpointError, UsageError
 from ..progress import progress_bar
 from .catalogue import ModelInfo
 
-# sghub.deci.ai stopped answering in 2024; its content went to the first
+# sghub.deci.ai stopped answering in 2024; its content moved to the first mirror
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
-# torchvision's own file name ends in the beginning of the file's SHA-256.
+# The first eight digits of the file's SHA-256, which torchvision's file name ends in.
 RCNN_SHA256 = "fc266e95"
 _ELSEWHERE = {
     "keypointrcnn_resnet50_fpn_coco.pth": (
@@ -47,19 +47,20 @@ _CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept."""
+    """Returns the folder of the downloaded weights."""
     return files.cache_folder("weights")
 
 
 def fetch(model: ModelInfo, weights: str) -> Path:
-    """The local file of published weights, downloaded when it is not there yet; the demonstration model's are packaged.
+    """Returns the local file of published weights, downloading it if needed; the demo's weights are packaged.
 
-    ``TRT_POSE_WEIGHTS_URL`` names a private mirror: a folder URL that holds the same file names.
+    The environment variable ``TRT_POSE_WEIGHTS_URL`` names a private mirror: the URL of a folder with the same file
+    names.
 
     Raises:
         UsageError: the model has no weights of that name.
-        CheckpointError: no mirror could be reached (the sentence names the file and where to put it), or the file
-            differs from the one first downloaded.
+        CheckpointError: no mirror could be reached (the message names the file and where to put it), or the file
+            differs from the first download.
     """
     if weights not in model.weights:
         raise UsageError(
@@ -105,30 +106,32 @@ def _download(name: str, path: Path, model: ModelInfo) -> None:
 
 
 def _download_from(url: str, path: Path) -> None:
-    """Downloads to ``path.part`` and renames; what an interrupted run left is continued if the server still has it.
+    """Downloads to a ``.part`` file and renames it; an interrupted download resumes if the server's file is unchanged.
 
     Raises:
-        OSError, http.client.HTTPException, ValueError: the request failed.
-        EOFError: the connection broke, or what came is no checkpoint (a login page, say).
+        OSError: the request failed.
+        http.client.HTTPException: the request failed.
+        ValueError: the request failed.
+        EOFError: the connection broke, or the server sent something other than a checkpoint (a login page, say).
     """
     part, tag = path.with_suffix(".part"), path.with_suffix(".part.tag")
     headers = {"User-Agent": "trt-pose"}
     done = part.stat().st_size if part.exists() and tag.exists() else 0
-    if done:  # the server sends the rest only while the file is the one begun with
+    if done:  # If-Range: the server sends the rest only if the file is unchanged
         headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text()}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not done:
             raise
-        tag.unlink()  # what was kept is as long as the file, or longer: begin again
+        tag.unlink()  # the partial file is not shorter than the whole one: start again
         return _download_from(url, path)
     with response:
         if getattr(response, "status", None) != 206:
             done = 0
         _receive(response, part, tag, done)
     with part.open("rb") as file:
-        old_format = file.read(1) == b"\x80"  # a pickle; the new one is a zip archive
+        old_format = file.read(1) == b"\x80"  # the old format is a pickle, the new one a zip archive
     if not (old_format or zipfile.is_zipfile(part)):
         part.unlink()
         raise EOFError("what it sent is not a checkpoint")
@@ -156,7 +159,7 @@ def _receive(response: Any, part: Path, tag: Path, done: int) -> None:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Lets one process download a file; the others wait, and find it there."""
+    """Locks the download of a file; other processes wait until it is finished."""
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +172,7 @@ def _check_digest(path: Path) -> None:
     record = path.with_name(path.name + ".sha256")
     digest = files.file_sha256(path)
     if not record.exists():
-        with suppress(CheckpointError):  # a cache that somebody else filled and that is read-only serves all the same
+        with suppress(CheckpointError):  # a read-only, pre-filled cache is fine
             files.write_atomically(record, lambda file: file.write_text(f"{digest}  {path.name}\n"), CheckpointError)
     elif (known := record.read_text().split()[:1]) != [digest]:
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""Results: poses and detections of an image, their comparison, where they are written."""
+"""Results: poses and detections of an image, their comparison and their output."""

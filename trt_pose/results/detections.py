@@ -27,8 +27,8 @@ class Detections(Findings):
     Attributes:
         boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
         scores: (N,) float32 in 0..1, descending.
-        classes: (N,) int64, positions in ``class_names``. One object may appear under several classes.
-        class_names: what the classes are.
+        classes: (N,) int64, indices into ``class_names``. One object may be listed under several classes.
+        class_names: names of the classes.
     """
 
     classes: npt.NDArray[np.int64]
@@ -43,10 +43,10 @@ class Detections(Findings):
         placed: Letterbox | None = None,
         confidence: float = 0.0,
     ) -> Detections:
-        """Takes image ``index`` out of what a runner returned for a batch; see ``Poses.from_outputs``.
+        """Reads the detections of one image from the outputs of a batch; see ``Poses.from_outputs``.
 
         Raises:
-            RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+            RunnerError: the file holds no final predictions (exported with ``postprocessing=False``).
         """
         boxes, scores, rest = read_rows(outputs, spec, index, placed)
         found = cls(boxes, scores, rest.reshape(-1).astype(np.int64), spec.class_names)
@@ -54,10 +54,10 @@ class Detections(Findings):
 
     @classmethod
     def from_rows(cls, rows: Floats, class_names: tuple[str, ...]) -> Detections:
-        """Of rows (N, 6), px of the source image: box, score, class."""
+        """Makes detections from rows (N, 6), px of the source image: box, score, class."""
         return cls(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64), class_names)
 
-    # The reference release's names.
+    # super-gradients' names.
     @property
     def confidence(self) -> Floats:
         return self.scores
@@ -75,7 +75,7 @@ class Detections(Findings):
         return tuple(self.class_names[kind] for kind in self.classes)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dict per object: class, name, score, box {x1, y1, x2, y2}."""
+        """Returns one dict per object: class, name, score, box {x1, y1, x2, y2}."""
         return [
             {
                 "class": int(kind),
@@ -87,7 +87,7 @@ class Detections(Findings):
         ]
 
     def to_coco(self, image_id: int, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
-        """Rows of a COCO detection results file; ``category_ids`` per class, 1, 2, 3 … when None."""
+        """Returns rows of a COCO detection results file; ``category_ids`` has one id per class, 1, 2, 3 … when None."""
         ids = category_ids or tuple(range(1, len(self.class_names) + 1))
         return [
             {
@@ -100,7 +100,7 @@ class Detections(Findings):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """``supervision.Detections``; needs ``pip install supervision``."""
+        """Converts to ``supervision.Detections``. Raises MissingDependencyError when supervision is not installed."""
         found: supervision.Detections = import_supervision().Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
@@ -110,18 +110,18 @@ class Detections(Findings):
         return found
 
     def draw(self, image: Image) -> Image:
-        """A copy of ``image`` (H, W, 3) uint8 RGB with the boxes and class names on it."""
+        """Draws boxes, class names and scores on a copy of ``image``, (H, W, 3) uint8 RGB."""
         return draw.draw_boxes(image, self.boxes, self.scores, self.classes, self.names)
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionResult(ImageResult):
-    """One image and the objects in it: what ``predict`` returns for a detection model.
+    """One image and its objects, as ``predict`` returns them for a detection model.
 
     Attributes:
         image: (H, W, 3) uint8, RGB, as decoded.
-        detections: the objects, px of ``image``.
-        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+        detections: the objects, in px of ``image``.
+        source: origin of the image: a path, a URL, ``video.mp4#12``, ``array 3``.
     """
 
     detections: Detections
@@ -129,11 +129,11 @@ class DetectionResult(ImageResult):
 
     @property
     def prediction(self) -> Detections:
-        """The reference release's name for :attr:`detections`."""
+        """super-gradients' name for :attr:`detections`."""
         return self.detections
 
     def draw(self) -> Image:
-        """(H, W, 3) uint8 RGB: the image with its objects."""
+        """Returns a copy of the image, (H, W, 3) uint8 RGB, with the objects drawn on it."""
         return self.detections.draw(self.image)
 
     def to_dict(self) -> dict[str, Any]:

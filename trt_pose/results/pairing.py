@@ -1,7 +1,7 @@
-"""Pairing the people two runs found in the same image, and how far they are apart.
+"""Pairing of the people or objects that two runs found in the same image, and their differences.
 
-Rows cannot be compared by position: candidates of nearly equal score change places with the last bit of a score, and a
-candidate within rounding error of a threshold is on one side here and on the other there.
+Rows cannot be compared by position: rounding can swap candidates of nearly equal score, and can move a candidate near a
+threshold to the other side of it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Difference:
-    """How two sets of poses differ.
+    """The difference between two sets of poses or detections.
 
     Attributes:
-        first, second: people in each. matched: pairs.
-        px: largest distance of a box or joint coordinate over the pairs.
-        score: largest difference of a person score or joint confidence over the pairs.
+        first: number of people in the first set.
+        second: number of people in the second set.
+        matched: number of pairs.
+        px: largest difference of a box or joint coordinate over all pairs, px.
+        score: largest difference of a person score or joint confidence over all pairs.
     """
 
     first: int
@@ -38,7 +40,7 @@ class Difference:
 
     @property
     def unmatched(self) -> int:
-        """People that only one of the two has."""
+        """Number of people that are in only one of the sets."""
         return self.first + self.second - 2 * self.matched
 
     def __str__(self) -> str:
@@ -49,7 +51,7 @@ class Difference:
 
 
 def box_iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
-    """Intersection over union of every pair: (N, 4) and (M, 4) xyxy to (N, M)."""
+    """Returns the intersection over union of every pair: (N, 4) and (M, 4) xyxy give (N, M)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2]).astype(np.float64)
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=2)
@@ -60,14 +62,15 @@ def box_iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
 
 
 def pair_boxes(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDArray[np.intp]:
-    """Pairs boxes by IoU, the closest first, each box once.
+    """Pairs boxes greedily by descending IoU; each box is used at most once.
 
     Args:
-        first: (N, 4) xyxy. second: (M, 4) xyxy.
-        least_iou: pairs below it are not made.
+        first: (N, 4) xyxy.
+        second: (M, 4) xyxy.
+        least_iou: smallest IoU of a pair.
 
     Returns:
-        (K, 2) rows of ``first`` and ``second``.
+        (K, 2) row indices into ``first`` and ``second``.
     """
     overlap: npt.NDArray[Any] = box_iou(first, second)
     pairs = []
@@ -80,7 +83,7 @@ def pair_boxes(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDA
 
 
 def compare_poses(first: Poses, second: Poses) -> Difference:
-    """Pairs the people of two results of one image and measures the largest differences."""
+    """Pairs the people of two results of one image and returns their largest differences."""
     pairs = pair_poses(first, second)
     a, b = first[pairs[:, 0]], second[pairs[:, 1]]
     px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
@@ -89,21 +92,21 @@ def compare_poses(first: Poses, second: Poses) -> Difference:
 
 
 def compare_detections(first: Detections, second: Detections) -> Difference:
-    """Pairs the objects of two results of one image, class by class, and measures the largest differences."""
+    """Pairs the objects of two results of one image within each class and returns their largest differences."""
     pairs = pair_detections(first, second)
     a, b = first[pairs[:, 0]], second[pairs[:, 1]]
     return Difference(len(first), len(second), len(pairs), _largest(a.boxes - b.boxes), _largest(a.scores - b.scores))
 
 
 def pair_poses(first: Poses, second: Poses) -> npt.NDArray[np.intp]:
-    """:func:`pair_boxes`, within each class where the model tells bodies apart."""
+    """Pairs people with :func:`pair_boxes`, within each class if the poses have classes."""
     if first.classes is None or second.classes is None:
         return pair_boxes(first.boxes, second.boxes)
     return _pair_within(first, first.classes, second, second.classes)
 
 
 def pair_detections(first: Detections, second: Detections) -> npt.NDArray[np.intp]:
-    """:func:`pair_boxes` within each class: (K, 2) rows of ``first`` and ``second``."""
+    """Pairs objects with :func:`pair_boxes` within each class; returns (K, 2) row indices."""
     return _pair_within(first, first.classes, second, second.classes)
 
 
@@ -124,9 +127,9 @@ def _largest(values: Floats) -> float:
 
 
 def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:
-    """OKS of people row by row (https://cocodataset.org/#keypoints-eval), all joints counted as visible.
+    """Returns the OKS of people row by row (https://cocodataset.org/#keypoints-eval); all joints count as visible.
 
-    The area is that of the box times the share of a body in it.
+    The area of a person is the area of the box in ``truth`` times ``BODY_SHARE``. NaN joints give 0.
 
     Returns:
         (K,) float64 in 0..1.
@@ -136,5 +139,5 @@ def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.flo
     variance = np.square(2.0 * np.asarray(truth.skeleton.sigmas, np.float64))
     spread = 2.0 * variance[None] * np.maximum(size, np.spacing(1.0))[:, None]
     similarity: npt.NDArray[np.float64] = np.exp(-squared / spread).mean(axis=1)
-    # Joints that are no numbers are nowhere near: NaN would pass every limit.
+    # NaN joints count as a similarity of 0; a NaN result would pass every limit check.
     return np.nan_to_num(similarity, nan=0.0)

@@ -28,8 +28,8 @@ class Poses(Findings):
         boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
         scores: (N,) float32 in 0..1, descending.
         joints: (N, J, 3) float32 x, y (px of the source image), confidence in 0..1.
-        skeleton: what the J joints are.
-        classes: (N,) int64 where the model tells classes of bodies apart (Keypoint R-CNN), else None.
+        skeleton: description of the J joints.
+        classes: (N,) int64 class of each person if the model predicts one (Keypoint R-CNN), else None.
     """
 
     joints: Floats
@@ -45,19 +45,19 @@ class Poses(Findings):
         placed: Letterbox | None = None,
         confidence: float = 0.0,
     ) -> Poses:
-        """Takes image ``index`` out of what a runner returned for a batch.
+        """Reads the poses of one image from the outputs of a batch.
 
         Args:
-            outputs: the named arrays of the file: ``num_predictions``, ``pred_boxes``, ``pred_scores``,
-                ``pred_joints`` (batch format), ``flat_predictions``, or torchvision's of a Keypoint R-CNN, whose
-                joint confidences are the sigmoids of ``keypoints_scores``.
-            spec: the description of the file.
+            outputs: the arrays a runner returned, by output name: ``num_predictions``, ``pred_boxes``,
+                ``pred_scores``, ``pred_joints`` (batch format), ``flat_predictions`` (flat format), or torchvision's
+                names (Keypoint R-CNN), where the sigmoid of ``keypoints_scores`` is the joint confidence.
+            spec: description of the model file.
             index: position of the image in the batch.
-            placed: how the image was letterboxed; None leaves px of the network input.
-            confidence: keep only scores above this (the file has applied its own threshold already).
+            placed: how the image was letterboxed; None leaves coordinates in px of the network input.
+            confidence: keep only scores above it; the file has already applied its own threshold.
 
         Raises:
-            RunnerError: the file holds no finished predictions (exported with ``postprocessing=False``).
+            RunnerError: the file holds no final predictions (exported with ``postprocessing=False``).
         """
         boxes, scores, rest = read_rows(outputs, spec, index, placed)
         joints = rest.reshape(len(boxes), spec.skeleton.num_joints, 3).astype(np.float32)
@@ -69,10 +69,10 @@ class Poses(Findings):
 
     @classmethod
     def from_rows(cls, rows: Floats, skeleton: Skeleton) -> Poses:
-        """Of rows (N, 5 + 3J), px of the source image: box, score, then x, y, confidence of each joint."""
+        """Makes poses from rows (N, 5 + 3J), px of the source image: box, score, x, y and confidence of each joint."""
         return cls(rows[:, :4], rows[:, 4], rows[:, 5:].reshape(len(rows), skeleton.num_joints, 3), skeleton)
 
-    # The reference release's names.
+    # super-gradients' names.
     @property
     def poses(self) -> Floats:
         return self.joints
@@ -86,7 +86,7 @@ class Poses(Findings):
         return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton, classes)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}, class if any."""
+        """Returns one dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}, class if any."""
         kinds = [{}] * len(self) if self.classes is None else [{"class": int(kind)} for kind in self.classes]
         return [
             {
@@ -102,7 +102,7 @@ class Poses(Findings):
         ]
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
-        """Rows of a COCO keypoint results file (https://cocodataset.org/#format-results)."""
+        """Returns rows of a COCO keypoint results file (https://cocodataset.org/#format-results)."""
         return [
             {
                 "image_id": image_id,
@@ -115,7 +115,11 @@ class Poses(Findings):
         ]
 
     def to_supervision(self) -> supervision.KeyPoints:
-        """``supervision.KeyPoints`` with the joint and person confidences; needs ``pip install supervision``."""
+        """Converts to ``supervision.KeyPoints``, with joint and person confidences.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+        """
         found: supervision.KeyPoints = import_supervision().KeyPoints(
             xy=self.joints[:, :, :2].copy(),
             class_id=np.zeros(len(self), int) if self.classes is None else self.classes.copy(),
@@ -125,7 +129,7 @@ class Poses(Findings):
         return found
 
     def draw(self, image: Image, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
-        """A copy of ``image`` (H, W, 3) uint8 RGB with the poses on it; joints below ``joint_confidence`` left out."""
+        """Draws the poses on a copy of ``image``, (H, W, 3) uint8 RGB, without joints below ``joint_confidence``."""
         return draw.draw_poses(
             image,
             self.boxes,
@@ -139,12 +143,12 @@ class Poses(Findings):
 
 @dataclass(frozen=True, eq=False)
 class PoseResult(ImageResult):
-    """One image and the people in it: what ``predict`` returns.
+    """One image and its people, as ``predict`` returns them for a pose model.
 
     Attributes:
         image: (H, W, 3) uint8, RGB, as decoded.
-        poses: the people, px of ``image``.
-        source: where the image came from: a path, URL, ``video.mp4#12``, ``array 3``.
+        poses: the people, in px of ``image``.
+        source: origin of the image: a path, a URL, ``video.mp4#12``, ``array 3``.
     """
 
     poses: Poses
@@ -152,11 +156,11 @@ class PoseResult(ImageResult):
 
     @property
     def prediction(self) -> Poses:
-        """The reference release's name for :attr:`poses`."""
+        """super-gradients' name for :attr:`poses`."""
         return self.poses
 
     def draw(self, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
-        """(H, W, 3) uint8 RGB: the image with its poses."""
+        """Returns a copy of the image, (H, W, 3) uint8 RGB, with the poses drawn on it."""
         return self.poses.draw(self.image, joint_confidence=joint_confidence, boxes=boxes)
 
     def to_dict(self) -> dict[str, Any]:

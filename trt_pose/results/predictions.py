@@ -1,4 +1,4 @@
-"""What poses and detections have in common."""
+"""Base classes of poses and detections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Index = int | np.integer[Any] | slice | npt.NDArray[np.bool_] | npt.NDArray[np.i
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found in one image, best first: what people and objects have in common.
+    """The predictions of one image, best first; base of ``Poses`` and ``Detections``.
 
     Attributes:
         boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
@@ -35,7 +35,7 @@ class Findings:
     boxes: Floats
     scores: Floats
 
-    # The reference release's name for the same array, so that code written for it keeps working.
+    # super-gradients' name for the same array, so that code written for super-gradients keeps working.
     @property
     def bboxes_xyxy(self) -> Floats:
         return self.boxes
@@ -44,7 +44,7 @@ class Findings:
         return len(self.scores)
 
     def __getitem__(self, index: Index) -> Self:
-        """One (int) or several (slice, mask, indices), as the same kind."""
+        """Selects rows by int, slice, mask or indices; returns an object of the same class."""
         rows: Any = index
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
@@ -59,7 +59,7 @@ class Findings:
         return (self[index] for index in range(len(self)))
 
     def filter(self, confidence: float) -> Self:
-        """Those with a score above ``confidence``."""
+        """Returns the predictions with a score above ``confidence``."""
         return self[self.scores > confidence]
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -70,23 +70,23 @@ class Findings:
 
 
 def name_corners(box: Floats) -> dict[str, float]:
-    """A box (4,) xyxy as ``{x1, y1, x2, y2}``."""
+    """Returns a box (4,) xyxy as a dict ``{x1, y1, x2, y2}``."""
     return dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True))
 
 
 def coco_box(box: Floats) -> list[float]:
-    """A box (4,) xyxy as COCO writes it: x, y, width, height, px to three digits."""
+    """Converts a box (4,) xyxy to COCO's x, y, width, height, px rounded to three decimals."""
     return [round(float(value), 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
 
 
 def import_supervision() -> Any:
-    """The package; raises MissingDependencyError where it is not installed."""
+    """Imports and returns supervision. Raises MissingDependencyError when it is not installed."""
     return require("supervision", "converting to supervision")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """One image and what was found in it: what ``predict`` returns.
+    """One image and its predictions; base of the results that ``predict`` returns.
 
     Attributes:
         image: (H, W, 3) uint8, RGB, as decoded.
@@ -96,11 +96,11 @@ class ImageResult:
 
     @property
     def prediction(self) -> Findings:
-        """The reference release's name for what was found."""
+        """super-gradients' name for the poses or detections."""
         raise NotImplementedError
 
     def draw(self) -> Image:
-        """(H, W, 3) uint8 RGB: the image with what was found in it."""
+        """Returns a copy of the image, (H, W, 3) uint8 RGB, with the predictions drawn on it."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class ImageResult:
         return len(self.prediction)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the drawn image; the suffix decides the format. Raises SourceError when it cannot be written."""
+        """Writes the drawn image in the format given by the suffix. Raises SourceError when it cannot be written."""
         return draw.save(self.draw(), path)
 
     def show(self) -> None:

@@ -1,4 +1,4 @@
-"""Where results are written: a folder of drawn pictures, a JSON file."""
+"""Output of results: a folder of drawn images, or a JSON file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .detections import Result
 
 
 class PictureFolder:
-    """Writes each drawn result into a folder, under a name made of its source; never onto the source itself.
+    """Writes drawn results to a folder, named after their sources; a source file is never overwritten.
 
     Raises:
-        SourceError: the folder cannot be made or written.
+        SourceError: the folder cannot be created, or an image cannot be written.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -29,14 +29,14 @@ class PictureFolder:
             raise SourceError(f"making {folder}: {error.strerror}. Choose a writable place.") from error
 
     def write(self, result: Result) -> Path:
-        """Draws and writes one result; returns the path."""
+        """Draws one result, writes it and returns its path."""
         path = self.folder / self._name(result.source)
         if path.exists() and Path(result.source).exists() and path.samefile(result.source):
             path = self.folder / self._name(str(path.with_name(f"{path.stem}_poses{path.suffix}")))
         return save(result.draw(), path)
 
     def _name(self, source: str) -> str:
-        """``a/b.png`` to ``b.png``, ``clip.mp4#12`` to ``clip_000012.jpg``; numbered when taken."""
+        """Names a file: ``a/b.png`` gives ``b.png``, ``clip.mp4#12`` gives ``clip_000012.jpg``; numbered if taken."""
         base, _, frame = source.rpartition("#") if _is_number(source.rpartition("#")[2]) else (source, "", "")
         path = Path(base.partition("?")[0])
         suffix = path.suffix.lower() if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
@@ -54,6 +54,6 @@ def _is_number(text: str) -> bool:
 
 
 def write_json(results: list[dict[str, Any]], path: str | Path) -> None:
-    """Writes result dicts to one JSON file, whole or not at all."""
+    """Writes result dicts to one JSON file, atomically."""
     text = json.dumps(results, indent=2)
     write_atomically(path, lambda target: target.write_text(text), SourceError)

@@ -1,4 +1,4 @@
-"""Keypoint R-CNN with a ResNet-50 FPN: torchvision's own network, its state dict keys and its numbers.
+"""Keypoint R-CNN with a ResNet-50 FPN: torchvision's network, with its state dict keys and parameters.
 
 https://pytorch.org/vision/stable/models/keypoint_rcnn.html
 """
@@ -28,20 +28,25 @@ OUTPUTS = ("boxes", "labels", "scores", "keypoints", "keypoints_scores")
 
 
 class KeypointRCNN(Model):
-    """Bodies and their keypoints, one image at a time, of any size.
+    """Keypoint R-CNN for one image at a time, of any size.
 
-    ``forward`` takes (1, 3, H, W) float, RGB in 0..1, and returns what torchvision's model returns for the image:
-    boxes (N, 4) xyxy px, labels (N,) int64, scores (N,), keypoints (N, J, 3) x, y px, 1, and keypoints_scores (N, J),
-    logits. The image is resized inside (800 px the shorter side, 1333 px the longer at most, unless ``options`` say
-    otherwise).
+    ``forward`` takes (1, 3, H, W) float, RGB in 0..1, and returns torchvision's outputs for the image: boxes (N, 4)
+    xyxy px, labels (N,) int64, scores (N,), keypoints (N, J, 3) x, y px, 1, and keypoints_scores (N, J), logits. The
+    network resizes the image: the shorter side to 800 px, the longer to at most 1333 px, unless ``options`` set other
+    sizes.
 
     Args:
-        num_joints: keypoints of a body. num_classes: classes, the background among them.
-        options: of ``torchvision.models.detection.KeypointRCNN``: ``min_size``, ``box_detections_per_img``, ...
+        name: name of the model.
+        num_joints: number of keypoints.
+        num_classes: number of classes, including the background.
+        options: options of ``torchvision.models.detection.KeypointRCNN``: ``min_size``, ``box_detections_per_img``, ...
+
+    Raises:
+        MissingDependencyError: torchvision is not installed.
     """
 
     task = "pose"
-    # torchvision's parts.
+    # Modules of torchvision's network.
     transform: Any
     backbone: Any
     rpn: Any
@@ -55,11 +60,11 @@ class KeypointRCNN(Model):
         network = keypointrcnn_resnet50_fpn(
             weights=None, weights_backbone=None, num_keypoints=num_joints, num_classes=num_classes, **options
         )
-        for part, module in network.named_children():  # the keys of the state dict are torchvision's
+        for part, module in network.named_children():  # keeps torchvision's state dict keys
             self.add_module(part, module)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        # The evaluation half of torchvision's GeneralizedRCNN.forward.
+        # The evaluation branch of torchvision's GeneralizedRCNN.forward.
         size = (x.shape[2], x.shape[3])
         images, _ = self.transform([x[0]])
         features = self.backbone(images.tensors)
@@ -81,7 +86,7 @@ class KeypointRCNN(Model):
         return self
 
     def upgrade(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Names of torchvision before 0.13 (plain convolutions in the FPN and RPN) become today's."""
+        """Renames keys of torchvision before 0.13 (plain convolutions in the FPN and RPN) to the current ones."""
         old = (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2")
         older = (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1")
         return {
@@ -108,7 +113,7 @@ class KeypointRCNN(Model):
         """Finds the people in images with torch; see :meth:`trt_pose.models.model.Model.predict`.
 
         Raises:
-            UsageError: a number of candidates or a batch size, which this network does not have.
+            UsageError: ``pre_nms_max_predictions`` is given, or ``batch_size`` is not 1.
         """
         if pre_nms_max_predictions is not None or batch_size != 1:
             raise UsageError(
@@ -123,7 +128,7 @@ class KeypointRCNN(Model):
 
 
 def use_published_norms(model: nn.Module) -> None:
-    """The published weights were trained with batch norms that add nothing to the variance (torchvision, COCO_V1)."""
+    """Sets the ``eps`` of all batch norms to 0, as torchvision does for the published weights (COCO_V1)."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0
@@ -136,7 +141,7 @@ def _fold(parent: nn.Module, conv: str, norm: str) -> None:
 
 
 def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
-    """Joints and classes of a state dict; None when it is not this network's."""
+    """Returns the numbers of joints and classes in a state dict; None when it is not of this network."""
     keypoints = state.get("roi_heads.keypoint_predictor.kps_score_lowres.weight")  # (512, J, 4, 4)
     classes = state.get("roi_heads.box_predictor.cls_score.weight")  # (K, 1024)
     if keypoints is None or classes is None or keypoints.ndim != 4 or classes.ndim != 2:

@@ -1,6 +1,6 @@
 """PP-YOLOE S, M, L, X (https://arxiv.org/abs/2203.16250).
 
-Attribute names are checkpoint keys: see layers.py.
+Attribute names are checkpoint keys; see layers.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BACKBONE_CHANNELS, _NECK_CHANNELS = (64, 128, 256, 512, 1024), (768, 384, 192)
 
 
 class Variant(NamedTuple):
-    """Multipliers of one size."""
+    """Depth and width multipliers of one model size."""
 
     depth: float
     width: float
@@ -52,7 +52,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> ConvBNAct:
 
 
 class Block(nn.Module):
-    """``conv2(conv1(x))``, plus ``x`` with a shortcut."""
+    """Residual block: ``conv2(conv1(x))``, plus ``x`` if ``shortcut`` is set."""
 
     def __init__(self, channels: int, shortcut: bool) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Block(nn.Module):
 
 
 class EffectiveSE(nn.Module):
-    """Channel attention by one projection of the mean (https://arxiv.org/abs/1911.06667)."""
+    """Channel attention from one projection of the spatial mean (https://arxiv.org/abs/1911.06667)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Stage(nn.Module):
 
 
 class Backbone(nn.Module):
-    """(B, 3, H, W) to features at strides 8, 16 and 32."""
+    """Backbone: maps (B, 3, H, W) to features at strides 8, 16 and 32."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Backbone(nn.Module):
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling with max-pools of 5, 9 and 13."""
+    """Spatial pyramid pooling with max-pools of sizes 5, 9 and 13."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class SPP(nn.Module):
 
 
 class NeckStage(nn.Module):
-    """A cross-stage-partial stage of the neck, with pooling after its middle block where asked for."""
+    """A cross-stage-partial stage of the neck, with pyramid pooling after its middle block if ``spp`` is set."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, spp: bool) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class NeckStage(nn.Module):
 
 
 class Neck(nn.Module):
-    """Features at strides 8, 16, 32 to merged features at strides 32, 16, 8: down from the deepest, and up again."""
+    """Neck: merges features at strides 8, 16, 32, top-down, then bottom-up; returns them at strides 32, 16, 8."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Neck(nn.Module):
             for index, (inputs, out) in enumerate(zip(fpn, outputs, strict=True))
         )
         self.fpn_routes = nn.ModuleList(conv(out, out // 2, 1) for out in outputs[:-1])
-        # Kept from the shallowest up, stored from the deepest down.
+        # Stored from the deepest to the shallowest stage; run in the opposite order.
         self.pan_stages = nn.ModuleList(
             nn.Sequential(NeckStage(out + below, out, blocks, spp=False)) for out, below in itertools.pairwise(outputs)
         )
@@ -192,7 +192,7 @@ class Neck(nn.Module):
 
 
 class Attention(nn.Module):
-    """``conv(f * sigmoid(fc(mean)))``."""
+    """Attention of the head: ``conv(x * sigmoid(fc(mean)))``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class Attention(nn.Module):
 
 
 class Head(nn.Module):
-    """Features of three levels to class logits (B, K, A) and box distributions (B, 4 * BINS, A)."""
+    """Head: maps the features of three levels to class logits (B, K, A) and box distributions (B, 4 * BINS, A)."""
 
     def __init__(self, channels: list[int], num_classes: int) -> None:
         super().__init__()
@@ -225,8 +225,8 @@ class Head(nn.Module):
 class PPYoloE(DetectionModel):
     """PP-YOLOE.
 
-    ``forward`` takes (B, 3, H, W) float, BGR normalized by ImageNet's mean and deviation, and returns
-    ``logits (B, K, A)`` and ``distances (B, 4 * 17, A)``, levels in the order 32, 16, 8.
+    ``forward`` takes (B, 3, H, W) float, BGR, normalized by ImageNet's mean and standard deviation, and returns
+    ``logits (B, K, A)`` and ``distances (B, 4 * 17, A)``, with levels in the order of strides 32, 16, 8.
     """
 
     strides = (32, 16, 8)

@@ -1,6 +1,6 @@
 """YOLO-NAS S, M, L (https://github.com/Deci-AI/super-gradients, YOLONAS.md).
 
-Attribute names are checkpoint keys: see layers.py.
+Attribute names are checkpoint keys; see layers.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..model import DetectionModel
 
 
 class Variant(NamedTuple):
-    """Numbers of one size: body and width multiplier of the heads."""
+    """The dimensions of one model size: body, and width multiplier of the heads."""
 
     body: Body
     head_width: float
@@ -30,7 +30,7 @@ VARIANTS = {
 
 
 class DetectionHead(nn.Module):
-    """Head of one level: (B, C, h, w) to class logits (B, K, h, w) and box distributions (B, 4 * BINS, h, w)."""
+    """Head of one level: maps (B, C, h, w) to class logits (B, K, h, w) and box distributions (B, 4 * BINS, h, w)."""
 
     def __init__(self, inputs: int, inner: int, num_classes: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class DetectionHead(nn.Module):
 
 
 class DetectionHeads(nn.Module):
-    """The heads of the three levels, joined along the anchors (levels 8, 16, 32; cells row by row)."""
+    """The heads of the three levels, concatenated along the anchors (strides 8, 16, 32; cells row by row)."""
 
     def __init__(self, channels: tuple[int, int, int], width: float, num_classes: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class YoloNAS(DetectionModel):
     strides = STRIDES
 
     def __init__(self, name: str, num_classes: int = 80, variant: Variant | None = None) -> None:
-        """Makes the network of ``name``, or of other numbers when ``variant`` is given."""
+        """Creates the network called ``name``; ``variant`` overrides its dimensions."""
         super().__init__(name, num_classes)
         variant = variant or VARIANTS[name]
         self.backbone = Backbone(variant.body)

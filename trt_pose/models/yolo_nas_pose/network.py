@@ -1,6 +1,6 @@
 """YOLO-NAS-Pose N, S, M, L (https://github.com/Deci-AI/super-gradients, YOLONAS-POSE.md).
 
-Attribute names are checkpoint keys: see layers.py.
+Attribute names are checkpoint keys; see layers.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ _POSE_CHANNELS, _POSE_BLOCKS = (128, 512, 512), (2, 2, 3)
 
 
 class Variant(NamedTuple):
-    """Numbers of one size: body, width multiplier of the heads, momentum of the batch norms, side of the input, px."""
+    """The dimensions of one model size.
+
+    Attributes:
+        body: backbone and neck.
+        head_width: width multiplier of the heads.
+        bn_momentum: momentum of the batch norms.
+        side: height and width of the input, px.
+    """
 
     body: Body
     head_width: float
@@ -37,7 +44,7 @@ VARIANTS = {
 
 
 class PoseHead(nn.Module):
-    """Head of one level: (B, C, h, w) to class logits, box distributions and joint offsets."""
+    """Head of one level: maps (B, C, h, w) to class logits, box distributions and joint offsets."""
 
     def __init__(self, inputs: int, box: int, pose: int, pose_blocks: int, num_joints: int) -> None:
         super().__init__()
@@ -60,7 +67,7 @@ class PoseHead(nn.Module):
 
 
 class PoseHeads(nn.Module):
-    """The heads of the three levels, joined along the anchors (levels 8, 16, 32; cells row by row)."""
+    """The heads of the three levels, concatenated along the anchors (strides 8, 16, 32; cells row by row)."""
 
     def __init__(self, channels: tuple[int, int, int], width: float, num_joints: int) -> None:
         super().__init__()
@@ -87,7 +94,7 @@ class YoloNASPose(PoseModel):
     strides = STRIDES
 
     def __init__(self, name: str, num_joints: int = 17, variant: Variant | None = None) -> None:
-        """Makes the network of ``name``, or of other numbers when ``variant`` is given."""
+        """Creates the network called ``name``; ``variant`` overrides its dimensions."""
         super().__init__(name, num_joints)
         variant = variant or VARIANTS[name]
         spec = self.processing.input.with_size(variant.side, variant.side)
