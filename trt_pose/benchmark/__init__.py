@@ -1,4 +1,4 @@
-"""Measuring model files with trtexec's words: ``bench`` opens, warms up, measures in turns, and reports."""
+"""Benchmarks of model files with trtexec's options: :func:`bench` measures the files in turns and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One benchmark run: open the files, measure them in turns, put the report together."""
+"""One benchmark run: opens the files, measures them in turns and creates the report."""
 
 from __future__ import annotations
 
@@ -24,16 +24,22 @@ from .trtexec import find_trtexec, run_trtexec
 
 
 def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, trtexec: bool = False) -> BenchReport:
-    """Measures model files, ``.onnx`` or engines, interleaved in one run.
+    """Measures model files, ``.onnx`` or engines, in turns in one run.
 
     Args:
-        files: one or more; latencies are also given relative to the first.
-        options: settings.
-        trtexec: run trtexec on each engine, too.
+        files: one or more paths; latencies are also reported relative to the first.
+        options: settings; None takes the defaults.
+        trtexec: whether to run trtexec on each engine, too.
+
+    Returns:
+        The report of all files.
 
     Raises:
-        UsageError: wrong settings, or none of the files is an engine for trtexec.
-        RunnerError, SourceError: a file or image that cannot be opened here.
+        UsageError: invalid settings, or ``trtexec`` with a file that is not an engine.
+        RunnerError: a file cannot be opened or does not take images.
+        SourceError: an image cannot be read.
+        EngineError: an engine cannot be used, or trtexec failed.
+        MissingDependencyError: trtexec was requested and is not on the path.
     """
     options = options or BenchOptions()
     names = [str(file) for file in files]
@@ -53,7 +59,7 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
         subjects, known, predictors = [], [], []
         for name in names:
             runner = stack.enter_context(_open(name, options))
-            # An engine needs a context per stream; a session of ONNX Runtime serves all threads.
+            # An engine needs one context per stream; all threads can share one session of ONNX Runtime.
             clone = getattr(runner, "clone", None)
             more = [stack.enter_context(clone()) if clone else runner for _ in range(options.streams - 1)]
             feeds = make_feeds(runner, options)
@@ -82,7 +88,7 @@ def _open(name: str, options: BenchOptions) -> Runner:
 
 
 def _predictor(runner: Runner) -> PosePredictor:
-    """For --end-to-end. Raises UsageError for a file that takes several images at a time."""
+    """Returns a predictor for --end-to-end. Raises UsageError for a fixed batch of several images."""
     if (runner.spec.input.batch or 1) != 1:
         raise UsageError(
             f"--end-to-end: it follows one image at a time, the file takes {runner.spec.input.batch}. Export it with"
@@ -92,7 +98,7 @@ def _predictor(runner: Runner) -> PosePredictor:
 
 
 def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
-    """What a file has to do on these inputs: its NMS works on candidates, and noise has none."""
+    """Returns facts about a file on these inputs, among them the mean numbers of detections and candidates."""
     counts = [count_found(runner.run(feed)) for feed in feeds]
     found = [count for count in counts if count is not None]
     return {
@@ -110,7 +116,7 @@ def _candidates(name: str, feeds: list[Arrays]) -> float | None:
         return None
     try:
         from .candidates import count_candidates
-    except ImportError:  # the onnx package, which measuring does not need
+    except ImportError:  # the onnx package is missing; the measurement does not need it
         return None
     counts = count_candidates(name, feeds)
     return sum(counts) / len(counts) if counts else None
@@ -120,7 +126,7 @@ def _report(item: Subject, first: Subject, facts: dict[str, Any], options: Bench
     times = item.times
     fields = {name: [getattr(query, name) for query in times] for name in ROWS}
     if all(value is None for value in fields["h2d_ms"]) and all(value is None for value in fields["enqueue_ms"]):
-        del fields["compute_ms"]  # no GPU: the latency is the call
+        del fields["compute_ms"]  # no GPU stages: the compute time equals the latency
     figures = {name: summarize(values, options.percentiles) for name, values in fields.items() if None not in values}
     medians = [[_median(turn) for turn in subject.turns] for subject in (item, first)]
     return FileReport(
@@ -145,7 +151,7 @@ def _beside(item: FileReport, options: BenchOptions) -> FileReport:
 
 
 def _headline(options: BenchOptions, engines: bool) -> str:
-    """The settings in force: numbers taken with others are not comparable."""
+    """Returns one line with the settings; results with different settings are not comparable."""
     switches = {"CUDA graph": options.cuda_graph, "spin wait": options.spin_wait, "data transfers": options.transfers}
     told = "; ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items()) if engines else ""
     shown = f"{options.images} (at most {MOST_IMAGES} images)" if options.images else "the photograph in the package"

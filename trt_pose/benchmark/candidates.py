@@ -1,4 +1,4 @@
-"""How many candidates pass the threshold of a file: what its NMS has to work on."""
+"""Counts of the candidates above the threshold of a file, which are the input of its NMS."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _SELECTIONS = {"NonMaxSuppression", NAME, DETECTION_NAME, EFFICIENT_NAME}
 
 
 def count_candidates(path: str | Path, feeds: Iterable[Arrays]) -> list[int] | None:
-    """Scores above the file's threshold that reach its NMS, per query; None where the file has no NMS of ours."""
+    """Returns the number of NMS input scores above the file's threshold, per query.
+
+    Returns None when the file has no threshold or not exactly one known NMS node.
+    """
     proto = load(path)
     spec = read_spec(proto)
     nodes = [node for node in proto.graph.node if node.op_type in _SELECTIONS]
     threshold = spec.output.confidence_threshold
     if len(nodes) != 1 or threshold is None:
         return None
-    scores = nodes[0].input[1]  # the second input of all of them
+    scores = nodes[0].input[1]  # scores are the second input of every NMS operator
     with OnnxRunner(cut(proto, [scores]).SerializeToString(), providers=["cpu"]) as runner:
         return [int((runner.run(feed)[scores] > np.float32(threshold)).sum()) for feed in feeds]

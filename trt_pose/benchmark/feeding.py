@@ -1,4 +1,4 @@
-"""What is fed to a file under measurement: real images, or tensors from files."""
+"""Inputs of a measurement: real images, or tensors from files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from ..predictor import place
 from ..runtime.runner import Arrays, Runner, check_feeds
 from .options import BenchOptions
 
-MOST_IMAGES = 64  # kept in memory at a time, decoded
+MOST_IMAGES = 64  # held in memory, decoded
 
 
 def image_paths(options: BenchOptions) -> list[Path]:
-    """The images to feed, the first 64; the photograph in the package where none are named."""
+    """Returns the paths of the first 64 images; of the photograph in the package when ``options`` names none.
+
+    Raises:
+        SourceError: there is no such image, folder or glob.
+    """
     if options.images is None:
         return [example_path()]
     found = find_images(options.images)
@@ -29,10 +33,11 @@ def image_paths(options: BenchOptions) -> list[Path]:
 
 
 def make_feeds(runner: Runner, options: BenchOptions) -> list[Arrays]:
-    """Queries, to be fed in turn.
+    """Returns the queries of a measurement, to be used in turn.
 
     Raises:
-        UsageError: the file takes another batch, or other inputs. RunnerError: it takes no images.
+        UsageError: the file has another batch or other inputs.
+        RunnerError: the file does not take images, or a tensor does not fit its input.
     """
     size = _batch_size(runner, options)
     if options.inputs:
@@ -50,12 +55,12 @@ def make_feeds(runner: Runner, options: BenchOptions) -> list[Arrays]:
         )
     images = [read(path) for path in image_paths(options)]
     groups = [images[start : start + size] for start in range(0, len(images), size)]
-    groups = [(group * size)[:size] for group in groups]  # a last group that is not full is filled with its own images
+    groups = [(group * size)[:size] for group in groups]  # fills an incomplete last group by repeating its images
     return [{spec.input.name: place(group, spec.input)[0]} for group in groups]
 
 
 def _batch_size(runner: Runner, options: BenchOptions) -> int:
-    """Images per query. Raises UsageError when the file has another number fixed."""
+    """Returns the images per query. Raises UsageError when the file has another fixed batch."""
     fixed = runner.spec.input.batch
     if options.batch is not None and fixed not in (None, options.batch):
         raise UsageError(f"--batch: got {options.batch}, the file takes {fixed}. Leave it out.")
@@ -63,7 +68,7 @@ def _batch_size(runner: Runner, options: BenchOptions) -> int:
 
 
 def count_images(runner: Runner, feeds: Arrays) -> int:
-    """Images of a query."""
+    """Returns the number of images in a query."""
     name = runner.spec.input.name
     return len(feeds[name if name in feeds else next(iter(feeds))])
 
@@ -80,7 +85,7 @@ def _load_inputs(runner: Runner, options: BenchOptions, size: int) -> Arrays:
                 feeds[name] = np.load(path, allow_pickle=False)
             elif None in shape:
                 raise ValueError("raw bytes do not say their height and width; use .npy")
-            else:  # raw bytes, as trtexec takes them
+            else:  # raw bytes, trtexec's format
                 feeds[name] = np.fromfile(path, info.dtype).reshape([side or 0 for side in shape])
         except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"--loadInputs {name}:{path}: {error}. Give the input as .npy or raw bytes.") from error
@@ -88,7 +93,7 @@ def _load_inputs(runner: Runner, options: BenchOptions, size: int) -> Arrays:
 
 
 def count_found(outputs: Arrays) -> int | None:
-    """People or objects in the outputs of one query; None for outputs that are no finished predictions."""
+    """Returns the number of people or objects in the outputs of a query; None unless they are final predictions."""
     if "num_predictions" in outputs:
         return int(outputs["num_predictions"].sum())
     rows = outputs.get("flat_predictions", outputs.get("keypoints_scores"))

@@ -1,4 +1,4 @@
-"""Statistics of latencies, by trtexec's definitions."""
+"""Statistics of latencies with trtexec's definitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one kind of time, ms. ``percentiles`` by share in %."""
+    """Statistics of one kind of time, ms; ``percentiles`` maps a share in % to its value."""
 
     min: float
     max: float
@@ -19,7 +19,7 @@ class Figures:
     percentiles: Mapping[float, float]
 
     def __str__(self) -> str:
-        """One line, as trtexec prints it."""
+        """Returns one line in trtexec's format."""
         parts = [f"{name} = {getattr(self, name):.4g} ms" for name in ("min", "max", "mean", "median")]
         parts += [f"percentile({share:g}%) = {value:.4g} ms" for share, value in self.percentiles.items()]
         return ", ".join(parts)
@@ -30,7 +30,7 @@ class Figures:
 
 
 def summarize(values_ms: Sequence[float], shares: Sequence[float]) -> Figures:
-    """Figures of at least one value."""
+    """Returns the statistics of ``values_ms``, at least one value, with the percentiles ``shares`` in %."""
     ordered = sorted(values_ms)
     return Figures(
         ordered[0],
@@ -42,17 +42,19 @@ def summarize(values_ms: Sequence[float], shares: Sequence[float]) -> Figures:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """trtexec's: the value that ``share`` % of all are not above (its sampleReporting.cpp)."""
+    """Returns the value that ``share`` % of the values do not exceed, as trtexec computes it (sampleReporting.cpp)."""
     excluded = int((100.0 - share) * len(ordered) / 100.0)
     return ordered[max(len(ordered) - 1 - excluded, 0)]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How a file's latency compares with the first file's, turn by turn.
+    """Ratio of a file's latency to that of the first file, over the turns.
 
     Attributes:
-        median: of the turns' ratios. low, high: the smallest and largest of the middle nine tenths of them.
+        median: median of the ratios of the turns.
+        low: smallest ratio of the middle nine tenths.
+        high: largest ratio of the middle nine tenths.
     """
 
     median: float
@@ -64,7 +66,10 @@ class Ratio:
 
 
 def ratio(values: Sequence[float], reference: Sequence[float]) -> Ratio:
-    """Of the medians of turns made one after the other: what slows the machine down slows both."""
+    """Returns the ratio of two files from the medians of their turns.
+
+    The turns alternate, so a slowdown of the machine affects both files.
+    """
     quotients = sorted(a / b for a, b in zip(values, reference, strict=True))
     cut = len(quotients) // 20
     kept = quotients[cut : len(quotients) - cut]

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Description of the machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGES = ("trt-pose", "numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cu
 
 
 def machine(packages: Iterable[str] = _PACKAGES) -> dict[str, Any]:
-    """Processor, cores, GPU (None without one), Python, and the versions of those packages that are installed."""
+    """Returns processor, number of cores, GPU (or None), Python version and the versions of installed ``packages``."""
     try:
         gpu = find_gpu()
     except MissingDependencyError:

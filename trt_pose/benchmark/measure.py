@@ -1,4 +1,4 @@
-"""The measurement: files take turns, so that whatever slows the machine down slows them all."""
+"""The measurement; files are measured in turns, so that a slowdown of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ class Subject:
     """A file under measurement.
 
     Attributes:
-        file: its path. runners: one per stream. queries: an endless supply. turns: times, turn by turn.
-        stages: ms per image of decode, letterbox, inference and results, where they are measured; on a GPU the
-            letterbox is inside.
-        streamed_per_s: images per second of a predictor at work, where they are measured: stages overlap there.
+        file: path.
+        runners: one per stream.
+        queries: endless iterator over the inputs.
+        turns: query times of each turn.
+        stages: end-to-end times per image by stage, ms: decode, letterbox, inference and results; on a GPU decode,
+            submit and wait. Empty unless measured.
+        streamed_per_s: images per second of a predictor, whose stages overlap; None unless measured.
     """
 
     file: str
@@ -43,12 +46,12 @@ class Subject:
 
     @property
     def walltime_s(self) -> float:
-        """From the first query enqueued to the last one completed, waiting for other files left out."""
+        """Time from the first to the last query of each turn, summed over the turns, s."""
         return sum(max(q.end_s for q in turn) - min(q.start_s for q in turn) for turn in self.turns)
 
 
 def measure(subjects: list[Subject], options: BenchOptions) -> None:
-    """Warms up, then lets every file take its turn until each has had its time and its queries."""
+    """Warms up, then measures the files in turns until each has reached its duration and number of queries."""
     for item in subjects:
         _warm_up(item, options)
     with ThreadPoolExecutor(options.streams) as pool:
@@ -80,7 +83,7 @@ def _warm_up(item: Subject, options: BenchOptions) -> None:
 
 
 def _turn(item: Subject, options: BenchOptions, pool: ThreadPoolExecutor) -> list[QueryTimes]:
-    """``avg_runs`` queries on every stream, all streams at once."""
+    """Runs ``avg_runs`` queries on every stream, all streams at once, and returns their times."""
     queries = [[next(item.queries) for _ in range(options.avg_runs)] for _ in item.runners]
     if len(item.runners) == 1:
         return _run_all(item.runners[0], queries[0])
@@ -93,7 +96,7 @@ def _run_all(runner: Runner, queries: list[Arrays]) -> list[QueryTimes]:
 
 
 def measure_images(item: Subject, predictor: PosePredictor, paths: list[Path], options: BenchOptions) -> None:
-    """Follows images from their files to poses, one at a time, each stage timed; then a predictor on all of them."""
+    """Measures each stage from image file to poses, one image at a time, then a predictor on as many images."""
     supply = itertools.cycle(paths)
     follow = _on_gpu(item, predictor) if isinstance(item.runners[0], TrtRunner) else _on_host(item, predictor)
     until = time.perf_counter() + options.duration_s
@@ -111,7 +114,7 @@ _Follow = Callable[[Path], list[tuple[str, float]]]
 
 
 def _on_host(item: Subject, predictor: PosePredictor) -> _Follow:
-    """The four calls of ``PosePredictor._run`` and the decoding before them."""
+    """Returns a function that times decoding and the calls of ``PosePredictor._run`` for one image."""
     spec, runner = predictor.spec, item.runners[0]
 
     def follow(path: Path) -> list[tuple[str, float]]:
@@ -130,7 +133,10 @@ def _on_host(item: Subject, predictor: PosePredictor) -> _Follow:
 
 
 def _on_gpu(item: Subject, predictor: PosePredictor) -> _Follow:
-    """What the host does of the pipeline: enqueue the upload, the kernels and the engine, and wait for the rows."""
+    """Returns a function that times the host's part of the GPU pipeline for one image.
+
+    The stages are decoding, enqueueing the upload, kernels and engine, and waiting for the rows.
+    """
     pipeline = open_pipeline(item.runners[0])
     if pipeline is None:
         return _on_host(item, predictor)

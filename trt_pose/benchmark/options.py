@@ -1,4 +1,4 @@
-"""What a benchmark is asked to do, under trtexec's names."""
+"""Options of a benchmark, named as in trtexec."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Settings of a measurement; times and counts have the defaults of trtexec.
+    """Settings of a measurement; the defaults of times and counts are those of trtexec.
 
     Attributes:
-        warm_up_ms: queries before the clock counts. duration_s: at least so long per file.
-        iterations: at least so many queries per file. avg_runs: of one file in a row, before the next one's turn.
-        percentiles: of the latency, %.
-        streams: queries in flight at a time, on as many threads or CUDA streams.
+        warm_up_ms: time of unmeasured queries per file, ms.
+        duration_s: least measured time per file, s.
+        iterations: least number of queries per file.
+        avg_runs: queries per stream in one turn of a file.
+        percentiles: percentiles to report, %.
+        streams: number of concurrent queries, each on its own thread or CUDA stream.
         batch: images per query of a file with a symbolic batch; 1 when None.
-        cuda_graph, spin_wait, transfers: of engines: launch captured work, poll for its end, count the copies. trtexec
-            11 has the first two on and the last off, trtexec 10 the opposite: they are printed with the numbers.
-        end_to_end: measure decoding, letterbox and reading of the results, too.
+        cuda_graph: engines only: whether to launch captured work. trtexec 11 does by default, trtexec 10 does not.
+        spin_wait: engines only: whether to poll for completion. trtexec 11 does by default, trtexec 10 does not.
+        transfers: engines only: whether to count the copies. trtexec 10 does by default, trtexec 11 does not.
+        end_to_end: whether to also measure decoding, letterbox and reading of the results.
         images: folder, glob or file; None takes the photograph in the package.
-        inputs: ``.npy`` or raw files to feed instead, by input name.
-        threads, provider: of ONNX Runtime.
+        inputs: pairs of input name and ``.npy`` or raw file to use instead of images.
+        threads: number of threads of ONNX Runtime.
+        provider: execution provider of ONNX Runtime.
     """
 
     warm_up_ms: float = 200.0
@@ -68,7 +72,7 @@ class BenchOptions:
 
 
 def parse_percentiles(text: str) -> tuple[float, ...]:
-    """``90,95,99`` to numbers. Raises UsageError for other text."""
+    """Parses percentiles such as ``90,95,99``. Raises UsageError for other text."""
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
@@ -76,7 +80,7 @@ def parse_percentiles(text: str) -> tuple[float, ...]:
 
 
 def parse_inputs(texts: list[str]) -> tuple[tuple[str, str], ...]:
-    """``name:file`` pairs. Raises UsageError for other text, or a file that is not there."""
+    """Parses ``name:file`` pairs. Raises UsageError for other text or a missing file."""
     pairs = []
     for text in texts:
         name, colon, path = text.rpartition(":")
@@ -87,7 +91,7 @@ def parse_inputs(texts: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _word(name: str) -> str:
-    """The option of a field as trtexec spells it."""
+    """Returns trtexec's name of a field."""
     return {
         "avg_runs": "avgRuns",
         "streams": "infStreams",

@@ -1,4 +1,4 @@
-"""What a measurement says: lines like trtexec's, JSON, CSV, a picture."""
+"""Reports of a measurement: lines like trtexec's, JSON, CSV and a plot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..runtime.runner import QueryTimes
 from .figures import Figures, Ratio
 from .options import BenchOptions
 
-# Fields of QueryTimes under trtexec's names, in its order.
+# Fields of QueryTimes with trtexec's names, in trtexec's order.
 ROWS = {
     "latency_ms": "Latency",
     "enqueue_ms": "Enqueue Time",
@@ -28,18 +28,24 @@ ROWS = {
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file.
+    """The results of one file.
 
     Attributes:
-        file, model, precision: what it is. runtime: what ran it. batch: images per query.
-        queries: measured. walltime_s: of them, waiting for other files left out.
-        times: figures by field of QueryTimes; those of stages the runner does not have are absent.
-        stages: figures per image, end to end, where asked for. streamed_per_s: images per second of a predictor, which
-            overlaps them.
-        detections, candidates: per query, on average over the inputs; None where they are not known.
-        ratio: of the latency to the first file's; None for the first.
-        every: query's times, for histograms and ``--exportTimes``.
-        beside: what trtexec itself printed for the same plan.
+        file: path.
+        model: model name.
+        precision: precision of the file.
+        runtime: name and version of the runtime.
+        batch: images per query.
+        queries: number of measured queries.
+        walltime_s: duration of the measurement without the turns of other files, s.
+        times: figures by field of QueryTimes; stages the runner does not have are absent.
+        stages: end-to-end figures per image by stage; empty unless requested.
+        detections: mean number of detections per query; None when not known.
+        candidates: mean number of candidates per query; None when not known.
+        streamed_per_s: images per second of a predictor, whose stages overlap; None unless requested.
+        ratio: ratio of the latency to that of the first file; None for the first file.
+        every: times of every query, for histograms and ``--exportTimes``.
+        beside: summary that trtexec printed for the same plan; None unless requested.
     """
 
     file: str
@@ -117,7 +123,14 @@ class FileReport:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """All files of one run, with the machine and the settings in force."""
+    """The results of all files of one run.
+
+    Attributes:
+        machine: see :func:`trt_pose.benchmark.machine.machine`.
+        settings: the options of the run.
+        headline: one line that states the settings.
+        files: one report per file.
+    """
 
     machine: Mapping[str, Any]
     settings: BenchOptions
@@ -137,7 +150,7 @@ class BenchReport:
         )
 
     def to_csv(self) -> str:
-        """One line per file; times that no runner here has are left out."""
+        """Returns CSV with one line per file; columns without any value are left out."""
         rows = [_flat(item.to_dict()) for item in self.files]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
@@ -147,7 +160,10 @@ class BenchReport:
         return text.getvalue()
 
     def times_json(self) -> str:
-        """Every query under the names of trtexec's ``--exportTimes``, ms since the first; several files: each named."""
+        """Returns JSON with the times of every query, ms, with the names of trtexec's ``--exportTimes``.
+
+        Start and end times count from the first query of the file. With several files each row names its file.
+        """
         rows = []
         for item in self.files:
             begin = min(query.start_s for query in item.every)
@@ -157,7 +173,12 @@ class BenchReport:
         return to_json(rows)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the report; the suffix, ``.json``, ``.csv`` or ``.png``, decides the form. Raises SourceError."""
+        """Writes the report as JSON, CSV or a plot, depending on the suffix ``.json``, ``.csv`` or ``.png``.
+
+        Raises:
+            SourceError: another suffix, or the file cannot be written.
+            MissingDependencyError: a plot was requested, but matplotlib is not installed.
+        """
         path = Path(path)
         suffix = path.suffix.lower()
         check_savable(path)
@@ -168,7 +189,7 @@ class BenchReport:
 
 
 def check_savable(path: str | Path) -> None:
-    """Raises what :meth:`BenchReport.save` would raise, before the measurement."""
+    """Raises the errors of :meth:`BenchReport.save`, to be called before the measurement."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".csv", ".png"):
         raise SourceError(
@@ -198,7 +219,7 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _draw(report: BenchReport, path: Path) -> Path:
-    """Histograms of the latency with their percentiles, and the stages of an image as bars."""
+    """Draws histograms of the latency with percentiles, and the end-to-end stages as bars."""
     from matplotlib.figure import Figure
 
     staged = [item for item in report.files if item.stages]

@@ -1,4 +1,4 @@
-"""NVIDIA's own trtexec on the same plan, where there is one: its figures beside ours."""
+"""Runs of NVIDIA's trtexec on the same plan, for comparison with our figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ _LINE = re.compile(
 
 
 def find_trtexec(engine: str | Path) -> str:
-    """The program for a plan. Raises EngineError for no plan, MissingDependencyError when there is no such program."""
+    """Returns the path of the program for a plan.
+
+    Raises:
+        EngineError: the file is not a plan.
+        MissingDependencyError: the program is not on the path.
+    """
     name = "tensorrt_rtx" if read_header(engine).flavor == RTX else "trtexec"
     program = shutil.which(name)
     if program is None:
@@ -31,17 +36,19 @@ def find_trtexec(engine: str | Path) -> str:
 
 
 def run_trtexec(engine: str | Path, options: BenchOptions, size: int) -> dict[str, str]:
-    """Runs trtexec (TensorRT-RTX: ``tensorrt_rtx``) on a plan with the same settings, on noise of its own.
+    """Runs trtexec (TensorRT-RTX: ``tensorrt_rtx``) on a plan with the same settings; it feeds its own random data.
 
     Args:
-        engine: the plan. options: settings. size: images per query, for plans with a symbolic batch.
+        engine: path of the plan.
+        options: settings.
+        size: images per query, for plans with a symbolic batch.
 
     Returns:
-        Its summary lines by name: ``Throughput``, ``Latency`` and so on.
+        The lines of its summary by name: ``Throughput``, ``Latency`` and so on.
 
     Raises:
-        MissingDependencyError: there is no such program.
-        EngineError: the file is no plan, or trtexec failed, with its last line.
+        MissingDependencyError: the program is not on the path.
+        EngineError: the file is not a plan, or trtexec failed; the message has the last line of its output.
     """
     program = find_trtexec(engine)
     command = [program, *arguments(engine, options, size)]
@@ -53,7 +60,7 @@ def run_trtexec(engine: str | Path, options: BenchOptions, size: int) -> dict[st
 
 
 def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]:
-    """The command line; switches of either major version are given only where they change its default."""
+    """Returns the command-line arguments; switches are included only where they change the default of the version."""
     words = [
         f"--loadEngine={engine}",
         f"--warmUp={options.warm_up_ms:g}",
@@ -82,7 +89,7 @@ def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]
 
 
 def read_summary(text: str) -> dict[str, str]:
-    """The lines of its performance summary. Raises EngineError when there is none."""
+    """Returns the lines of a performance summary by name. Raises EngineError when there is none."""
     found = dict(_LINE.findall(text))
     if "Throughput" not in found:
         raise EngineError("--trtexec: it printed no performance summary. Run it by hand to see why.")

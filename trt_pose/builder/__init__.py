@@ -1,1 +1,1 @@
-"""From an ONNX file to a TensorRT engine and its description."""
+"""Builds of TensorRT engines and their descriptions from ONNX files."""

@@ -1,4 +1,4 @@
-"""An ONNX file to an engine and its description."""
+"""Builds an engine and its description from an ONNX file."""
 
 from __future__ import annotations
 
@@ -33,22 +33,30 @@ def build_engine(
     options: BuildOptions | None = None,
     measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> Sidecar:
-    """Builds ``engine`` and writes its description beside it, ``engine`` + ``.json``; TensorRT's log goes to ``.log``.
+    """Builds ``engine`` and writes its description to ``engine`` + ``.json`` and the log to ``engine`` + ``.log``.
 
-    The build runs in a process of its own. A plain FP32 file is quantized first, since TensorRT 11 and TensorRT-RTX
-    have no switches for it: the types of the graph are the precision.
+    The build runs in a separate process. An FP32 file is quantized first if needed, because TensorRT 11 and
+    TensorRT-RTX have no precision switches: the types in the graph determine the precision.
 
     Args:
-        onnx: a file exported by trt_pose. engine: the ``.engine`` to write; whole or not at all.
-        precision: ``fp32``, ``fp16``, ``int8`` (with FP16 beside it) or ``best``; None takes the file as it is.
+        onnx: path of a file exported by trt_pose.
+        engine: path of the ``.engine`` file, written atomically.
+        precision: ``fp32``, ``fp16``, ``int8`` (INT8 and FP16, as is ``int8+fp16``) or ``best``; None keeps the
+            precision of the file.
         quantizing: images and options of an INT8 build.
-        options: everything else.
-        measure: called with the file, what was quantized of it and the engine; what it returns goes into the
-            description as their accuracy (see :func:`trt_pose.evaluation.accuracy`).
+        options: all other build options.
+        measure: called with the path of the ONNX file, of its quantized copy, if any, and of the engine; the results
+            are stored in the description as their accuracy (see :func:`trt_pose.evaluation.accuracy`).
+
+    Returns:
+        The description of the engine.
 
     Raises:
-        UsageError, CalibrationError, ExportError: wrong options, data or file.
-        EngineError: TensorRT's complaint. MissingDependencyError: no TensorRT.
+        UsageError: an option is invalid.
+        CalibrationError: the calibration data is missing or invalid.
+        ExportError: the ONNX file cannot be used.
+        EngineError: TensorRT failed.
+        MissingDependencyError: TensorRT or another required package is not installed.
     """
     onnx, engine = Path(onnx), Path(engine)
     options, quantizing = options or BuildOptions(), quantizing or Quantizing()
@@ -58,9 +66,9 @@ def build_engine(
     flavor = describe_flavor(options.flavor)
     options = replace(options, flavor=flavor.name)
     options.check_flavor(flavor)
-    check_installed("onnx", "polygraphy", doing="building an engine")  # before a calibration, not after it
+    check_installed("onnx", "polygraphy", doing="building an engine")  # fail before a calibration
     for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
-        check_writable(path, EngineError)  # before the work, not after
+        check_writable(path, EngineError)  # fail before the build
     with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
         prepared = prepare(onnx, precision, quantizing, options, Path(folder))
         comparison = quantizing.verify(onnx, prepared.path) if quantizing.verify else None
@@ -83,7 +91,7 @@ def build_engine(
             comparison=comparison,
             accuracy=accuracy,
         )
-        # The old description goes first: an engine without one is better than one with another's.
+        # Removes the old description first: no description is better than that of another engine.
         sidecar_path(engine).unlink(missing_ok=True)
         write_atomically(engine, lambda path: path.write_bytes(job.engine.read_bytes()), EngineError)
     _write_sidecar(sidecar, engine)
@@ -103,7 +111,7 @@ def _measure_files(measure: Callable[[Path], dict[str, Any]], onnx: Path, prepar
 
 
 def _measure_engine(measure: Callable[[Path], dict[str, Any]], engine: Path) -> dict[str, Any]:
-    """The engine's accuracy, or why it was not measured: it may be for another GPU than is here."""
+    """Returns the engine's accuracy, or the reason it was not measured, such as an engine built for another GPU."""
     try:
         return measure(engine)
     except PoseError as error:
@@ -133,13 +141,13 @@ def _describe(onnx: Path, precision: str | None, prepared: Prepared, job: Job, b
 
 
 def _build(job: Job, name: str) -> Built:
-    """Runs the build in a process of its own and shows its progress."""
+    """Runs the build in a separate process and shows its progress. Raises EngineError when it fails."""
     with _progress() as show:
         try:
             return call(worker.build, job, doing=f"building {name}", log=job.log, on_progress=show)
         except PoseError:
             raise
-        except Exception as error:  # whatever TensorRT's bindings raised becomes one sentence
+        except Exception as error:  # TensorRT's bindings may raise anything
             raise EngineError(
                 f"building {name}: {type(error).__name__}: {first_line(error)[:300].rstrip('.')}. {job.log} has the"
                 " rest."
@@ -147,18 +155,18 @@ def _build(job: Job, name: str) -> Built:
 
 
 def _count_layers(job: Job, built: Built) -> tuple[dict[str, int] | None, str]:
-    """Layers per output type, or None and why they are not known; a failed inspection does not spoil the engine."""
+    """Returns the layers per output type, or None and the reason; a failed inspection does not fail the build."""
     if built.gpu is None:
         return None, "not inspected: no GPU here"
     try:
         return call(worker.inspect_layers, job.engine, built.flavor, job.options.version_compatible, doing="inspecting")
-    except Exception as error:  # whatever TensorRT's bindings raised, or a crash
+    except Exception as error:  # TensorRT's bindings may raise anything, or crash
         return None, f"not inspected: {first_line(error)}"[:300]
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[tuple[str, str, int]], None]]:
-    """Bars for the phases of a build, fed with what the worker reports."""
+    """Shows progress bars for the phases of a build; yields a function that takes the events of the worker."""
     with progress_bar(BarColumn(), MofNCompleteColumn()) as progress:
         tasks: dict[str, TaskID] = {}
         progress.add_task("building the engine", total=None)

@@ -1,7 +1,7 @@
-"""TensorRT 10's entropy calibrator, serving ranges that were found before.
+"""A TensorRT 10 entropy calibrator that returns precomputed ranges.
 
-Calibration itself is ours (``trt_pose.quantization``): checked batches, a progress bar, errors that arrive. TensorRT
-asks the cache first, and then runs no batch.
+``trt_pose.quantization`` does the calibration itself: it checks the batches, shows progress and reports errors.
+TensorRT reads the calibration cache first, and runs no batch when it accepts the cache.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from ..errors import EngineError
 
 
 def make_calibrator(trt: Any, cache: bytes, batch: int) -> Any:
-    """An ``IInt8EntropyCalibrator2`` that answers with ``cache``.
+    """Returns an ``IInt8EntropyCalibrator2`` that provides ``cache``.
 
     Args:
         trt: the tensorrt package, 10.x.
-        cache: text of an ``EntropyCalibration2`` cache of this version. batch: images per call.
+        cache: text of an ``EntropyCalibration2`` cache of this TensorRT version.
+        batch: images per call.
 
     Returns:
-        The calibrator; its ``failure`` is an EngineError when TensorRT did not take the cache, else None. TensorRT
-        swallows what a callback raises, so the caller looks there after the build.
+        The calibrator. Its ``failure`` is an EngineError when TensorRT did not accept the cache, else None. The caller
+        must check it after the build, because TensorRT ignores exceptions of callbacks.
     """
 
     class Calibrator(trt.IInt8EntropyCalibrator2):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What a build can be told, under trtexec's words, and what each TensorRT lacks."""
+"""Build options with trtexec's names, and checks of what each TensorRT supports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POOLS = {
 
 HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
 VERBOSITY = {"none": "NONE", "layer_names_only": "LAYER_NAMES_ONLY", "detailed": "DETAILED"}
-# trtexec's word for each option that not every flavour has.
+# trtexec's name of each option that only one flavour supports, and that flavour.
 _ONLY = {
     "timing_cache": ("--timingCacheFile", TENSORRT),
     "version_compatible": ("--versionCompatible", TENSORRT),
@@ -29,7 +29,7 @@ _ONLY = {
 }
 
 
-# Images per call of an engine with a symbolic batch, where nothing is said.
+# Default smallest, optimal and largest batch of an engine with a symbolic batch.
 _DEFAULT_BATCHES = (1, 4, 8)
 
 
@@ -38,18 +38,22 @@ class BuildOptions:
     """How an engine is built.
 
     Attributes:
-        min_shapes, opt_shapes, max_shapes: input name to shape, for a symbolic batch; 1, 4 and 8 images when left out.
-        memory_pools: TensorRT's pool name to bytes.
-        timing_cache: file of tactic timings, read when it exists and written.
-        optimization_level: 0 (fast build) to 5; None takes TensorRT's own, 3.
-        version_compatible: the engine loads in later versions, too.
-        hardware_compatibility: TensorRT's name of the level; None for this GPU only.
+        min_shapes: input name to smallest shape, for a symbolic batch; 1 image by default.
+        opt_shapes: input name to optimal shape, for a symbolic batch; 4 images by default.
+        max_shapes: input name to largest shape, for a symbolic batch; 8 images by default.
+        memory_pools: TensorRT's pool name to size in bytes.
+        timing_cache: path of the tactic timing cache, which is read if it exists and then written.
+        optimization_level: 0 (fast build) to 5; None takes TensorRT's default, 3.
+        version_compatible: whether the engine also loads in later versions.
+        hardware_compatibility: TensorRT's name of the level; None for the build GPU only.
         profiling_verbosity: TensorRT's name of the level.
-        plugins_to_serialize: libraries put into the engine. strip_weights, refit: see trtexec.
-        compute_capabilities: GPUs of an ahead-of-time RTX build as (major, minor); all it knows when empty.
+        plugins_to_serialize: plugin libraries to store in the engine.
+        strip_weights: see trtexec's ``--stripWeights``.
+        refit: see trtexec's ``--refit``.
+        compute_capabilities: target GPUs of an ahead-of-time RTX build as (major, minor); empty for all supported GPUs.
         int8_mode: ``explicit``, or ``implicit`` for TensorRT 10's own calibrator.
-        library: the plugin library to load; None looks for it.
-        flavor: ``tensorrt`` or ``tensorrt_rtx``; None takes what is installed.
+        library: path of the plugin library; None searches for it.
+        flavor: ``tensorrt`` or ``tensorrt_rtx``; None takes the installed one.
     """
 
     min_shapes: Mapping[str, Shape] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class BuildOptions:
             raise UsageError(f"--int8-mode: got {self.int8_mode!r}, expected explicit or implicit. Correct it.")
 
     def check_flavor(self, flavor: Flavor) -> None:
-        """Raises EngineError for an option ``flavor`` lacks: silence would build something else."""
+        """Raises EngineError for an option that ``flavor`` does not support."""
         for name, (word, only) in _ONLY.items():
             if getattr(self, name) and flavor.name != only:
                 raise EngineError(f"building with {flavor}: it has no {word}. Leave it out.")
@@ -97,10 +101,10 @@ class BuildOptions:
             )
 
     def profile(self, spec: ModelSpec) -> dict[str, tuple[Shape, Shape, Shape]]:
-        """Least, best and largest shape per input; empty for a fixed batch.
+        """Returns the smallest, optimal and largest shape (B, C, H, W) per input; empty for a fixed batch.
 
         Raises:
-            UsageError: another input, another image size, or a batch that shrinks from least to largest.
+            UsageError: shapes for a fixed batch, an unknown input, another image size, or batches out of order.
         """
         given = (self.min_shapes, self.opt_shapes, self.max_shapes)
         image = (spec.input.channels, spec.input.height, spec.input.width)
@@ -115,7 +119,7 @@ class BuildOptions:
             self._shape(shapes, spec.input.name, (batch, *image))
             for shapes, batch in zip(given, _DEFAULT_BATCHES, strict=True)
         ]
-        if not self.max_shapes and any(given):  # what is said moves what is not
+        if not self.max_shapes and any(given):  # shapes left out adapt to the given ones
             shapes[2] = max(shapes)
         if not self.opt_shapes and any(given):
             shapes[1] = min(max(shapes[0], shapes[1]), shapes[2])
@@ -140,7 +144,7 @@ class BuildOptions:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> BuildOptions:
-        """Reads what :meth:`to_dict` gave, through JSON, too."""
+        """Returns the options of a record of :meth:`to_dict`, also after a round trip through JSON."""
         values = {item.name: record[item.name] for item in fields(cls)}
         values["plugins_to_serialize"] = tuple(values["plugins_to_serialize"])
         values["compute_capabilities"] = tuple(map(tuple, values["compute_capabilities"]))

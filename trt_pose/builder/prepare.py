@@ -1,4 +1,4 @@
-"""The ONNX file TensorRT gets: the precision asked for is brought into the graph."""
+"""Preparation of the ONNX file for TensorRT: conversion of the graph to the requested precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..trt.flavor import describe_flavor
 from .options import BuildOptions
 from .worker import ImplicitInt8
 
-# What a user may ask for; on a GPU the fast form of INT8 has FP16 where INT8 does not apply.
+# Values of --precision. All INT8 values use FP16 where INT8 does not apply, which is fastest on a GPU.
 PRECISIONS = {
     "fp32": Precision.FP32,
     "fp16": Precision.FP16,
@@ -28,7 +28,14 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """The file TensorRT gets: where it lies, what it is, what was done to it."""
+    """The file TensorRT builds from.
+
+    Attributes:
+        path: path of the ONNX file.
+        spec: description of the file.
+        report: the quantization report; None when the file was not quantized.
+        implicit: input of the calibrator for implicit INT8; None for other builds.
+    """
 
     path: Path
     spec: ModelSpec
@@ -38,11 +45,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Quantizing:
-    """How a plain FP32 file is brought to the precision asked for; see :class:`trt_pose.quantization.QuantizeOptions`.
+    """How an FP32 file is converted to the requested precision.
 
     Attributes:
-        data: images to calibrate on. options: a QuantizeOptions; its precision is the build's.
-        verify: called with the original and the quantized ONNX file before the build; what it returns goes into the
+        data: images to calibrate on.
+        options: a :class:`trt_pose.quantization.QuantizeOptions`; the build overrides its precision.
+        verify: called with the original and the quantized ONNX file before the build; the result is stored in the
             description (see :func:`trt_pose.comparison.compare`).
     """
 
@@ -52,7 +60,19 @@ class Quantizing:
 
 
 def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: BuildOptions, folder: Path) -> Prepared:
-    """The file TensorRT gets, in the precision asked for."""
+    """Returns the file for TensorRT in the requested precision; a quantized copy is written into ``folder``.
+
+    Args:
+        onnx: path of a file exported by trt_pose.
+        precision: a key of :data:`PRECISIONS`; None keeps the precision of the file.
+        quantizing: images and options of an INT8 build.
+        options: the build options.
+        folder: folder for the quantized file.
+
+    Raises:
+        UsageError: the options do not fit each other or the file.
+        CalibrationError: the calibration data is missing or invalid.
+    """
     from ..graphs.file import load, read_spec, save
 
     if precision is not None and precision not in PRECISIONS:
@@ -60,7 +80,7 @@ def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: 
     with step(f"reading {onnx.name}"):
         proto = load(onnx)
     spec = read_spec(proto)
-    check_buildable(spec, describe_flavor(options.flavor))  # before a calibration, not after
+    check_buildable(spec, describe_flavor(options.flavor))  # fail before a calibration
     options.profile(spec)
     has = Precision.parse(spec.precision)
     wanted = PRECISIONS[precision] if precision else has
@@ -86,7 +106,7 @@ def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: 
 
 
 def _check_used(quantizing: Quantizing, calibrates: bool, compares: bool) -> None:
-    """Raises UsageError for options of a quantization that does not happen: silence would be taken for consent."""
+    """Raises UsageError for quantization options that this build would ignore."""
     chosen = quantizing.options
     layers = chosen is not None and (chosen.selective.exclude or chosen.selective.include != ("*",))
     if not calibrates and (quantizing.data is not None or (chosen is not None and chosen.cache is not None) or layers):
@@ -102,7 +122,7 @@ def _check_used(quantizing: Quantizing, calibrates: bool, compares: bool) -> Non
 
 
 def _prepare_implicit(onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: Quantizing) -> Prepared:
-    """For TensorRT 10's own calibrator: ranges of every tensor of the network, in its format."""
+    """Returns the file for implicit INT8, with the ranges of the network's tensors in TensorRT 10's cache format."""
     from ..quantization import CalibrationCache, QuantizeOptions, calibrate
     from ..quantization.cache import to_tensorrt
     from ..quantization.network import Network
@@ -115,9 +135,9 @@ def _prepare_implicit(onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision
         )
     network = Network(proto)
     everything = dict.fromkeys((*network.activations(), *network.all_activations()))
-    tensors = [name for name in everything if name not in network.border]  # those the decode reads
+    tensors = [name for name in everything if name not in network.border]  # excludes the tensors the decode reads
     if chosen.cache is not None and chosen.cache.exists():
-        # One of quantize() holds the inputs of layers only: TensorRT runs what has no range in FP16.
+        # A cache of quantize() has ranges of layer inputs only; TensorRT runs tensors without a range in FP16.
         tensors = [name for name in tensors if name in CalibrationCache.read(chosen.cache).thresholds]
     known = calibrate(network, tensors, quantizing.data, chosen.calibration, chosen.cache)
     text = to_tensorrt({name: known.thresholds[name] for name in tensors}, describe_flavor("tensorrt").version)

@@ -1,4 +1,4 @@
-"""The build itself, called in a process of its own: TensorRT's parser and builder may crash."""
+"""The engine build, which runs in a separate process because TensorRT's parser and builder may crash."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Report = Callable[[tuple[str, str, int]], None]
 
 @dataclass(frozen=True)
 class ImplicitInt8:
-    """What TensorRT 10's calibrator needs.
+    """Input of TensorRT 10's calibrator.
 
     Attributes:
-        cache: ranges, in the text format of its calibration cache.
-        nodes: names of the network's nodes; everything else stays in FP32.
+        cache: ranges in the text format of TensorRT's calibration cache.
+        nodes: names of the network's nodes; all other layers stay in FP32.
         input: name of the image input.
     """
 
@@ -42,16 +42,16 @@ class ImplicitInt8:
 
 @dataclass(frozen=True)
 class Job:
-    """One build.
+    """Parameters of one build.
 
     Attributes:
-        onnx: the file TensorRT parses.
-        engine: where to write the plan.
-        log: the file this process's output goes to.
-        spec: the description of ``onnx``.
-        options: the build options, their flavor set.
+        onnx: path of the ONNX file.
+        engine: path of the plan to write.
+        log: path of the log file with the output of the process.
+        spec: description of ``onnx``.
+        options: the build options, with ``flavor`` set.
         profile: smallest, optimal and largest shape per input; empty for a fixed batch.
-        implicit: set for TensorRT 10's implicit INT8.
+        implicit: input of the calibrator for TensorRT 10's implicit INT8; None for other builds.
     """
 
     onnx: Path
@@ -65,15 +65,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Built:
-    """What was built, for the description beside the engine.
+    """Facts about a finished build, for the description of the engine.
 
     Attributes:
         flavor: ``tensorrt`` or ``tensorrt_rtx``.
-        flavor_version: its version.
-        gpu: name and compute capability of the GPU here; None without one.
-        plugin: where the NMS operator came from; empty when none of ours is used.
-        plugins: operators the engine calls.
-        seconds: how long it took.
+        flavor_version: version of TensorRT or TensorRT-RTX.
+        gpu: name and compute capability of the build GPU; None without a GPU.
+        plugin: source of the NMS plugin; empty when the engine uses none of this package's plugins.
+        plugins: names of the operators the engine requires.
+        seconds: duration of parsing and building, s.
     """
 
     flavor: str
@@ -88,12 +88,12 @@ def build(job: Job, report: Report) -> Built:
     """Parses ``job.onnx``, builds the plan and writes it to ``job.engine``.
 
     Raises:
-        EngineError: TensorRT refused the file or the options, with its reason.
+        EngineError: TensorRT rejected the file or the options; the message has its reason.
     """
     options = job.options
     flavor = find_flavor(options.flavor)
     if flavor.is_rtx:
-        os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read by Polygraphy when it is imported
+        os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read by Polygraphy at import
     options.check_flavor(flavor)
     check_buildable(job.spec, flavor)
     plugin = load_plugins(flavor, options.library)
@@ -113,10 +113,10 @@ def build(job: Job, report: Report) -> Built:
 
 
 def inspect_layers(engine: Path, flavor_name: str, host_code: bool) -> tuple[dict[str, int] | None, str]:
-    """Counts the layers of a new engine per output type, by TensorRT's engine inspector.
+    """Counts the layers of a new engine per output type with TensorRT's engine inspector.
 
     Returns:
-        The counts, or None and why they are not known.
+        The counts and an empty note, or None and a note with the reason.
     """
     flavor = find_flavor(flavor_name)
     load_plugins(flavor)
@@ -129,7 +129,7 @@ def inspect_layers(engine: Path, flavor_name: str, host_code: bool) -> tuple[dic
 
 
 def _with_own_nms(path: Path, folder: Path) -> Path:
-    """The model with our detection NMS in place of TensorRT's own; its weights inside it."""
+    """Writes a copy of the model with DetectionNMS_TRT instead of EfficientNMS_TRT to ``folder``; returns its path."""
     from ..graphs.file import load, save
     from ..nms.rewrite import replace_efficient_nms
 
@@ -141,13 +141,17 @@ def _with_own_nms(path: Path, folder: Path) -> Path:
 
 
 def find_device(flavor: Flavor) -> dict[str, str] | None:
-    """The GPU here, or None. Raises MissingDependencyError where only cuda-bindings could tell, and is needed."""
+    """Returns the GPU, or None without one.
+
+    Raises:
+        MissingDependencyError: cuda-bindings is not installed; TensorRT-RTX does not need it.
+    """
     from ..gpu.device import find_gpu
 
     try:
         return find_gpu()
     except MissingDependencyError:
-        if flavor.is_rtx:  # it builds ahead of time all the same
+        if flavor.is_rtx:  # TensorRT-RTX can build without a GPU
             return None
         raise
 
@@ -168,7 +172,7 @@ def _check_gpu(flavor: Flavor, options: BuildOptions, gpu: dict[str, str] | None
 
 
 def _parse(log: Log, onnx: Path, strongly_typed: bool) -> tuple[Any, Any, Any]:
-    """Builder, network and parser of a file."""
+    """Parses a file and returns the builder, network and parser. Raises EngineError with the parser's errors."""
     from polygraphy.backend.trt import NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
@@ -180,7 +184,7 @@ def _parse(log: Log, onnx: Path, strongly_typed: bool) -> tuple[Any, Any, Any]:
 
 
 def _parser_errors(log: Log, onnx: Path, strongly_typed: bool) -> list[str]:
-    """Node by node why the parser refuses a file; Polygraphy keeps no more than that it did."""
+    """Parses a file again and returns the errors per node, which Polygraphy does not report."""
     from polygraphy.backend.trt import CreateNetwork
 
     trt = log.flavor.module
@@ -196,7 +200,7 @@ def _parser_errors(log: Log, onnx: Path, strongly_typed: bool) -> list[str]:
 
 
 def _serialize(parsed: tuple[Any, Any, Any], log: Log, job: Job, report: Report) -> bytes:
-    """The plan of a parsed network."""
+    """Builds the plan of a parsed network. Raises EngineError when the build fails."""
     from polygraphy.backend.trt import EngineBytesFromNetwork, PostprocessConfig
     from polygraphy.exception import PolygraphyException
 
@@ -254,7 +258,7 @@ def _config(flavor: Flavor, job: Job, monitor: Any, calibrator: Any) -> Any:
 
 
 def keep_precise(trt: Any, network: Any, nodes: set[str]) -> None:
-    """Pins every floating-point layer outside the network to FP32: the decode is exact in implicit mode, too."""
+    """Sets every FP32 layer whose name is not in ``nodes`` to FP32, so that implicit INT8 leaves the decode exact."""
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         types = [layer.get_output(place).dtype for place in range(layer.num_outputs)]
@@ -276,7 +280,7 @@ def _serialize_plugins(options: BuildOptions) -> Any:
 
 
 def _monitor(trt: Any, report: Report) -> Any:
-    """TensorRT's progress, passed on."""
+    """Returns a progress monitor that passes TensorRT's progress to ``report``."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Export: from a torch model to a file that needs no torch."""
+"""Export of torch models to ONNX files that run without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any torch module to ONNX, through the same steps as the models of this package."""
+"""Export of any torch module to ONNX, with the same steps as for the models of this package."""
 
 from __future__ import annotations
 
@@ -34,26 +34,28 @@ def convert_to_onnx(
     device: torch.device | str | None = None,
     **torch_onnx_export_kwargs: Any,
 ) -> ModelExportResult:
-    """Writes ``post_process(model(pre_process(x)))`` to an ONNX file: checked, described, compared with torch.
+    """Writes ``post_process(model(pre_process(x)))`` to an ONNX file, checks it and compares it with torch.
 
-    The modules are copied and put into evaluation mode; a model of this package is also fused. The file appears whole
-    or not at all. Custom steps are modules: ``pre_process`` takes the image, ``post_process`` whatever the model
-    returns, and the last of them returns a tensor or a tuple of tensors.
+    The modules are copied and put into evaluation mode; a model of this package is also fused. ``pre_process`` takes
+    the image, and ``post_process`` takes what the model returns. The last module must return a tensor or a tuple of
+    tensors.
 
     Args:
         model: a module with one input.
-        out_path: the ``.onnx`` to write.
-        input_size: (B, C, H, W), (C, H, W) or (H, W); one image of three channels where they are left out.
-        pre_process, post_process: steps before and after the model.
+        out_path: path of the ``.onnx`` file, written atomically.
+        input_size: (B, C, H, W), (C, H, W) or (H, W); B defaults to 1 and C to 3.
+        pre_process: module applied before the model; None for none.
+        post_process: module applied after the model; None for none.
         input_dtype: ``float32`` (the default) or ``uint8``.
-        simplify: fold constants and remove redundant nodes.
-        verification: run the file in ONNX Runtime and compare its outputs with torch's.
-        device: where to trace; None takes the model's.
-        torch_onnx_export_kwargs: of ``torch.onnx.export``: ``opset_version``, ``input_names`` (one), ``output_names``,
-            ``dynamic_axes``, ...
+        simplify: whether to fold constants and remove redundant nodes.
+        verification: whether to run the model in ONNX Runtime and compare its outputs with torch's.
+        device: torch device to trace on; None takes the model's.
+        torch_onnx_export_kwargs: arguments of ``torch.onnx.export``: ``opset_version``, ``input_names`` (exactly one),
+            ``output_names``, ``dynamic_axes``, ...
 
     Raises:
-        UsageError: an option out of range. ExportError: the export failed or its outputs differ from torch.
+        UsageError: an option is out of range.
+        ExportError: the export failed, or its outputs differ from torch's.
     """
     for name, module in (("model", model), ("pre_process", pre_process), ("post_process", post_process)):
         if not isinstance(module, nn.Module) and (name == "model" or module is not None):
@@ -126,7 +128,7 @@ def _name_outputs(graph: nn.Module, plan: ExportPlan) -> tuple[str, ...]:
     with torch.inference_mode():
         try:
             outputs = graph(torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device))
-        except Exception as error:  # whatever a caller's module raises
+        except Exception as error:  # a caller's module may raise anything
             first = first_line(error)
             raise ExportError(
                 f"running the model on {plan.example_shape} {plan.input.dtype}: {type(error).__name__}: {first}."

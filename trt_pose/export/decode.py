@@ -1,4 +1,4 @@
-"""From the heads of the network to boxes, scores and joints in pixels."""
+"""Decoding of the network heads to boxes, scores and joints in pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Heads = tuple[Tensor, Tensor, Tensor]
 
 
 class DecodeBoxes(nn.Module):
-    """Where the cells of an input size lie, and what distances from them mean."""
+    """Base of the decoders: the grid cells of an input size, and the decoding of boxes."""
 
     def __init__(self, strides: tuple[int, ...], height: int, width: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class DecodeBoxes(nn.Module):
             y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
             corner = torch.stack([x, y], dim=-1).reshape(-1, 2) * stride
             levels.append(torch.cat([corner, torch.full((len(corner), 1), stride)], dim=1))
-        # (A, 3): upper left corner x, y of the cell in px, and its stride.
+        # (A, 3): x and y of the upper left corner of each cell, and its stride, px.
         self.register_buffer("cells", torch.cat(levels).float(), persistent=False)
 
     @property
@@ -28,10 +28,18 @@ class DecodeBoxes(nn.Module):
         return len(cast(Tensor, self.cells))
 
     def boxes(self, distances: Tensor, cells: Tensor) -> Tensor:
-        """(B, 4 * bins, M) distributions at ``cells`` (B or 1, M, 3) to (B, M, 4) xyxy px."""
+        """Decodes boxes.
+
+        Args:
+            distances: (B, 4 * bins, M) logits of the distributions of the distances to the four sides.
+            cells: (B or 1, M, 3) corner x, y and stride, px.
+
+        Returns:
+            (B, M, 4) xyxy px.
+        """
         corner, stride = cells[..., :2], cells[..., 2:]
         bins = distances.shape[1] // 4
-        # One matrix product over all sides: a product per anchor costs ONNX Runtime ten times as much.
+        # One matrix product over all sides: one product per anchor is ten times as slow in ONNX Runtime.
         sides = distances.transpose(1, 2).reshape(distances.shape[0], -1, bins)  # (B, M * 4, bins)
         values = torch.arange(bins, device=sides.device, dtype=sides.dtype).unsqueeze(1)
         ltrb = (sides.softmax(dim=2) @ values).reshape(distances.shape[0], -1, 4) * stride  # (B, M, 4)
@@ -40,20 +48,29 @@ class DecodeBoxes(nn.Module):
 
 
 class DecodePoses(DecodeBoxes):
-    """Raw heads to boxes, scores and joints, for all anchors or for chosen ones."""
+    """Decoder of pose models: boxes, scores and joints, of all anchors or of selected ones."""
 
     def __init__(self, num_joints: int, strides: tuple[int, ...], height: int, width: int) -> None:
         super().__init__(strides, height, width)
         self.num_joints = num_joints
 
     def joints(self, offsets: Tensor, logits: Tensor, cells: Tensor) -> Tensor:
-        """(B, 2J, M) offsets and (B, J, M) logits at ``cells`` (B or 1, M, 3) to (B, M, J, 3) x, y px, confidence."""
+        """Decodes joints.
+
+        Args:
+            offsets: (B, 2J, M) offsets from the cell corners, strides.
+            logits: (B, J, M) logits of the joint confidences.
+            cells: (B or 1, M, 3) corner x, y and stride, px.
+
+        Returns:
+            (B, M, J, 3) x, y px and confidence.
+        """
         corner, stride = cells[..., None, :2], cells[..., None, 2:]
         xy = offsets.transpose(1, 2).reshape(offsets.shape[0], -1, self.num_joints, 2) * stride + corner  # (B, M, J, 2)
         return torch.cat([xy, logits.transpose(1, 2).sigmoid().unsqueeze(3)], dim=3)
 
     def forward(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-        """Raw heads to boxes (B, A, 4) xyxy px, scores (B, A, 1) and joints (B, A, J, 3) of every anchor."""
+        """Decodes the heads to boxes (B, A, 4) xyxy px, scores (B, A, 1) and joints (B, A, J, 3) of every anchor."""
         logits, distances, offsets = heads
         cells = cast(Tensor, self.cells)[None]
         scores = logits[:, :1].transpose(1, 2).sigmoid()
@@ -61,9 +78,9 @@ class DecodePoses(DecodeBoxes):
 
 
 class DecodeDetections(DecodeBoxes):
-    """Raw heads to boxes and class scores."""
+    """Decoder of detection models: boxes and class scores."""
 
     def forward(self, heads: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, A) and distances (B, 4 * bins, A) to boxes (B, A, 4) xyxy px and scores (B, A, K)."""
+        """Decodes logits (B, K, A) and distances (B, 4 * bins, A) to boxes (B, A, 4) xyxy px and scores (B, A, K)."""
         logits, distances = heads
         return self.boxes(distances, cast(Tensor, self.cells)[None]), logits.transpose(1, 2).sigmoid()

@@ -1,4 +1,4 @@
-"""The ModelSpec of a model about to be run or exported."""
+"""The ModelSpec of a model that is run or exported."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ def describe(
     plugins: tuple[str, ...] = (),
     digest: bool = False,
 ) -> ModelSpec:
-    """The description of ``model`` with ``selection`` applied.
+    """Returns the description of ``model`` with ``selection`` applied.
 
     Args:
-        selection: None when the file only decodes.
+        model: the described model.
+        selection: thresholds, limits and format; None when the file only decodes.
         names: output tensor names in order.
         inputs: the input description; None takes the model's own with ``batch``.
-        output_format: overrides ``batch``/``flat``/``raw``.
+        batch: batch size, None for symbolic; ignored when ``inputs`` is given.
+        output_format: overrides ``batch``, ``flat`` or ``raw``, which follow from ``selection``.
         plugins: operators the file needs beyond ONNX.
-        digest: compute the SHA-256 of the weights (0.2 s for the largest model).
+        digest: whether to compute the SHA-256 of the weights (0.2 s for the largest model).
     """
     chosen = selection
     outputs = OutputSpec(
@@ -51,7 +53,7 @@ def describe(
 def describe_outputs(
     model: Model, inputs: InputSpec, outputs: OutputSpec, *, plugins: tuple[str, ...] = (), digest: bool = False
 ) -> ModelSpec:
-    """The description of ``model`` with these inputs and outputs."""
+    """Returns the description of ``model`` with the given inputs and outputs."""
     return ModelSpec(
         model=model.name,
         task=model.task,

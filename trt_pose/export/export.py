@@ -1,4 +1,4 @@
-"""From a model to one ONNX file: build, trace, simplify, describe, check, compare with torch, write."""
+"""Export of a model to one ONNX file: build, trace, simplify, check, compare with torch, quantize, write."""
 
 from __future__ import annotations
 
@@ -66,42 +66,47 @@ def export_model(
     num_pre_nms_predictions: int = DEFAULT_CANDIDATES,
     verification: bool = True,
 ) -> ModelExportResult:
-    """Writes one ONNX file with pre- and post-processing inside; names and defaults of the reference release.
+    """Writes one ONNX file with pre- and post-processing; argument names and defaults follow super-gradients.
 
     Args:
-        model: the pose model; left as it is.
-        output: where to write; the file appears whole or not at all.
-        confidence_threshold: keep scores above it; None takes the model's. 0.0 means 0.0.
-        nms_threshold: suppress boxes whose IoU with a better one is above it; None takes the model's.
-        engine: ``"onnxruntime"`` (the default), or ``"tensorrt"``: one ``PoseNMS_TRT`` plugin node in place of the
-            ONNX operators that give TensorRT data-dependent shapes.
-        quantization_mode: ``"fp16"`` or ``"int8"`` (with FP16 beside it for TensorRT); decode and NMS stay in FP32.
+        model: the pose or detection model; not modified.
+        output: path of the ``.onnx`` file, written atomically.
+        confidence_threshold: predictions with a higher score are kept, 0..1 (0.0 is valid); None takes the model's.
+        nms_threshold: boxes whose IoU with a better box is higher are suppressed, 0..1; None takes the model's.
+        engine: ``"onnxruntime"`` (the default) or ``"tensorrt"``, which uses one plugin node (``PoseNMS_TRT`` for pose
+            models) instead of ONNX operators with data-dependent shapes.
+        quantization_mode: ``"fp16"`` or ``"int8"`` (for TensorRT: INT8 and FP16); decode and NMS stay in FP32. None
+            exports FP32.
         selective_quantizer: a :class:`trt_pose.quantization.SelectiveQuantizer`, or names or patterns of layers to
-            leave out of INT8.
-        calibration_loader: images for INT8: a ``DataLoader``, any iterable of batches, a folder; see
-            :func:`trt_pose.quantization.open_batches`. ``"random"`` gives noise, by name only.
+            exclude from INT8.
+        calibration_loader: images for INT8: a ``DataLoader``, any iterable of batches, or a folder; see
+            :func:`trt_pose.quantization.open_batches`. ``"random"`` calibrates on noise.
         calibration_method: ``"percentile"`` (the default), ``"entropy"``, ``"mse"`` or ``"minmax"``.
-        calibration_batches: batches taken, 16 unless given. calibration_percentile: 99.99 unless given.
-        preprocessing: True puts cast, channel order and scaling into the graph; False takes the network's own float
-            input; a module replaces it.
-        postprocessing: True puts NMS into the graph; False returns boxes (B, A, 4), scores (B, A, 1) and joints
-            (B, A, J, 3) of every anchor; a module receives that tuple and returns one or more tensors.
-        postprocessing_kwargs: overrides any of ``confidence_threshold``, ``nms_threshold``,
+        calibration_batches: number of batches to use, by default 16.
+        calibration_percentile: percentile of the ``"percentile"`` method, by default 99.99.
+        preprocessing: True puts cast, channel order and scaling into the graph. False makes the graph take the
+            network's own float input. A module replaces the default steps.
+        postprocessing: True puts NMS into the graph. False outputs boxes (B, A, 4), scores (B, A, 1) and joints
+            (B, A, J, 3) of every anchor; for a detection model boxes (B, A, 4) and scores (B, A, K). A module takes
+            that tuple and returns one or more tensors.
+        postprocessing_kwargs: overrides for any of ``confidence_threshold``, ``nms_threshold``,
             ``max_predictions_per_image``, ``num_pre_nms_predictions``, ``output_predictions_format``.
         batch_size: images per call, or ``"dynamic"``.
-        input_image_shape: (height, width), multiples of 32; None takes the model's (640, 640).
-        input_image_channels: 3. input_image_dtype: ``uint8`` (with preprocessing) or ``float32``.
-        max_predictions_per_image: N; None takes num_pre_nms_predictions.
-        onnx_export_kwargs: further arguments of ``torch.onnx.export`` (``opset_version`` is 17 unless given).
-        onnx_simplify: fold constants and remove redundant nodes.
-        device: where to trace; None takes the model's.
+        input_image_shape: (height, width) px, multiples of the largest stride (32); None takes the model's.
+        input_image_channels: 3; any value other than the model's is an error.
+        input_image_dtype: ``uint8`` (the default with preprocessing) or ``float32``.
+        max_predictions_per_image: maximum number N of predictions; None takes ``num_pre_nms_predictions``.
+        onnx_export_kwargs: further arguments of ``torch.onnx.export`` (``opset_version`` is 17 by default).
+        onnx_simplify: whether to fold constants and remove redundant nodes.
+        device: torch device to trace on; None takes the model's.
         output_predictions_format: ``"batch"`` or ``"flat"``.
-        num_pre_nms_predictions: candidates that enter NMS, best first.
-        verification: run the file once in ONNX Runtime and compare with torch on a real image.
+        num_pre_nms_predictions: maximum number of candidates that enter NMS, best first.
+        verification: whether to run the model in ONNX Runtime and compare it with torch on a real image.
 
     Raises:
-        UsageError: an option out of range. CalibrationError: bad calibration data.
-        ExportError: the export failed or its outputs differ from torch.
+        UsageError: an option is out of range.
+        CalibrationError: the calibration data is missing or invalid.
+        ExportError: the export failed, or its outputs differ from torch's.
         MissingDependencyError: onnx or onnxslim is not installed.
     """
     calibration = {
@@ -151,12 +156,12 @@ def export_model(
             check_limits(through_plugin, anchors, model.num_joints)
         else:
             select_detection_trt.check_limits(through_plugin, plan.input.batch)
-    check_writable(plan.output, ExportError)  # before the work, not after
+    check_writable(plan.output, ExportError)  # fail before the export, not after it
     return run_plan(model, plan)
 
 
 def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
-    """Carries out a plan: the steps of an export, one call each."""
+    """Runs an export plan: builds and describes the graph of ``model``, then writes it."""
     with step(f"building the graph of {model.name}"):
         if next(model.parameters()).device != plan.device:
             model = copy.deepcopy(model).to(plan.device)
@@ -166,7 +171,7 @@ def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
 
 
 def write(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportResult:
-    """A graph to a file: trace, simplify, check, compare, quantize."""
+    """Traces, simplifies, checks, compares and quantizes a graph, and writes the file."""
     with step("tracing"):
         proto = trace(graph, spec, plan)
     if plan.simplify:
@@ -187,7 +192,7 @@ def write(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportRes
 
 
 def _plugin_selection(plan: ExportPlan) -> Selection | None:
-    """The selection the plugin node makes, None where there is no such node."""
+    """Returns the selection of the plugin node; None when the graph has no plugin node."""
     return plan.selection if plan.target is ExportTargetBackend.TENSORRT else None
 
 

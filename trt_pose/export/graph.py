@@ -1,4 +1,4 @@
-"""The module that is exported: pre-processing, network, decode, selection."""
+"""The exported module: pre-processing, network, decode, selection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ModelT = TypeVar("ModelT", bound=Model)
 
 
 class PoseGraph(nn.Module):
-    """Pre-processing, network and post-processing in a row."""
+    """Pre-processing, network and post-processing, applied in this order."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module, postprocess: nn.Module) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class PoseGraph(nn.Module):
 
 
 def copy_modules(model: ModelT) -> ModelT:
-    """A copy whose modules can be fused and set without touching the model's; the tensors are shared."""
+    """Returns a copy whose modules can be changed without affecting ``model``; parameters and buffers are shared."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, tensors)
 
@@ -43,17 +43,19 @@ def assemble(
     selection: Selection | None = None,
     fuse: bool = True,
 ) -> PoseGraph:
-    """The graph of a model for one input size.
+    """Builds the graph of a model for one input size.
 
-    The model is left as it is: its modules are copied, its tensors shared, and fusing makes new ones.
+    The modules of the model are copied and its tensors are shared; fusing creates new tensors.
 
     Args:
-        model: the network, left as it is.
-        height, width: input size, px, multiples of the largest stride.
+        model: the network; not modified.
+        height: input height, px, a multiple of the largest stride.
+        width: input width, px, a multiple of the largest stride.
         preprocess: True for the model's own normalization, False for none, or a module that replaces it.
         postprocess: a module applied to the decoded tuple (boxes, scores, joints) instead of ``selection``.
-        selection: what to keep; None (and no ``postprocess``) returns the decoded heads of every anchor.
-        fuse: fold batch norms, branches and, where exact, the normalization into convolutions.
+        selection: thresholds and limits; without it and ``postprocess`` the graph returns the decoded heads of every
+            anchor.
+        fuse: whether to fold batch norms, branches and, where exact, the normalization into convolutions.
     """
     device = next(model.parameters()).device
     network = copy_modules(model).eval()
@@ -77,7 +79,7 @@ def assemble(
 
 
 def steps_after(model: Model, height: int, width: int) -> tuple[DecodeBoxes, Callable[..., nn.Module]]:
-    """What decodes the heads of a model, and what selects of them."""
+    """Returns the decode module for a model and input size, px, and the class that selects from the heads."""
     if isinstance(model, PoseModel):
         return DecodePoses(model.num_joints, model.strides, height, width), SelectPoses
     return DecodeDetections(model.strides, height, width), SelectDetections

@@ -1,4 +1,4 @@
-"""Keypoint R-CNN to ONNX: torchvision's own graph, images of any size in, its five outputs out."""
+"""Export of Keypoint R-CNN to ONNX: torchvision's graph with images of any size and its five outputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class ToUnit(nn.Module):
-    """(1, 3, H, W) RGB in 0..``white`` to floats in 0..1."""
+    """Conversion of (1, 3, H, W) RGB in 0..``white`` to float32 in 0..1."""
 
     def __init__(self, white: int) -> None:
         super().__init__()
@@ -62,24 +62,29 @@ def export_keypoint_rcnn(
     verification: bool = True,
     **others: Any,
 ) -> ModelExportResult:
-    """Writes an ONNX file that takes one image of any size and gives what torchvision's model gives.
+    """Writes an ONNX file that takes one image of any size and has the outputs of torchvision's model.
 
     Args:
-        model: the network; left as it is.
-        output: where to write; the file appears whole or not at all.
-        confidence_threshold: keep scores above it; None takes the model's, 0.5 (torchvision's own is 0.05).
-        nms_threshold: of the final boxes, class by class; None takes 0.5.
-        max_predictions_per_image: bodies at most; None takes 100.
+        model: the network; not modified.
+        output: path of the ``.onnx`` file, written atomically.
+        confidence_threshold: predictions with a higher score are kept; None takes the model's, 0.5 (torchvision's own
+            is 0.05).
+        nms_threshold: IoU threshold of the final boxes, per class; None takes the model's, 0.5.
+        max_predictions_per_image: maximum number of predictions; None takes the model's, 100.
         input_image_dtype: ``uint8`` (the default), divided by 255 in the graph, or ``float32`` in 0..1.
-        shortest_side: what a runner resizes the shorter side to before it feeds the image, px; None leaves images as
-            they are. The network resizes in any case (``min_size`` and ``max_size`` of torchvision's model).
-        divisor: of the sides after that; 1 unless given.
-        device, onnx_export_kwargs, onnx_simplify, verification: as for the other models.
-        others: options of :func:`trt_pose.export.export_model` that this network does not have; only their defaults.
+        shortest_side: length, px, to which a runner resizes the shorter side of an image before the network; None
+            does not resize. The network itself always resizes (``min_size`` and ``max_size`` of torchvision's model).
+        divisor: both sides are rounded to multiples of it after that resize; 1 by default.
+        device: torch device to trace on; None takes the model's.
+        onnx_export_kwargs: further arguments of ``torch.onnx.export``.
+        onnx_simplify: whether to fold constants and remove redundant nodes.
+        verification: whether to run the model in ONNX Runtime and compare it with torch on a real image.
+        others: options of :func:`trt_pose.export.export_model` that this network lacks; only their defaults are
+            accepted.
 
     Raises:
-        UsageError: an option out of range, or one this network does not have.
-        ExportError: the export failed or its outputs differ from torch.
+        UsageError: an option is out of range, or this network does not have it.
+        ExportError: the export failed, or its outputs differ from torch's.
     """
     _refuse(others)
     check_suffix(output)
@@ -100,7 +105,7 @@ def export_keypoint_rcnn(
         verify=verification,
         exporter_options=plan_exporter(onnx_export_kwargs),
     )
-    from .export import write  # which imports the plans of every family
+    from .export import write  # imported here: export.py imports the plans of every model family
 
     return write(graph, describe_outputs(model, inputs, outputs, digest=True), plan)
 
@@ -108,7 +113,7 @@ def export_keypoint_rcnn(
 def make_runner(
     model: KeypointRCNN, confidence: float | None, iou: float | None, limit: int | None, fuse: bool = True
 ) -> TorchRunner:
-    """The network run by torch, with other thresholds; None takes the model's."""
+    """Returns a torch runner for the network with other thresholds; None takes the model's."""
     inputs = _plan_input(model.processing.input, None, None, None)
     graph, outputs = _assemble(model, inputs, confidence, iou, limit, fuse)
     return TorchRunner(graph, describe_outputs(model, inputs, outputs))
@@ -118,7 +123,7 @@ def _refuse(others: dict[str, Any]) -> None:
     from .export import export_model
 
     known = inspect.signature(export_model).parameters
-    same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # what None means there
+    same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # the meaning of None in export_model
     for name, value in others.items():
         if name not in known:
             raise UsageError(f"exporting a Keypoint R-CNN: there is no option {name}. Correct it.")
@@ -155,7 +160,7 @@ def _assemble(
     limit: int | None,
     fuse: bool = True,
 ) -> tuple[PoseGraph, OutputSpec]:
-    """The graph, its batch norms folded, and what it keeps; the model is left as it is."""
+    """Builds the graph, with folded batch norms if ``fuse``, and the output description; ``model`` is not modified."""
     defaults = model.processing
     network = copy_modules(model).eval()
     if fuse:

@@ -1,6 +1,6 @@
-"""ONNX operators that torch has no exact twins of, as autograd functions: eager torch computes what ONNX specifies.
+"""ONNX operators without an exact torch equivalent, as autograd functions that follow the ONNX specification.
 
-``forward`` is the reference for every backend; ``symbolic`` is what the exporter writes.
+``forward`` is the reference for every backend; ``symbolic`` defines the exported nodes.
 Sources: https://onnx.ai/onnx/operators/onnx__TopK.html, https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html.
 """
 
@@ -17,11 +17,11 @@ Floats = npt.NDArray[np.float32]
 
 
 class TopK(torch.autograd.Function):
-    """The k largest of each row, descending; equal values in order of their index (torch.topk promises no order)."""
+    """The k largest values of each row, descending; ties keep index order, which torch.topk does not guarantee."""
 
     @staticmethod
     def forward(_ctx: Any, values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """(B, A) to values and int64 indices, both (B, k)."""
+        """Returns the values and int64 indices, both (B, k), of (B, A)."""
         ordered, indices = torch.sort(values, dim=1, descending=True, stable=True)
         return ordered[:, :k], indices[:, :k]
 
@@ -31,20 +31,23 @@ class TopK(torch.autograd.Function):
 
 
 class KeepScores(torch.autograd.Function):
-    """Greedy non-maximum suppression that keeps the shape: the scores of the survivors, zero for all others."""
+    """Greedy non-maximum suppression that keeps the shape: suppressed scores become zero."""
 
     @staticmethod
     def forward(_ctx: Any, boxes: Tensor, scores: Tensor, limit: int, iou: float, confidence: float) -> Tensor:
-        """Suppresses per image.
+        """Suppresses boxes per image.
 
         Args:
-            boxes: (B, P, 4) xyxy. scores: (B, P), descending.
-            limit: survivors per image. iou: suppress above it. confidence: keep above it.
+            boxes: (B, P, 4) xyxy.
+            scores: (B, P), descending.
+            limit: maximum number of boxes kept per image.
+            iou: boxes whose IoU with a better box is higher are suppressed.
+            confidence: boxes with a higher score are kept.
 
         Returns:
             (B, P) scores, zero where suppressed, at or below ``confidence``, or past ``limit``.
         """
-        # In NumPy: a trace of these loops, which the exporter would record, has 20,000 nodes.
+        # In NumPy: the exporter would record torch loops, a trace of 20,000 nodes.
         all_boxes, all_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
         kept = np.zeros_like(all_scores)
         for image, (image_boxes, image_scores) in enumerate(zip(all_boxes, all_scores, strict=True)):
@@ -56,16 +59,20 @@ class KeepScores(torch.autograd.Function):
     def symbolic(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidence: float) -> Any:
         one_class = g.op("Unsqueeze", scores, _constant(g, torch.tensor([1])))
         selected = _suppress(g, boxes, one_class, limit, iou, confidence)
-        places = g.op("Gather", selected, _constant(g, torch.tensor([0, 2])), axis_i=1)  # (survivors, 2)
+        places = g.op("Gather", selected, _constant(g, torch.tensor([0, 2])), axis_i=1)  # (M, 2): image, candidate
         return _scatter_kept(g, scores, places)
 
 
 class KeepClassScores(torch.autograd.Function):
-    """:class:`KeepScores` per class: an anchor may survive for several classes, and suppresses within each alone."""
+    """:class:`KeepScores` applied to each class separately; an anchor may be kept for several classes."""
 
     @staticmethod
     def forward(_ctx: Any, boxes: Tensor, scores: Tensor, limit: int, iou: float, confidence: float) -> Tensor:
-        """Boxes (B, P, 4) xyxy and scores (B, K, P), in any order, to scores (B, K, P); ``limit`` counts per class."""
+        """Suppresses boxes (B, P, 4) xyxy by their scores (B, K, P), in any order; ``limit`` is per class.
+
+        Returns:
+            (B, K, P) scores, zero where suppressed.
+        """
         all_boxes, all_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
         kept = np.zeros_like(all_scores)
         for image, (image_boxes, image_scores) in enumerate(zip(all_boxes, all_scores, strict=True)):
@@ -81,8 +88,16 @@ class KeepClassScores(torch.autograd.Function):
 
 
 def survivors(boxes: Floats, scores: Floats, limit: int, iou: float, confidence: float) -> npt.NDArray[np.intp]:
-    """Rows of (P, 4) boxes with (P,) scores that greedy suppression keeps, best first; of equals the first row."""
-    rows = np.flatnonzero(scores > confidence)  # NaN is above nothing
+    """Returns the rows that greedy suppression keeps, best first; among equal scores the first row wins.
+
+    Args:
+        boxes: (P, 4) float32 xyxy.
+        scores: (P,) float32.
+        limit: maximum number of rows.
+        iou: boxes whose IoU with a better box is higher are suppressed.
+        confidence: boxes with a higher score are kept.
+    """
+    rows = np.flatnonzero(scores > confidence)  # False for NaN
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     overlaps = box_iou(boxes[rows]) > np.float32(iou)
     alive = np.ones(len(rows), bool)
@@ -95,7 +110,7 @@ def survivors(boxes: Floats, scores: Floats, limit: int, iou: float, confidence:
 
 
 def _suppress(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidence: float) -> Any:
-    """NonMaxSuppression of (B, P, 4) and (B, K, P): (survivors, 3) image, class, candidate."""
+    """Adds NonMaxSuppression of (B, P, 4) boxes and (B, K, P) scores; its output (M, 3) is image, class, candidate."""
     return g.op(
         "NonMaxSuppression",
         boxes,
@@ -107,14 +122,16 @@ def _suppress(g: Any, boxes: Any, scores: Any, limit: int, iou: float, confidenc
 
 
 def _scatter_kept(g: Any, scores: Any, places: Any) -> Any:
-    """``scores`` at ``places``, zero elsewhere."""
+    """Adds nodes for ``scores`` at ``places`` and zero elsewhere."""
     nothing = g.op("ConstantOfShape", g.op("Shape", scores), value_t=torch.tensor([0.0]))
     kept = g.op("ScatterND", nothing, places, g.op("GatherND", scores, places))
     return kept.setType(scores.type())
 
 
 def box_iou(boxes: Floats) -> Floats:
-    """Intersection over union of every pair, as ONNX Runtime computes it: corners in any order, empty boxes at zero.
+    """Returns the intersection over union of every pair of boxes, computed as ONNX Runtime does.
+
+    The corners may be in any order; the IoU of an empty box is zero.
 
     Args:
         boxes: (P, 4) float32 xyxy.
@@ -123,7 +140,7 @@ def box_iou(boxes: Floats) -> Floats:
         (P, P) float32.
     """
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    with np.errstate(all="ignore"):  # infinities and NaN overlap nothing
+    with np.errstate(all="ignore"):  # the IoU of boxes with infinities or NaN is zero
         sides = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
         common = np.where((sides > 0).all(axis=2), sides[..., 0] * sides[..., 1], np.float32(0))
         area = (high - low).prod(axis=1)

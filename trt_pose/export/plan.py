@@ -1,4 +1,4 @@
-"""The export options, checked and resolved against a model before any work is done."""
+"""Checks of the export options, resolved against a model before the export starts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 DYNAMIC = "dynamic"
-# TensorRT 10.3 to 11.x parse it, and ONNX Runtime's CUDA provider has no kernels for some operators from 19 on.
+# TensorRT 10.3 to 11.x parse opset 17. From opset 19 on ONNX Runtime's CUDA provider lacks kernels for some operators.
 DEFAULT_OPSET = 17
 DEFAULT_CANDIDATES = 1000
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
@@ -39,9 +39,10 @@ _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What one export will do; see :func:`trt_pose.export.export_model` for the meaning of the options.
+    """The resolved options of one export; see :func:`trt_pose.export.export_model` for their meaning.
 
-    ``selection`` is None when no selection is in the file; ``dynamic_axes`` is None for those of the description.
+    ``selection`` is None when the graph contains no selection. ``dynamic_axes`` is None to derive the axes from the
+    description.
     """
 
     output: Path
@@ -60,8 +61,8 @@ class ExportPlan:
 
     @property
     def example_shape(self) -> tuple[int, int, int, int]:
-        """Of the images a graph is traced with."""
-        # Two where the batch is symbolic: a batch of one lets the tracer take the axis for a constant.
+        """Shape (B, C, H, W) of the images the graph is traced with."""
+        # Two images for a symbolic batch: with one image the tracer would treat the axis as constant.
         return self.input.batch or 2, self.input.channels, self.input.height, self.input.width
 
     @property
@@ -70,7 +71,7 @@ class ExportPlan:
 
 
 def check_threshold(name: str, value: float | None, default: float) -> float:
-    """``value`` or the default; 0.0 means 0.0. Raises UsageError outside 0..1."""
+    """Returns ``value``, or ``default`` when it is None. Raises UsageError outside 0..1."""
     chosen = default if value is None else value
     if isinstance(chosen, bool) or not isinstance(chosen, Real) or not 0.0 <= chosen <= 1.0:
         raise UsageError(f"{name}: got {chosen!r}, expected a number from 0 to 1. Correct it.")
@@ -80,12 +81,13 @@ def check_threshold(name: str, value: float | None, default: float) -> float:
 def plan_quantization(
     quantization: str | ExportQuantizationMode | None, target: ExportTargetBackend, extras: Mapping[str, Any]
 ) -> QuantizeOptions | None:
-    """How the file is quantized after the export; None for FP32.
+    """Returns how the file is quantized after the export; None for FP32.
 
-    For TensorRT, INT8 has FP16 beside it: that is the fast engine.
+    For TensorRT, INT8 is combined with FP16, which gives the fastest engine.
 
     Raises:
-        UsageError: calibration options without INT8. CalibrationError: INT8 without images.
+        UsageError: calibration options were given without INT8.
+        CalibrationError: INT8 was requested without images.
     """
     given = [name for name, value in extras.items() if value is not None]
     mode = None if quantization is None else ExportQuantizationMode.parse(quantization)
@@ -112,20 +114,20 @@ def plan_quantization(
 
 
 def check_suffix(output: str | Path) -> None:
-    """Raises UsageError unless the file to write is an ``.onnx``."""
+    """Raises UsageError unless the suffix of ``output`` is ``.onnx``; folders are not checked."""
     if Path(output).suffix.lower() != ".onnx" and not Path(output).is_dir():
         raise UsageError(f"exporting to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
 
 
 def check_steps(preprocessing: Any, postprocessing: Any) -> None:
-    """Raises UsageError unless the two steps are True, False or modules."""
+    """Raises UsageError unless both steps are True, False or a module."""
     for name, value in (("preprocessing", preprocessing), ("postprocessing", postprocessing)):
         if not isinstance(value, (bool, nn.Module)):
             raise UsageError(f"{name}: got {value!r}, expected True, False or a torch module. Correct it.")
 
 
 def plan_device(device: torch.device | str | None) -> torch.device | None:
-    """The device asked for. Raises UsageError when torch does not know it or does not have it."""
+    """Returns the requested device; None for None. Raises UsageError when torch cannot use it."""
     if device is None:
         return None
     try:
@@ -138,7 +140,13 @@ def plan_device(device: torch.device | str | None) -> torch.device | None:
 
 
 def plan_selection(model: Model, anchors: int, options: Mapping[str, Any]) -> Selection:
-    """Thresholds and limits of the file; limits above the number of anchors are lowered (said if asked for)."""
+    """Returns the thresholds and limits of the file.
+
+    Limits above the number of anchors are lowered, with a warning unless they are the defaults.
+
+    Raises:
+        UsageError: a threshold or limit is out of range.
+    """
     candidates = count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
     limit = options["max_predictions_per_image"]
     limit = candidates if limit is None else count("max_predictions_per_image", limit)
@@ -176,7 +184,11 @@ def plan_input(
     batch_size: int | str,
     preprocessing: bool | nn.Module,
 ) -> InputSpec:
-    """Size, element type and batch of the network input."""
+    """Returns the description of the network input: size, element type and batch.
+
+    Raises:
+        UsageError: the shape, channels, element type or batch are not supported.
+    """
     policy = model.processing.input
     stride = max(model.strides)
     if shape is not None:
@@ -200,7 +212,7 @@ def plan_input(
 
 
 def check_sides(height: int, width: int, stride: int) -> None:
-    """Raises UsageError for an input size the levels of a network do not divide."""
+    """Raises UsageError unless ``height`` and ``width``, px, are positive multiples of ``stride``."""
     if min(height, width) < stride or height % stride or width % stride:
         raise UsageError(
             f"input_image_shape: got {height} x {width}, expected positive multiples of {stride}."
@@ -209,7 +221,11 @@ def check_sides(height: int, width: int, stride: int) -> None:
 
 
 def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Keyword arguments of ``torch.onnx.export`` the caller may set."""
+    """Returns the keyword arguments for ``torch.onnx.export`` with the default opset filled in.
+
+    Raises:
+        UsageError: an argument the export sets itself, or an opset outside 16..20.
+    """
     given = dict(options or {})
     own = ("model", "args", "f", "dynamo", "input_names", "output_names", "dynamic_axes", "export_params")
     refused = set(own) & set(given)
@@ -224,7 +240,7 @@ def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def count(name: str, value: Any, hint: str = "") -> int:
-    """``value`` as a number of things. Raises UsageError unless it is a whole number from 1."""
+    """Returns ``value`` as an int. Raises UsageError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UsageError(f"{name}: got {value!r}, expected a whole number from 1{hint}. Correct it.")
     return int(value)
@@ -243,7 +259,7 @@ def _near(size: int, stride: int) -> int:
 
 
 def plan_element(dtype: Any, default: str) -> str:
-    """NumPy name of the element type of the input. Raises UsageError unless it is uint8 or float32."""
+    """Returns the NumPy name of the element type of the input. Raises UsageError unless it is uint8 or float32."""
     if dtype is None:
         return default
     name = str(getattr(dtype, "name", dtype)).removeprefix("torch.")

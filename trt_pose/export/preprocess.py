@@ -1,4 +1,4 @@
-"""Photometric steps in front of the network."""
+"""Photometric steps before the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..spec import Normalization
 
 
 class Normalize(nn.Module):
-    """(B, 3, H, W) RGB in 0..255 to the network's own input: cast, channel order, ``(x - mean) / std``."""
+    """Cast, channel order and ``(x - mean) / std``: (B, 3, H, W) RGB in 0..255 to the network's float32 input."""
 
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()
@@ -27,10 +27,11 @@ class Normalize(nn.Module):
         return (x - cast(Tensor, self.mean)) * cast(Tensor, self.gain)
 
     def folded_into(self, conv: nn.Conv2d) -> nn.Module:
-        """Moves channel order and scale into the weights of ``conv``, the first convolution; only the cast remains.
+        """Folds channel order and scale into the weights of ``conv``, the first convolution.
 
-        Exact up to rounding when the mean is zero; with a mean, the zero padding of the convolution would no longer
-        be the colour the network saw in training, and the module is returned as it is.
+        The result is exact up to rounding when the mean is zero; only the cast then remains and is returned. With a
+        nonzero mean the zero padding of the convolution would no longer match the padding in training, so ``conv`` is
+        not changed and this module is returned.
         """
         if any(self.normalization.mean):
             return self

@@ -1,4 +1,4 @@
-"""What an export returns."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from .usage.usage import usage_instructions
 
 @dataclass(frozen=True, repr=False)
 class ModelExportResult:
-    """The written file and how to use it; ``repr`` and ``print`` give the instructions.
+    """The written file and how to use it; ``repr`` and ``print`` show the instructions.
 
     Attributes:
-        output: path of the file. spec: the description stored in it.
-        input_image_shape: (height, width). input_image_channels: 3. input_image_dtype: NumPy name.
-        engine, quantization_mode, output_predictions_format: as asked for.
-        quantization: what INT8 or FP16 got and cost; None for FP32.
-        usage_instructions: Markdown with code that runs.
+        output: path of the file.
+        spec: the description stored in it.
+        input_image_shape: (height, width), px.
+        input_image_channels: number of input channels.
+        input_image_dtype: NumPy name of the element type of the input.
+        engine: the requested backend.
+        quantization_mode: INT8 or FP16; None for FP32.
+        output_predictions_format: batch or flat; None for any other output format.
+        usage_instructions: Markdown with runnable code.
+        quantization: report of the INT8 or FP16 conversion; None for FP32.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""Selection of the predictions that are kept: thresholds, NMS, limits."""
+"""Selection of the final predictions: thresholds, NMS, limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from .operators import KeepClassScores, KeepScores, TopK
 
 @dataclass(frozen=True)
 class Selection:
-    """What is kept of the candidates: thresholds, limits and the output format."""
+    """Thresholds, limits and output format of the selection.
+
+    Attributes:
+        confidence: candidates with a higher score are kept.
+        iou: boxes whose IoU with a better box is higher are suppressed.
+        candidates: maximum number of candidates per image that enter NMS.
+        limit: maximum number of predictions per image.
+        flat: True for the flat output format, False for the batch format.
+    """
 
     confidence: float = 0.5
     iou: float = 0.7
@@ -26,7 +34,7 @@ class Selection:
 
 
 class SelectPoses(nn.Module):
-    """Raw heads to the final predictions, decoding only what survives.
+    """Selection of the final poses from the raw heads; joints are decoded for the selected anchors only.
 
     Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_joints (B, N, J, 3);
     flat format: flat_predictions (M, 6 + 3J). Rows are sorted by score; rows past the count are zero.
@@ -43,7 +51,7 @@ class SelectPoses(nn.Module):
         scores, anchors = TopK.apply(logits[:, 0].sigmoid(), chosen.candidates)  # (B, P)
         boxes = self.decode.boxes(take_rows(distances, anchors), table[anchors])  # (B, P, 4)
         kept = KeepScores.apply(boxes, scores, chosen.limit, chosen.iou, chosen.confidence)  # (B, P)
-        scores, rows = TopK.apply(kept, chosen.limit)  # (B, N): the survivors in their order, then zeros
+        scores, rows = TopK.apply(kept, chosen.limit)  # (B, N): the kept scores in order, then zeros
         valid = scores > 0
         boxes = zero_unless(valid.unsqueeze(2), boxes.gather(1, rows.unsqueeze(2).expand(-1, -1, 4)))  # (B, N, 4)
         anchors = anchors.gather(1, rows)
@@ -55,11 +63,14 @@ class SelectPoses(nn.Module):
 
 
 class SelectDetections(nn.Module):
-    """Raw heads to the final detections: the best anchors by their best class, then every class of theirs.
+    """Selection of the final detections from the raw heads.
+
+    The anchors with the highest best-class scores enter NMS with the scores of all their classes. An anchor may be kept
+    for several classes.
 
     Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_classes (B, N) int64;
-    flat format: flat_predictions (M, 7). Rows are sorted by score and cut by it, whatever their class; rows past the
-    count are zero, their classes -1. An anchor may be kept for several classes.
+    flat format: flat_predictions (M, 7). Rows are sorted by score across classes, and the limit applies across classes.
+    Rows past the count are zero; their class is -1.
     """
 
     def __init__(self, decode: DecodeDetections, selection: Selection) -> None:
@@ -85,7 +96,7 @@ class SelectDetections(nn.Module):
 
 
 class SelectDecoded(nn.Module):
-    """Decoded candidates to the final predictions, in the formats of :class:`SelectPoses`."""
+    """Selection of the final poses from decoded candidates, in the output formats of :class:`SelectPoses`."""
 
     def __init__(self, selection: Selection) -> None:
         super().__init__()
@@ -104,7 +115,19 @@ def select_decoded(
     top_k: Callable[..., tuple[Tensor, Tensor]],
     keep_scores: Callable[..., Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3) to the batch format; the operators are the caller's."""
+    """Selects the final poses of a batch.
+
+    Args:
+        boxes: (B, A, 4).
+        scores: (B, A, 1).
+        joints: (B, A, J, 3).
+        chosen: thresholds and limits.
+        top_k: the TopK operator to use.
+        keep_scores: the NMS operator to use.
+
+    Returns:
+        The batch format: count (B, 1), boxes (B, N, 4), scores (B, N), joints (B, N, J, 3).
+    """
     ranked, anchors = top_k(scores[:, :, 0], chosen.candidates)  # (B, P)
     candidates = boxes.gather(1, anchors.unsqueeze(2).expand(-1, -1, 4))  # (B, P, 4)
     kept = keep_scores(candidates, ranked, chosen.limit, chosen.iou, chosen.confidence)
@@ -122,7 +145,7 @@ def select_decoded(
 
 
 def take_rows(maps: Tensor, anchors: Tensor) -> Tensor:
-    """Columns ``anchors`` (B, P) of ``maps`` (B, C, A): (B, C, P)."""
+    """Returns the columns ``anchors`` (B, P) of ``maps`` (B, C, A): (B, C, P)."""
     return maps.gather(2, anchors.unsqueeze(1).expand(-1, maps.shape[1], -1))
 
 

@@ -1,9 +1,9 @@
-"""Detections through ``EfficientNMS_TRT``, the node TensorRT's own plugin library has for them.
+"""Detection NMS through ``EfficientNMS_TRT``, a node of TensorRT's own plugin library.
 
-Facts (https://github.com/NVIDIA/TensorRT/tree/main/plugin/efficientNMSPlugin): registered in TensorRT 10 and 11, not in
-TensorRT-RTX; FP32 inputs here, since FP16 coordinates are coarse; ``class_agnostic`` is always written, because the
-creator keeps the last value otherwise; the best 4,096 pairs of box and class above the threshold enter; unused rows
-hold class 0, which is made -1 behind the node.
+Source: https://github.com/NVIDIA/TensorRT/tree/main/plugin/efficientNMSPlugin. The plugin is registered in TensorRT 10
+and 11, but not in TensorRT-RTX. Its inputs are FP32 here, because FP16 coordinates are too coarse. ``class_agnostic``
+is always written, because the plugin creator otherwise keeps the last value. The best 4,096 pairs of box and class
+above the threshold are considered. Unused rows have class 0; the export replaces it with -1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ MAX_BATCH = 1024
 
 
 class EfficientNms(torch.autograd.Function):
-    """Boxes (B, A, 4) and scores (B, A, K) to num_detections (B, 1) int32, boxes, scores, classes (B, N) int32."""
+    """Detection NMS as an autograd function that exports as one ``EfficientNMS_TRT`` node.
+
+    It maps boxes (B, A, 4) and scores (B, A, K) to num_detections (B, 1) int32, boxes (B, N, 4), scores (B, N) and
+    classes (B, N) int32.
+    """
 
     @staticmethod
     def forward(
@@ -66,7 +70,7 @@ class EfficientNms(torch.autograd.Function):
 
 
 class EfficientSelect(nn.Module):
-    """Decoded boxes and class scores to final detections through the node, in the formats of SelectDetections."""
+    """Selection of the final detections through the node, in the output formats of ``SelectDetections``."""
 
     def __init__(self, selection: Selection, batch: int | None) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class EfficientSelect(nn.Module):
 
 
 def check_limits(selection: Selection, batch: int | None) -> None:
-    """Raises UsageError when the node cannot take such a graph."""
+    """Raises UsageError when the IoU threshold, the limit or the batch is outside what the node supports."""
     if selection.iou <= 0:
         raise UsageError(f"exporting for TensorRT: nms_threshold is 0, {EFFICIENT_NAME} takes more than 0. Raise it.")
     if selection.limit > EFFICIENT_CANDIDATES or (batch or 1) > MAX_BATCH:

@@ -1,6 +1,6 @@
-"""The pose NMS plugin in an exported graph: one node, ``PoseNMS_TRT``, that TensorRT replaces with the plugin.
+"""The pose NMS plugin in an exported graph: one ``PoseNMS_TRT`` node, which TensorRT runs with the plugin.
 
-In torch the node computes what plugins/README.md specifies, so that a graph with the plugin has its reference too.
+In torch the node computes what plugins/README.md specifies, so a graph with the plugin has a torch reference, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from .select import Selection, select_decoded
 
 
 class PoseNms(torch.autograd.Function):
-    """Boxes (B, A, 4), scores (B, A, 1), joints (B, A, J, 3) to the outputs of the batch format, count as int32."""
+    """Pose NMS as an autograd function that exports as one ``PoseNMS_TRT`` node.
+
+    It maps boxes (B, A, 4), scores (B, A, 1) and joints (B, A, J, 3) to the outputs of the batch format: count (B, 1)
+    int32, boxes (B, N, 4), scores (B, N) and joints (B, N, J, 3).
+    """
 
     @staticmethod
     def forward(
@@ -31,10 +35,10 @@ class PoseNms(torch.autograd.Function):
         _batch: int | None,
         _joint_count: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # The operators' own functions, not their autograd nodes: a trace cannot nest those.
+        # Calls the operators' forward functions directly: autograd functions cannot be nested in a trace.
         count, out_boxes, out_scores, out_joints = select_decoded(
             boxes,
-            torch.where(scores.isnan(), -1.0, scores),  # NaN is never kept, nor in anyone's way
+            torch.where(scores.isnan(), -1.0, scores),  # a NaN score is never kept and suppresses nothing
             joints,
             selection,
             partial(TopK.forward, None),
@@ -67,7 +71,7 @@ class PoseNms(torch.autograd.Function):
 
 
 class PluginSelect(nn.Module):
-    """Decoded heads to final predictions through the plugin node."""
+    """Selection of the final predictions from the decoded heads through the plugin node."""
 
     def __init__(self, selection: Selection, batch: int | None, num_joints: int) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class PluginSelect(nn.Module):
 
 
 def check_limits(selection: Selection, anchors: int, joints: int) -> None:
-    """Raises UsageError when the plugin cannot take such a graph."""
+    """Raises UsageError when a limit, the anchors or the joints exceed what the plugin supports."""
     for name, value, most in (
         ("num_pre_nms_predictions", selection.candidates, MAX_CANDIDATES),
         ("max_predictions_per_image", selection.limit, MAX_OUTPUTS),

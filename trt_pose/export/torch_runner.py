@@ -1,4 +1,4 @@
-"""The exported graph run by torch itself, behind the same Runner contract as every other backend."""
+"""A runner that runs the export graph in torch, with the same interface as every other backend."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TorchRunner:
-    """Runs a PoseGraph that ends in finished predictions."""
+    """A runner for a ``PoseGraph`` whose outputs are final predictions."""
 
     def __init__(self, graph: PoseGraph, spec: ModelSpec) -> None:
         self.spec = spec
@@ -44,7 +44,19 @@ class TorchRunner:
         limit: int | None = None,
         fuse: bool = True,
     ) -> TorchRunner:
-        """A runner for ``model`` at its own input size; None takes the model's defaults."""
+        """Returns a runner for ``model`` at its own input size; None takes the model's default.
+
+        Args:
+            model: the network; not modified.
+            iou: boxes whose IoU with a better box is higher are suppressed, 0..1.
+            confidence: predictions with a higher score are kept, 0..1.
+            candidates: maximum number of candidates per image that enter NMS.
+            limit: maximum number of predictions per image.
+            fuse: whether to fold batch norms and branches into convolutions.
+
+        Raises:
+            UsageError: a threshold or limit is out of range.
+        """
         defaults, size = model.processing, model.processing.input
         selection = Selection(
             confidence=check_threshold("conf", confidence, defaults.confidence),

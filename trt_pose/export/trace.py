@@ -1,4 +1,4 @@
-"""From a module to an ONNX model: trace, simplify, attach the weights, finish."""
+"""Steps from a module to an ONNX model: trace, simplify, finish, attach the weights."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ from .plan import (
 
 
 def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:
-    """Traces the graph with torch's TorchScript exporter; the weights stay behind as graph inputs.
+    """Traces the graph with torch's TorchScript exporter; weights become graph inputs where possible.
 
-    Without weights the later steps handle 0.2 MB instead of 60 (S): they are attached last. The newer ``dynamo``
-    exporter needs onnxscript, takes several times as long on these models, and cannot express the two operators of
-    operators.py without a translation table.
+    Without weights the next steps handle 0.2 MB instead of 60 MB (S model); :func:`attach_weights` adds them last. The
+    weights stay in the trace when a caller's module may have weights of its own. The newer ``dynamo`` exporter needs
+    onnxscript, takes several times as long on these models, and cannot express the operators of operators.py without a
+    translation table.
+
+    Raises:
+        ExportError: torch.onnx.export failed.
     """
     example = torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device)
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecation of the exporter, constants recorded by the trace
+            warnings.simplefilter("ignore")  # the exporter's deprecation notice, constants recorded by the trace
             torch.onnx.export(
                 graph,
                 (example,),
@@ -44,7 +48,7 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
                 export_params=_holds_foreign_weights(graph, plan),
                 **plan.exporter_options,
             )
-    except Exception as error:  # whatever a caller's module raises while it is traced
+    except Exception as error:  # a caller's module may raise anything while it is traced
         raise ExportError(
             f"tracing {spec.model}: torch.onnx.export failed: {first_line(error)}. Check the modules given."
         ) from error
@@ -52,10 +56,11 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
 
 
 def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
-    """Whether a module of the caller's may have weights: then all must stay in the trace.
+    """Returns whether a caller's module may have weights; all weights must then stay in the trace.
 
     The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm). Our own
-    networks are fused; the Linear layers of Keypoint R-CNN come out right, which the check that follows would tell.
+    networks are fused beforehand. The Linear layers of Keypoint R-CNN export correctly; ``verify`` would detect an
+    error.
     """
     if not isinstance(graph.network, Model):
         return True
@@ -64,7 +69,7 @@ def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
 
 
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Folds constants and removes redundant nodes."""
+    """Folds constants and removes redundant nodes. Raises MissingDependencyError without onnxslim."""
     with needed("simplifying", ", or set onnx_simplify=False (--no-simplify)"):
         import onnxslim
     slimmed: onnx.ModelProto = onnxslim.slim(proto)
@@ -72,11 +77,11 @@ def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) -> None:
-    """Turns every graph input but the image into an initializer with the value the graph has for it."""
+    """Replaces every graph input except the image with an initializer that holds the graph's value."""
     values = graph.state_dict()
     kept = [item for item in proto.graph.input if item.name == spec.input.name]
     weights = [item.name for item in proto.graph.input if item.name != spec.input.name]
-    used = {name for node in proto.graph.node for name in node.input}  # none are left where trace() kept the weights in
+    used = {name for node in proto.graph.node for name in node.input}  # empty loop below when trace() kept the weights
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
     for name in weights:
@@ -85,11 +90,11 @@ def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) ->
 
 
 def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Writes the description into the file and checks the graph. Raises ExportError when the checker complains."""
+    """Stores the description in the model and checks the graph. Raises ExportError when the check fails."""
     if spec.output.format == "flat":  # the tracer loses the width where the batch is symbolic
         width = proto.graph.output[0].type.tensor_type.shape.dim[1]
         width.dim_value = 7 if spec.task == "detection" else 6 + 3 * spec.skeleton.num_joints
-    # A plugin's outputs that nothing reads are left without a type by the simplifier, which the checker refuses.
+    # The simplifier leaves unused plugin outputs without a type; the checker rejects such entries.
     typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(typed)

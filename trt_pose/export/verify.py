@@ -1,4 +1,4 @@
-"""The file against torch, on a real image, before it is written."""
+"""Comparison of an exported graph in ONNX Runtime with torch, on a real image, before the file is written."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ from .preprocess import Normalize
 from .select import SelectDetections, Selection, SelectPoses
 
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
-# scores by 1e-5 (CONTRIBUTING.md, tolerances). Ten to fifty times that still means the same graph.
+# scores by 1e-5 (CONTRIBUTING.md, tolerances). The limits here are 25 and 100 times that.
 PX, SCORE = 0.05, 1e-3
 
 
-# Outputs of a caller's own post-processing have no unit: relative to their largest value.
+# Tolerance for outputs without a unit (a caller's own post-processing), relative to their largest value.
 RELATIVE = 1e-3
-# People that only one side keeps because a score or an overlap lies within rounding error of its threshold.
+# Share of predictions that only one side may keep, when a score or an overlap is within rounding error of its
+# threshold.
 UNMATCHED_SHARE = 0.02
-# So many candidates are let through by lowering the threshold for the comparison, whatever the image holds.
+# The comparison lowers the threshold until at least this many candidates pass.
 _LEAST_CANDIDATES = 20
 
 
 def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Runs the graph in torch and the file in ONNX Runtime on a bundled photograph.
+    """Runs the graph in torch and the model in ONNX Runtime on a bundled photograph and compares the outputs.
 
     Raises:
-        ExportError: with both numbers, when they differ by more than rounding explains.
+        ExportError: the outputs differ by more than rounding explains; the message names the difference and the limit.
     """
     pixels = _input(spec)
     names = spec.output.names
@@ -71,14 +72,14 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
 def _without_plugin(
     graph: PoseGraph, proto: onnx.ModelProto, plugins: tuple[str, ...]
 ) -> tuple[PoseGraph, onnx.ModelProto, tuple[str, ...]]:
-    """Graph and file up to the plugin node: the decoded heads, and their names."""
+    """Returns the graph and the model up to the plugin node, and the names of the decoded heads."""
     decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
     names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
     return PoseGraph(graph.preprocess, graph.network, decode), cut(proto, names), names
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:
-    """The photograph, and its mirror image and so on, as the file wants them: (B, 3, H, W); noise for other C."""
+    """Returns the input (B, C, H, W): the photograph and its mirror image in turn; noise when C is not 3."""
     if spec.input.channels != 3:
         noise = np.random.default_rng(0).integers(
             0, 256, (spec.input.batch or 2, spec.input.channels, spec.input.height, spec.input.width)
@@ -93,11 +94,11 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
 
 
 def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tensor) -> tuple[PoseGraph, onnx.ModelProto]:
-    """Graph and file with the confidence threshold low enough that some candidates pass on the photograph."""
+    """Returns the graph and the model with a confidence threshold that some candidates of the photograph pass."""
     select = graph.postprocess
-    assert isinstance(select, (SelectPoses, SelectDetections))  # noqa: S101 - the caller looked
+    assert isinstance(select, (SelectPoses, SelectDetections))  # noqa: S101 - checked by the caller
     logits = graph.network(graph.preprocess(feed))[0]
-    # Of a pose model the first logit is the person's, the others are joints'.
+    # In a pose model the first logit is the person's; the others belong to the joints.
     best = (logits[:, 0] if isinstance(select, SelectPoses) else logits.amax(dim=1)).sigmoid()  # (B, A)
     best = best.topk(min(_LEAST_CANDIDATES, best.shape[1]), dim=1).values[:, -1].min()
     threshold = min(select.selection.confidence, float(best) * 0.999)

@@ -1,1 +1,1 @@
-"""Fine-tuning of YOLO-NAS-Pose: data, loss, loop."""
+"""Training and fine-tuning of YOLO-NAS-Pose: data, loss and training loop."""

@@ -1,9 +1,10 @@
-"""Which cells learn which person: task-aligned assignment (TOOD, https://arxiv.org/abs/2108.07755) with OKS.
+"""Task-aligned assignment of people to grid cells (TOOD, https://arxiv.org/abs/2108.07755) with OKS.
 
-As published for YOLO-NAS-Pose: a cell suits a person as well as its score, times the sixth power of how well its box
-and its pose fit (IoU times OKS); the 13 best of the cells inside the person's box learn them.
-Different on purpose: people without annotated joints are learnt by their boxes, cells in a crowd are left alone, a cell
-goes only to one of those who chose it, and shares are relative however little everything suits.
+As published for YOLO-NAS-Pose, the alignment of a cell with a person is its score times the sixth power of its fit (IoU
+times OKS). Of the cells whose centre is inside the person's box, the 13 with the highest alignment learn the person.
+Intentional differences: the fit of people without annotated joints is the IoU alone; cells in a crowd are ignored; a
+cell contested by several people is assigned only to one of these; target scores are normalized however small the
+alignments are.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _TINY = 1e-9
 
 @dataclass(frozen=True)
 class Assignment:
-    """What each of the A cells is to learn.
+    """Training targets of the A cells.
 
     Attributes:
-        positive: (B, A) bool: cells that learn somebody.
-        ignored: (B, A) bool: cells in a crowd that learn nobody; what they score is held against nobody.
-        person: (B, A) int64: index of them among the picture's people; 0 elsewhere.
-        scores: (B, A) float32: the score to learn; 0 elsewhere.
+        positive: (B, A) bool: cells with an assigned person.
+        ignored: (B, A) bool: cells in a crowd without an assigned person; their scores do not count in the loss.
+        person: (B, A) int64: index of the assigned person in the picture; 0 elsewhere.
+        scores: (B, A) float32: the target score; 0 elsewhere.
     """
 
     positive: Tensor
@@ -38,11 +39,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class TaskAlignedAssigner:
-    """See the head of this file.
+    """The assigner; see the module docstring.
 
     Attributes:
-        cells: per person, at most. score_power, fit_power: TOOD's alpha and beta.
-        with_pose: fit is IoU times OKS; otherwise IoU alone.
+        cells: maximum number of cells per person.
+        score_power: exponent of the score, TOOD's alpha.
+        fit_power: exponent of the fit, TOOD's beta.
+        with_pose: whether the fit is IoU times OKS; otherwise it is the IoU alone.
     """
 
     cells: int = 13
@@ -57,8 +60,12 @@ class TaskAlignedAssigner:
         """Assigns the cells of a batch.
 
         Args:
-            scores: (B, A) in 0..1, boxes: (B, A, 4) xyxy px, points: (B, A, J, 2) px: what the network says now.
-            centers: (A, 2) px, of the cells. truth: N people per picture. sigmas: (J,).
+            scores: (B, A) predicted scores in 0..1.
+            boxes: (B, A, 4) predicted boxes, xyxy px.
+            points: (B, A, J, 2) predicted joints, px.
+            centers: (A, 2) centres of the cells, px.
+            truth: N annotated people per picture.
+            sigmas: (J,) OKS constants.
         """
         batch, anchors = scores.shape
         if truth.boxes.shape[1] == 0:
@@ -80,27 +87,31 @@ class TaskAlignedAssigner:
 
 
 def _inside(centers: Tensor, boxes: Tensor) -> Tensor:
-    """(B, N, A): whether each cell's centre lies in each box, its border left out."""
+    """Returns (B, N, A): whether the centre of each cell is strictly inside each box."""
     low, high = centers - boxes[:, :, None, :2], boxes[:, :, None, 2:] - centers
     return torch.cat([low, high], dim=-1).amin(dim=-1) > _TINY
 
 
 def _best(values: Tensor, count: int) -> Tensor:
-    """The ``count`` highest along the last axis, as a mask."""
+    """Returns a mask of the ``count`` highest values along the last axis."""
     places = values.topk(min(count, values.shape[-1]), dim=-1).indices
     return torch.zeros_like(values, dtype=torch.bool).scatter_(-1, places, True)
 
 
 def _one_person_each(chosen: Tensor, fit: Tensor) -> Tensor:
-    """A cell several people chose is given to the one of them it fits best."""
+    """Assigns each cell selected for several people only to the one it fits best."""
     contested = chosen.sum(dim=1, keepdim=True) > 1
     fits_best = torch.zeros_like(chosen).scatter_(1, fit.masked_fill(~chosen, -1).argmax(dim=1, keepdim=True), True)
     return torch.where(contested, fits_best, chosen)
 
 
 def _scores(suits: Tensor, fit: Tensor, chosen: Tensor) -> Tensor:
-    """(B, A): a person's best cell is to score its fit, the others as much less as they suit less."""
+    """Returns the target scores (B, A).
+
+    The cell with the highest alignment gets the best fit of the person's cells; the other cells get less in proportion
+    to their alignment.
+    """
     suits = suits * chosen
-    # Not the published "+ 1e-9": of an untrained network everything suits less than that, and nobody would be learnt.
+    # Not the published "+ 1e-9": in an untrained network all alignments are smaller, and the targets would vanish.
     share = suits / suits.amax(dim=2, keepdim=True).clamp(min=torch.finfo(suits.dtype).tiny)
     return (share * (fit * chosen).amax(dim=2, keepdim=True)).amax(dim=1)

@@ -1,6 +1,6 @@
-"""Random changes of a training picture and the people in it: mirroring, an affine map, colours. No mosaics.
+"""Random augmentation of a training picture and its people: mirroring, affine maps and colours, but no mosaics.
 
-Ranges are those of the published recipes where they are known (scale 0.75 to 1.5).
+The ranges are those of the published recipes where known (scale 0.75 to 1.5).
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ from ..images.pixels import Image
 from ..skeleton import Skeleton
 from .truth import Floats, People
 
-# Of whom less of the box is left in the picture is not learnt from it.
+# People with a smaller share of their box left in the picture are dropped.
 _LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much to change.
+    """Probabilities and ranges of the augmentation.
 
     Attributes:
-        flip: probability of mirroring, of joints that are known to come in pairs.
-        affine: probability of the affine map; color: of changed colours.
-        rotation_deg: at most, either way. scale: smallest and largest. translation: share of the picture, at most.
-        brightness, contrast, saturation: relative change, at most. hue_deg: of 360.
+        flip: probability of mirroring; only for skeletons with known pairs of joints.
+        affine: probability of the affine map.
+        color: probability of changed colours.
+        rotation_deg: maximum rotation in either direction, degrees.
+        scale: smallest and largest scale.
+        translation: maximum shift, as a share of the picture.
+        brightness: maximum relative change of the brightness.
+        contrast: maximum relative change of the contrast.
+        saturation: maximum relative change of the saturation.
+        hue_deg: maximum change of the hue, degrees of 360.
     """
 
     flip: float = 0.5
@@ -44,9 +50,19 @@ class Augmentation:
     def apply(
         self, image: Image, people: People, skeleton: Skeleton, pad_value: int, rng: np.random.Generator
     ) -> tuple[Image, People]:
-        """A changed picture (H, W, 3) uint8 RGB of the same size, and its people.
+        """Augments one picture.
 
-        Everything random is drawn from ``rng``, always as often: the same generator makes the same picture.
+        The number of draws from ``rng`` is constant, so the same generator state gives the same picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            people: the people in it, px.
+            skeleton: the joints.
+            pad_value: grey level outside the picture.
+            rng: source of all randomness.
+
+        Returns:
+            The changed picture, of the same size, and its people.
         """
         dice = rng.uniform(size=3)
         matrix = self._matrix(rng, image.shape[0], image.shape[1])
@@ -60,7 +76,7 @@ class Augmentation:
         return image, people
 
     def _matrix(self, rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float64]:
-        """Rotation and scale about the centre, then a shift: (2, 3)."""
+        """Returns a random affine map (2, 3): rotation and scale about the centre, then a shift."""
         angle = rng.uniform(-self.rotation_deg, self.rotation_deg)
         scale = np.exp(rng.uniform(*np.log(self.scale)))
         matrix = np.asarray(cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale), np.float64)
@@ -69,7 +85,7 @@ class Augmentation:
 
     def _recolor(self, image: Image, gains: npt.NDArray[np.float64]) -> Image:
         brightness, contrast, saturation, hue = gains
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.float32)  # hue is in half degrees
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.float32)  # OpenCV's hue is in units of 2 degrees
         hsv[..., 0] = (hsv[..., 0] + hue * self.hue_deg / 2) % 180
         hsv[..., 1] = np.clip(hsv[..., 1] * (1 + saturation * self.saturation), 0, 255)
         rgb = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.float32)
@@ -80,8 +96,8 @@ class Augmentation:
 
 
 def mirror(image: Image, people: People, skeleton: Skeleton) -> tuple[Image, People]:
-    """Left and right swapped, in the picture and in the names of the joints."""
-    edge = image.shape[1] - 1  # the last pixel's centre
+    """Mirrors the picture and its people left to right and swaps the paired joints."""
+    edge = image.shape[1] - 1  # x of the centre of the last pixel
     boxes, joints = people.boxes.copy(), people.joints.copy()
     boxes[:, [0, 2]] = edge + 1 - boxes[:, [2, 0]]
     joints[..., 0] = np.where(joints[..., 2] > 0, edge - joints[..., 0], 0)
@@ -92,13 +108,13 @@ def mirror(image: Image, people: People, skeleton: Skeleton) -> tuple[Image, Peo
 
 
 def warp(image: Image, people: People, matrix: npt.NDArray[np.float64], pad_value: int) -> tuple[Image, People]:
-    """Picture and people under an affine map (2, 3); whoever is left with too little in the picture is dropped."""
+    """Applies an affine map (2, 3) to the picture and its people; drops people who are mostly outside the picture."""
     height, width = image.shape[:2]
     warped = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(pad_value,) * 3
     ).astype(np.uint8, copy=False)
     corners = people.boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (N, 4, 2)
-    # The matrix maps centres of pixels; boxes have edges.
+    # The matrix maps pixel centres, but boxes are given by pixel edges.
     turned = (corners - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
     whole = np.concatenate([turned.min(axis=1), turned.max(axis=1)], axis=1)
     boxes = np.clip(whole, 0, [width, height, width, height]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, in the layout of the reference release's trainer: they load here and there."""
+"""Training checkpoints in the layout of super-gradients' trainer, so that both programs can load them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..files import write_atomically
 from ..models.model import PoseModel
 from ..models.processing import Processing
 
-LATEST, BEST = "ckpt_latest.pth", "ckpt_best.pth"  # the reference release's names
+LATEST, BEST = "ckpt_latest.pth", "ckpt_best.pth"  # super-gradients' names
 
 
 def layout(model: PoseModel, averaged: PoseModel, epoch: int, best: float) -> dict[str, Any]:
-    """The entries that hold the weights and say what they are."""
+    """Returns the entries of a checkpoint with the weights and their description."""
     return {
         "net": _on_cpu(model.state_dict()),
         "ema_net": _on_cpu(averaged.state_dict()),
@@ -38,7 +38,7 @@ def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def processing_params(processing: Processing) -> dict[str, Any]:
-    """A model's processing as the reference release stores it; ``models.processing.from_checkpoint`` reads it back."""
+    """Returns a model's processing in super-gradients' format, which ``models.processing.from_checkpoint`` reads."""
     spec, skeleton = processing.input, processing.skeleton
     size = [spec.height, spec.width]
     steps: list[dict[str, Any]] = []
@@ -67,19 +67,19 @@ def processing_params(processing: Processing) -> dict[str, Any]:
 
 
 def write(path: Path, state: dict[str, Any]) -> Path:
-    """Writes a checkpoint, whole or not at all."""
+    """Writes a checkpoint atomically and returns ``path``. Raises SourceError when it cannot be written."""
 
     def save(file: Path) -> None:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # torch's own word for a full disk
+        except RuntimeError as error:  # torch raises RuntimeError when the disk is full
             raise OSError(first_line(error)) from error
 
     return write_atomically(path, save, SourceError)
 
 
 def read_resumable(path: str | Path) -> dict[str, Any]:
-    """The record a training goes on from. Raises CheckpointError when the file is none of ours."""
+    """Reads the checkpoint of a training run to resume. Raises CheckpointError for any other file."""
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -92,8 +92,8 @@ def read_resumable(path: str | Path) -> dict[str, Any]:
 
 
 def check_recipe(path: str | Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises CheckpointError that names what a training was begun with, where this one is another."""
-    # As the file gives it back: lists for tuples.
+    """Raises CheckpointError, which names the entry, when the recipe differs from that of the checkpoint."""
+    # A round trip through JSON turns tuples into lists, as in the file.
     plain = json.loads(json.dumps(wanted))
     for name, value in json.loads(json.dumps(found)).items():
         if plain.get(name) != value:

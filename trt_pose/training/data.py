@@ -1,7 +1,7 @@
-"""Training pictures: COCO annotations with any joints, or synthetic people, as a torch data set and its loader.
+"""Training pictures as a torch data set and loader: COCO annotations with any joints, or synthetic people.
 
-An item is found by a number that counts on through the epochs, and everything random about it is drawn from that number
-and the seed: a training that is interrupted goes on with the pictures it would have seen.
+The index of an item continues to count across epochs. All randomness of an item derives from this index and the seed,
+so a resumed training run sees the same pictures as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -25,29 +25,32 @@ from .augment import Augmentation
 from .truth import People, Truth
 
 Item = tuple[Tensor, People]
-_TRAINING_SEEDS = 2**63  # above those of SyntheticPeople, which trt-pose eval is held to
+_TRAINING_SEEDS = 2**63  # above the seeds that trt-pose eval may use for SyntheticPeople
 
 
 class Pictures(Protocol):
-    """What a training reads."""
+    """Protocol of the training data."""
 
     def __len__(self) -> int:
-        """Pictures of one epoch."""
+        """Returns the number of pictures per epoch."""
 
     def __getitem__(self, number: int) -> Item:
-        """Picture ``number``, counted on through the epochs: (3, H, W) uint8 RGB, and its people."""
+        """Returns picture ``number``, which counts on across epochs: (3, H, W) uint8 RGB, and its people."""
 
 
 class CocoPictures(Dataset[Item]):
     """Pictures with COCO keypoint annotations.
 
     Args:
-        data: annotations and the folder of their images. spec: of the network input.
+        data: annotations and the folder of their images.
+        spec: description of the network input.
         skeleton: joints to learn; the annotations must have as many.
-        augmentation: None leaves the pictures as they are. seed: of everything random.
+        augmentation: random changes of the pictures; None for none.
+        seed: seed of the augmentation.
 
     Raises:
-        SourceError: nobody is annotated. UsageError: other joints.
+        SourceError: no person is annotated.
+        UsageError: the annotations have another number of joints.
     """
 
     def __init__(
@@ -82,7 +85,12 @@ class CocoPictures(Dataset[Item]):
 
 
 def _read_people(truth: Mapping[str, Any], skeleton: Skeleton) -> list[People]:
-    """The people of each image, px of the image; those without a box to learn are left out."""
+    """Returns the people of each image, px of the image, without people whose box is at most 1 px wide or high.
+
+    Raises:
+        SourceError: no person is annotated.
+        UsageError: the annotations have another number of joints.
+    """
     joints = skeleton.num_joints
     categories = pose_categories(truth, joints)
     notes: dict[Any, list[tuple[list[float], list[float], bool]]] = {item["id"]: [] for item in truth["images"]}
@@ -104,18 +112,20 @@ def _read_people(truth: Mapping[str, Any], skeleton: Skeleton) -> list[People]:
 
 
 class SyntheticPictures(Dataset[Item]):
-    """Synthetic people, new ones in every epoch, as large in the input as they are in pictures of 320 px.
+    """Synthetic pictures, new ones in every epoch, with people scaled from 320 px to the network input.
 
     Args:
-        count: pictures that make an epoch. spec: of the network input. seed: of everything.
-        scene: who is in them, in pictures of 320 px.
+        count: pictures per epoch.
+        spec: description of the network input.
+        seed: seed of the pictures.
+        scene: number and size of the people, for pictures of 320 px; None for the ``sparse`` scene.
     """
 
     def __init__(self, count: int, spec: InputSpec, seed: int = 0, scene: Scene | None = None) -> None:
         self._count = count
         scale = min(spec.height, spec.width) / SCENE_SIDE
         scene = (scene or SCENES["sparse"]).scaled(scale)
-        # No seed of trt-pose eval's makes the same pictures.
+        # No seed of trt-pose eval produces the same pictures.
         self._people = SyntheticPeople(2**31, (spec.height, spec.width), _TRAINING_SEEDS + seed, scene)
 
     def __len__(self) -> int:
@@ -128,7 +138,7 @@ class SyntheticPictures(Dataset[Item]):
 
 
 class _Numbers(Sampler[int]):
-    """The numbers of an epoch's pictures, shuffled by the epoch and the seed."""
+    """Sampler of the picture numbers of an epoch, shuffled by the epoch and the seed."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.epoch = 0
@@ -143,11 +153,14 @@ class _Numbers(Sampler[int]):
 
 
 class Batches:
-    """Batches of an epoch: (B, 3, H, W) uint8 RGB and their people; the rest that fills no batch is left out.
+    """Batches of an epoch: (B, 3, H, W) uint8 RGB and their people; an incomplete last batch is dropped.
 
     Args:
-        pictures: what to read. size: pictures in a batch; all of them when there are fewer. workers: processes that
-            make them; 0 for this one. pinned: in page-locked memory, for a GPU.
+        pictures: the training data.
+        size: pictures per batch; all pictures when there are fewer.
+        seed: seed of the order.
+        workers: number of loader processes; 0 loads in this process.
+        pinned: whether to use page-locked memory, for a GPU.
     """
 
     def __init__(self, pictures: Pictures, size: int, seed: int = 0, workers: int = 0, pinned: bool = False) -> None:
@@ -168,7 +181,7 @@ class Batches:
         return len(self._loader)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Truth]]:
-        """The batches of epoch ``number``, from 0. Raises SourceError for a picture that cannot be read."""
+        """Yields the batches of epoch ``number``, from 0. Raises SourceError for a picture that cannot be read."""
         self._numbers.epoch = number
         for batch in self._loader:
             if isinstance(batch, PoseError):
@@ -177,7 +190,7 @@ class Batches:
 
 
 class _Careful(Dataset[Any]):
-    """Hands errors on as values: raised in another process they would come back as its traceback."""
+    """Data set that returns errors as values, because an error raised in a worker would arrive as a traceback."""
 
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures

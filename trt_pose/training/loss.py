@@ -1,7 +1,8 @@
-"""The loss of YOLO-NAS-Pose, as published (super-gradients, YOLO-NAS-POSE recipes).
+"""The loss of YOLO-NAS-Pose as published (super-gradients, YOLO-NAS-POSE recipes).
 
-Score: focal loss against the assigned score. Box: CIoU, and DFL on its distributions. Joints: 1 - OKS of each, and
-their confidence: focal loss against whether they are annotated. Box and joints count by the assigned score.
+Scores: focal loss against the assigned score. Boxes: CIoU, and DFL on the distributions. Joints: 1 - OKS of each joint.
+Joint confidences: focal loss against whether the joint is annotated. The box and joint terms are weighted by the
+assigned score.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ CLASSIFICATIONS = ("focal", "varifocal", "bce")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of :data:`PARTS`; those of the published recipes.
+    """Weights of :data:`PARTS`; the defaults are those of the published recipes.
 
-    ``distance`` is ours: the plain distance of joints, which OKS does not feel from afar: of an eye ten sigmas off it
-    has no gradient left. Fine-tuning does without it.
+    ``distance`` is not part of the published loss. It weights the plain distance of joints, because OKS has no gradient
+    far from the truth (for an eye, ten sigmas away). Fine-tuning does not use it.
     """
 
     score: float = 1.0
@@ -39,11 +40,15 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class PoseLoss:
-    """Loss of a batch. Call it with the raw heads of the network.
+    """Loss of a batch, called with the raw heads of the network.
 
     Attributes:
-        decode: of the input size. sigmas: (J,) of OKS.
-        classification: of the scores: ``focal`` (published), ``varifocal`` (https://arxiv.org/abs/2008.13367), ``bce``.
+        decode: decoder of the input size.
+        sigmas: (J,) OKS constants.
+        weights: weights of the parts.
+        assigner: assignment of people to cells.
+        classification: loss of the scores: ``focal`` (published), ``varifocal`` (https://arxiv.org/abs/2008.13367) or
+            ``bce``.
     """
 
     decode: DecodePoses
@@ -53,11 +58,11 @@ class PoseLoss:
     classification: str = "focal"
 
     def __call__(self, heads: Heads, truth: Truth) -> dict[str, Tensor]:
-        """Weighted parts of the loss, scalars by name; their sum is the loss.
+        """Returns the weighted parts of the loss, scalars by name; the loss is their sum.
 
         Args:
-            heads: logits (B, 1 + J, A), distances (B, 4 * bins, A), offsets (B, 2J, A); computed on in float32.
-            truth: the people in the pictures, px of the network input.
+            heads: logits (B, 1 + J, A), distances (B, 4 * bins, A), offsets (B, 2J, A); converted to float32.
+            truth: the annotated people, px of the network input.
         """
         logits, distances, offsets = (head.float() for head in heads)
         cells = self.decode.get_buffer("cells")  # (A, 3) corner x, y and stride, px
@@ -91,13 +96,13 @@ class PoseLoss:
         return plain.sum()
 
     def _joints(self, points: Tensor, truth: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
-        """1 - OKS of (P, J, 2) points, the mean over the annotated joints of each person."""
+        """Returns the weighted sum of 1 - OKS of (P, J, 2) points, a mean over the annotated joints of each person."""
         area = body_area(boxes)[:, None]
         return _over_visible(1 - joint_similarity(points, truth[..., :2], area, self.sigmas), truth, weight)
 
 
 def _distribution(distances: Tensor, cells: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
-    """DFL: the bins left and right of each true distance (P, 4), strides, by how near they are."""
+    """Returns the DFL: cross entropy of the two bins next to each true distance (P, 4), strides, by nearness."""
     bins = distances.shape[1] // 4
     centers, strides = cells[:, :2] + cells[:, 2:] / 2, cells[:, 2:]
     wanted = torch.cat([centers - boxes[:, :2], boxes[:, 2:] - centers], dim=1) / strides
@@ -110,7 +115,7 @@ def _distribution(distances: Tensor, cells: Tensor, boxes: Tensor, weight: Tenso
 
 
 def _confidence(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Focal loss (alpha 0.25, gamma 2, https://arxiv.org/abs/1708.02002) of (P, J) logits."""
+    """Returns the focal loss (alpha 0.25, gamma 2, https://arxiv.org/abs/1708.02002) of (P, J) logits."""
     visible = (truth[..., 2] > 0).to(logits.dtype)
     plain = F.binary_cross_entropy_with_logits(logits, visible, reduction="none")
     balance = 0.25 * visible + 0.75 * (1 - visible)
@@ -119,22 +124,23 @@ def _confidence(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 def _distance(points: Tensor, truth: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
-    """How far (P, J, 2) points are, in body sizes; Huber's loss, quadratic below a twentieth."""
+    """Returns the smooth L1 loss of (P, J, 2) points relative to the body size, quadratic below 0.05."""
     size = body_area(boxes).sqrt().clamp(min=1.0)[:, None, None]
     apart = F.smooth_l1_loss(points / size, truth[..., :2] / size, reduction="none", beta=0.05).sum(dim=2)
     return _over_visible(apart, truth, weight)
 
 
 def _over_visible(values: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """The mean of (P, J) values over the annotated joints of each person, summed by the people's weights."""
+    """Returns the weighted sum over people of the mean of (P, J) values over the annotated joints."""
     visible = (truth[..., 2] > 0).to(values.dtype)  # (P, J)
     return ((values * visible).sum(dim=1) / visible.sum(dim=1).clamp(min=1) * weight).sum()
 
 
 def set_priors(model: nn.Module, probability: float = 0.01) -> None:
-    """Lets untrained heads say "nobody" nearly everywhere, so that learning does not begin with unlearning that.
+    """Sets the biases of untrained score heads so that all scores start near ``probability``.
 
-    (RetinaNet's initialisation, https://arxiv.org/abs/1708.02002; the reference release does the same.)
+    Training then does not begin by lowering the scores of nearly all cells. This is the initialisation of RetinaNet
+    (https://arxiv.org/abs/1708.02002); super-gradients does the same.
     """
     for name, module in model.named_modules():
         if name.endswith("cls_pred") and isinstance(module, nn.Conv2d) and module.bias is not None:

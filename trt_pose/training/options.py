@@ -1,4 +1,4 @@
-"""What a training is told."""
+"""Training options."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from .augment import Augmentation
 from .loss import CLASSIFICATIONS, LossWeights
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-_MAY_CHANGE = ("precision", "device", "workers", "evaluate_every")  # when a training goes on
+_MAY_CHANGE = ("precision", "device", "workers", "evaluate_every")  # when a training run is resumed
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The recipe; the defaults are near super-gradients' for YOLO-NAS-Pose on COCO, which changed over time.
+    """Training options; the defaults are close to super-gradients' for YOLO-NAS-Pose on COCO, which varied over time.
 
     Attributes:
-        epochs: passes over the pictures. batch: pictures per step. accumulate: steps per update of the weights.
-        learning_rate: of AdamW, at its highest. warmup_steps: it rises linearly for so many updates.
-        final_share: of the learning rate, at the end of the cosine.
-        weight_decay: of weights with more than one axis. clip_norm: of the gradient, 0 for none.
-        ema_decay: of the averaged weights, which are what is evaluated and exported; 0 for none.
-        precision: of the forward pass, of :data:`PRECISIONS`; the loss is in FP32. device: torch's name; None for the
-            GPU where there is one.
-        workers: processes that make pictures. seed: of everything random.
+        epochs: passes over the pictures.
+        batch: pictures per step.
+        accumulate: steps per weight update.
+        learning_rate: peak learning rate of AdamW.
+        warmup_steps: number of updates over which the learning rate rises linearly.
+        final_share: share of the peak learning rate at the end of the cosine.
+        weight_decay: weight decay of parameters with more than one axis.
+        clip_norm: maximum norm of the gradient; 0 for no clipping.
+        ema_decay: decay of the averaged weights, which are evaluated and exported; 0 for no averaging.
+        precision: precision of the forward pass, one of :data:`PRECISIONS`; the loss is computed in FP32.
+        device: torch device; None for the GPU if there is one, else the CPU.
+        workers: number of loader processes.
+        seed: seed of all randomness.
         evaluate_every: epochs between evaluations.
-        classification: the loss of the scores, of ``loss.CLASSIFICATIONS``. loss: weights of its parts.
-        augmentation: of pictures read from files; synthetic ones are new every time.
+        classification: loss of the scores, one of ``loss.CLASSIFICATIONS``.
+        loss: weights of the parts of the loss.
+        augmentation: augmentation of pictures from files; synthetic pictures are not augmented.
     """
 
     epochs: int = 300
@@ -72,5 +78,5 @@ class TrainOptions:
                 raise UsageError(f"training: got {name}={value}, expected a number from 0 to {most:g}. Correct it.")
 
     def lasting(self) -> dict[str, Any]:
-        """What a training that goes on must have in common with itself."""
+        """Returns the options that must not change when a training run is resumed."""
         return {name: value for name, value in asdict(self).items() if name not in _MAY_CHANGE}

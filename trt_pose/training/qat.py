@@ -1,9 +1,9 @@
-"""Quantization-aware fine-tuning of an exported file: its own graph, run by torch with fake quantizers.
+"""Quantization-aware fine-tuning of an exported file: torch runs the ONNX graph with fake quantizers.
 
-What is trained is the ONNX graph itself, with a fake quantizer at every place where ``quantize.qdq`` puts Q and DQ: the
-INT8 file that comes out has the nodes, the scales and the places of a post-training one, and other weights.
-Ranges of activations are calibrated once and held; those of weights follow them (the recipe of NVIDIA's white paper,
-https://arxiv.org/abs/2004.09602).
+The fake quantizers are at the places where ``quantization.qdq`` inserts QuantizeLinear and DequantizeLinear. The
+resulting INT8 file has the same nodes and activation scales as a post-training one; only weights and their scales
+differ. Activation ranges are calibrated once and fixed; weight ranges follow the weights during training (the recipe of
+NVIDIA's white paper, https://arxiv.org/abs/2004.09602).
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ from ..spec import ModelSpec, Normalization
 
 
 class QuantizedPose(PoseModel):
-    """An exported pose network as a module whose INT8 layers see what INT8 leaves of their inputs and weights.
+    """An exported pose network as a module with fake-quantized inputs and weights of its INT8 layers.
 
     ``forward`` takes (B, 3, H, W) float32 RGB in 0..255 at the file's size and returns the raw heads, as
     :class:`trt_pose.models.yolo_nas_pose.network.YoloNASPose` does.
 
     Args:
-        proto: an FP32 file of a YOLO-NAS-Pose. data: images for the ranges, see ``quantize.open_batches``.
-        options: the layers, and how the ranges are found.
+        proto: an FP32 ONNX model of a YOLO-NAS-Pose.
+        data: images for the calibration, see :func:`trt_pose.quantization.open_batches`.
+        options: the layers to quantize, and the calibration.
 
     Raises:
-        UsageError: a file that is quantized already, or of another kind of model.
+        UsageError: the file is already quantized, has no pre-processing, or is another kind of model.
+        ExportError: the graph has an operator that training does not support.
+        CalibrationError: the images are missing or invalid.
     """
 
     strides = STRIDES
@@ -62,7 +65,7 @@ class QuantizedPose(PoseModel):
         self.layers: tuple[Layer, ...] = tuple(options.selective.choose(network.layers))
         cache = calibrate(network, network.activations(), data, options.calibration, options.cache)
         self.cache = cache
-        self.weights = f"{cache.model} on {cache.data}"  # what a training that goes on must have in common
+        self.weights = f"{cache.model} on {cache.data}"  # must be the same when a training run is resumed
         self._scales = {name: float(half_scale(np.array(value))) for name, value in cache.thresholds.items()}
         chosen = {layer.name: layer for layer in self.layers}
         self._steps = [_Step.of(node, chosen.get(node.name)) for node in network.members()]
@@ -75,13 +78,13 @@ class QuantizedPose(PoseModel):
         self._heads = _find_heads(self, network)
 
     def _adopt(self, name: str, value: Any) -> None:
-        """Floats become parameters, whole numbers shapes."""
+        """Stores a constant: floats as a parameter, int64 values as a shape."""
         if value is None or name in self._keys or name in self._shapes:
             return
         if value.dtype == np.int64:
             self._shapes[name] = [int(side) for side in value]
             return
-        key = f"constant_{len(self._keys)}"  # ONNX names hold dots
+        key = f"constant_{len(self._keys)}"  # ONNX names may contain dots, parameter names may not
         self.register_parameter(key, nn.Parameter(torch.from_numpy(np.array(value, np.float32))))
         self._keys[name] = key
 
@@ -91,12 +94,12 @@ class QuantizedPose(PoseModel):
         return logits, distances, offsets
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Every tensor of the network by its ONNX name."""
+        """Runs the network on (B, 3, H, W) float32 and returns all its tensors by ONNX name."""
         values = dict.fromkeys(self._images, x)
-        seen: dict[str, Tensor] = {}  # activations as INT8 leaves them
+        seen: dict[str, Tensor] = {}  # fake-quantized activations
         for step in self._steps:
             if step.kind == "Cast":
-                continue  # of the image
+                continue  # the cast of the image; x is float already
             inputs = [values[name] if name in values else self._constant(name) for name in step.inputs]
             if step.layer is not None:
                 name, place = step.layer.activation, step.layer.position
@@ -112,7 +115,7 @@ class QuantizedPose(PoseModel):
         return self._shapes[name] if name in self._shapes else getattr(self, self._keys[name])
 
     def tuned(self) -> onnx.ModelProto:
-        """The FP32 file with the weights as they are now."""
+        """Returns the FP32 model with the current weights."""
         made = onnx.ModelProto()
         made.CopyFrom(self._proto)
         for item in made.graph.initializer:
@@ -122,7 +125,7 @@ class QuantizedPose(PoseModel):
         return made
 
     def write(self, output: str | Path) -> QuantizationReport:
-        """Writes the INT8 file of the weights as they are now, whole or not at all."""
+        """Writes an INT8 file with the current weights, atomically, and returns its report."""
         tuned = self.tuned()
         network = Network(tuned)
         made = quantize_layers(network, self.layers, self.cache.thresholds)
@@ -149,13 +152,13 @@ def _check(spec: ModelSpec) -> None:
 
 
 def _processing(spec: ModelSpec) -> Processing:
-    """The file's, without the photometric step, which is in the graph."""
+    """Returns the file's processing without the photometric step, which is in the graph."""
     plain = replace(spec.input, normalization=Normalization(std=(1.0, 1.0, 1.0)))
     return Processing(plain, spec.skeleton)
 
 
 def _find_heads(model: QuantizedPose, network: Network) -> tuple[str, ...]:
-    """Names of logits, distances and offsets, known by their channels."""
+    """Returns the names of the logits, distances and offsets, identified by their numbers of channels."""
     size = model.processing.input
     with torch.no_grad():
         values = model.run(torch.zeros(1, size.channels, size.height, size.width))
@@ -173,13 +176,13 @@ def _find_heads(model: QuantizedPose, network: Network) -> tuple[str, ...]:
 
 
 def quantized_weight(weight: Tensor, axis: int) -> Tensor:
-    """A weight as INT8 leaves it, per channel along ``axis``; its gradient passes straight through."""
+    """Returns a fake-quantized weight, per channel along ``axis``, with a straight-through gradient."""
     with torch.no_grad():
         wanted = (
             weight.detach().double().abs().amax([index for index in range(weight.ndim) if index != axis]) / INT8_MAX
         )
         scale = wanted.half()
-        # As qdq.half_scale: the next number FP16 can hold. Of a positive float that is the next pattern of bits.
+        # Rounds up to the next FP16 number, as qdq.half_scale does. For a positive float it is the next bit pattern.
         above = (scale.view(torch.int16) + 1).view(torch.float16)
         scale = torch.where(scale.double() < wanted, above, scale).float()
         scale = torch.where(scale > 0, scale, 1.0)
@@ -189,7 +192,7 @@ def quantized_weight(weight: Tensor, axis: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Step:
-    """A node, read once."""
+    """One node of the graph in a form that torch can run."""
 
     kind: str
     inputs: list[str]
@@ -228,7 +231,7 @@ def _pool(x: list[Any], a: Mapping[str, Any]) -> Tensor:
 
 
 def _reshape(x: list[Any], _: Mapping[str, Any]) -> Tensor:
-    return x[0].reshape(x[0].shape[0], *x[1][1:])  # type: ignore[no-any-return]  # whatever batch it was exported for
+    return x[0].reshape(x[0].shape[0], *x[1][1:])  # type: ignore[no-any-return]  # independent of the exported batch
 
 
 _OPERATORS: dict[str, Callable[[list[Any], Mapping[str, Any]], Tensor]] = {

@@ -1,4 +1,4 @@
-"""A training from names and files: the model, its joints, what it learns from and what it is measured on."""
+"""Training runs from names and files: the model, its joints, and the data for training and validation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .trainer import Evaluate, Progress, Trainer
 FINE_TUNING = TrainOptions()
 FROM_NOTHING = TrainOptions(loss=LossWeights(distance=10.0))
 QAT = TrainOptions(epochs=5, learning_rate=1e-5, warmup_steps=100, clip_norm=35.0)
-VALIDATION_SEED = 1  # of synthetic pictures a model is measured on: trt-pose eval's default
+VALIDATION_SEED = 1  # seed of synthetic validation pictures, the default of trt-pose eval
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,14 @@ class Data:
     """Pictures of one kind, from files or synthetic.
 
     Attributes:
-        annotations: COCO keypoints, ``.json``. images: the folder of the images they name.
-        synthetic: so many synthetic pictures instead; in training new ones in every epoch. seed: of these.
-        scene: who is in these.
+        annotations: COCO keypoints, ``.json``.
+        images: folder of the annotated images.
+        synthetic: number of synthetic pictures to use instead of files; in training they are new in every epoch.
+        seed: seed of the synthetic pictures.
+        scene: number and size of the people in synthetic pictures.
+
+    Raises:
+        UsageError: neither or both of files and synthetic pictures are given, or one of the two paths is missing.
     """
 
     annotations: Path | None = None
@@ -69,7 +74,7 @@ class Data:
         return Annotated.read(self.annotations, self.images)
 
     def pictures(self, spec: InputSpec, skeleton: Skeleton, options: TrainOptions) -> Pictures:
-        """What a training reads. Raises UsageError where the joints are not those of the pictures."""
+        """Returns the training data. Raises UsageError when the pictures have other joints."""
         if self._files is not None:
             return CocoPictures(self._files, spec, skeleton, options.augmentation, options.seed)
         if skeleton.names != COCO.names:
@@ -77,7 +82,11 @@ class Data:
         return SyntheticPictures(self.synthetic or 1, spec, self.seed, self.scene)
 
     def annotated(self, model: PoseModel, folder: Path) -> Annotated:
-        """What ``model`` is measured on, checked to have its joints; synthetic pictures are written into ``folder``."""
+        """Returns the validation data for ``model``; synthetic pictures are written into ``folder``.
+
+        Raises:
+            UsageError: the annotations have another number of joints.
+        """
         check_evaluator()
         found = self._files
         if found is None:
@@ -87,7 +96,11 @@ class Data:
         return found
 
     def skeleton(self) -> Skeleton | None:
-        """The joints of the annotations; None where there are none to read."""
+        """Returns the joints of the annotations; None for synthetic pictures.
+
+        Raises:
+            UsageError: no annotation has keypoints.
+        """
         if self._files is None:
             return None
         truth = self._files.truth
@@ -102,13 +115,18 @@ class Data:
 def start_model(
     name: str, weights: str | None, skeleton: Skeleton | None, size: tuple[int, int] | None, seed: int = 0
 ) -> PoseModel:
-    """The network a training begins with.
+    """Returns the network to train.
 
     Args:
-        name: of a YOLO-NAS-Pose. weights: published weights by name, a checkpoint, or None for untrained ones. Of
-            weights for other joints everything but the joints' own rows is taken over.
-        skeleton: the joints to learn; None for those of the weights. size: of the input, px; None for the model's own.
-        seed: of what is untrained.
+        name: name of a YOLO-NAS-Pose.
+        weights: name of published weights, path of a checkpoint, or None for untrained weights. From weights for other
+            joints, everything except the rows of the joints is copied.
+        skeleton: the joints to learn; None for those of the weights, or COCO's without weights.
+        size: (height, width) of the input, px; None for the model's own.
+        seed: seed of the untrained weights.
+
+    Raises:
+        UsageError: the model is not a YOLO-NAS-Pose, or the size does not fit its strides.
     """
     info = models.look_up(name)
     if size is not None:
@@ -137,7 +155,10 @@ def start_model(
 
 
 def take_over(start: nn.Module, model: nn.Module) -> None:
-    """Copies the weights of a network for other joints: all of one shape, and of the scores' the person's own row."""
+    """Copies the weights of a network for other joints.
+
+    All tensors with equal shapes are copied, and the person's row of the score heads.
+    """
     have, own = start.state_dict(), model.state_dict()
     for key, tensor in own.items():
         if have[key].shape == tensor.shape:
@@ -155,17 +176,24 @@ def train(
     validation: Data | None = None,
     resume: bool = False,
 ) -> Progress:
-    """Trains ``model`` in place and leaves checkpoints and curves in the folder ``output``.
+    """Trains ``model`` in place and writes checkpoints and curves into the folder ``output``.
 
     Args:
-        model: see :func:`start_model`. data: to learn from.
-        output: gets ``ckpt_latest.pth`` after every epoch, ``ckpt_best.pth`` and ``curves.csv``.
-        options: the recipe. validation: what AP is measured on, by ``trt-pose eval``'s code; None measures nothing.
-        resume: go on from ``ckpt_latest.pth`` in ``output``.
+        model: see :func:`start_model`.
+        data: the training data.
+        output: folder for ``ckpt_latest.pth`` (every epoch), ``ckpt_best.pth`` and ``curves.csv``.
+        options: the training options; None takes the defaults.
+        validation: data for AP, measured with the code of ``trt-pose eval``; None for no evaluation.
+        resume: whether to resume from ``ckpt_latest.pth`` in ``output``.
+
+    Returns:
+        The final state of the run, with the best AP and its metrics.
 
     Raises:
-        UsageError, SourceError: what cannot be learnt from. CheckpointError: what cannot be resumed.
-        TrainingError: the loss is no number any more.
+        UsageError: the data does not fit the model, or ``output`` already has a training run.
+        SourceError: the data cannot be read, or ``output`` cannot be written.
+        CheckpointError: the training run cannot be resumed.
+        TrainingError: the loss or a weight is not finite.
     """
     options = options or TrainOptions()
     folder = Path(output)
@@ -179,7 +207,7 @@ def train(
 
 
 def _measure(model: PoseModel, validation: Data, folder: Path) -> Evaluate:
-    """The metrics of a model; its pictures are written beside the checkpoints where they are synthetic."""
+    """Returns a function that evaluates a model; synthetic pictures are written beside the checkpoints."""
     annotated = validation.annotated(model, folder / "validation")
     return lambda trained: evaluate_model(trained, annotated).metrics
 
@@ -196,13 +224,24 @@ def train_quantized(
 ) -> tuple[Path, Progress]:
     """Fine-tunes an exported FP32 file for INT8 and writes ``qat.onnx`` into the folder ``output``.
 
-    Ranges are calibrated on batches of the training pictures. AP is that of the INT8 file itself, in ONNX Runtime; the
-    best one is what is written.
+    Ranges are calibrated on batches of the training pictures. AP is measured on the INT8 file in ONNX Runtime, and the
+    weights with the best AP are written. Also raises the errors of :func:`train`.
 
     Args:
-        source: an ``.onnx`` file of a YOLO-NAS-Pose. data, validation, resume: see :func:`train`.
-        options: the recipe; :data:`QAT` when None.
-        quantizing: the layers, and how the ranges are found.
+        source: path of an ``.onnx`` file of a YOLO-NAS-Pose.
+        data: the training data.
+        output: folder for ``qat.onnx`` and the files of :func:`train`.
+        options: the training options; None takes :data:`QAT`.
+        validation: data for AP; None for no evaluation.
+        quantizing: the layers to quantize, and the calibration.
+        resume: whether to resume from ``ckpt_latest.pth`` in ``output``.
+
+    Returns:
+        The path of ``qat.onnx`` and the final state of the run.
+
+    Raises:
+        UsageError: the file cannot be fine-tuned, or its confidence threshold is too high to measure AP.
+        CalibrationError: the calibration failed.
     """
     options, folder = options or QAT, Path(output)
     _check_folder(folder, resume)
@@ -230,7 +269,7 @@ def train_quantized(
 
 
 def _measure_file(model: PoseModel, validation: Data, folder: Path, file: Path) -> Evaluate:
-    """The metrics of the INT8 file of a model."""
+    """Returns a function that evaluates the INT8 file of a model."""
     annotated = validation.annotated(model, folder / "validation")
 
     def measure(trained: PoseModel) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""The training loop of pose models, in plain torch: AdamW, cosine schedule, EMA, mixed precision, resumable."""
+"""Resumable training loop for pose models in plain torch: AdamW, cosine schedule, EMA, mixed precision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Evaluate = Callable[[PoseModel], dict[str, float | None]]
 
 @dataclass
 class Progress:
-    """How far a training has come: epochs done, the best AP so far and the metrics it came with."""
+    """State of a training run: completed epochs, the best AP so far and the metrics of that evaluation."""
 
     epoch: int = 0
     best: float = -1.0
@@ -42,14 +42,15 @@ class Progress:
 
 
 class Trainer:
-    """One training of one model.
+    """A training run of one model.
 
     Args:
-        model: changed in place; ends with the averaged weights.
-        pictures: what it learns from. options: the recipe.
+        model: the model to train, changed in place; it has the averaged weights after :meth:`run`.
+        pictures: the training data.
+        options: the training options.
         output: folder for ``ckpt_latest.pth`` (every epoch), ``ckpt_best.pth`` and ``curves.csv``.
-        evaluate: the model to its metrics, of which ``AP`` decides what is best; None evaluates nothing, and the last
-            checkpoint is the best.
+        evaluate: function from the model to its metrics, of which ``AP`` selects the best checkpoint. With None there
+            is no evaluation, and the last checkpoint is the best.
 
     Raises:
         SourceError: the folder cannot be written.
@@ -86,7 +87,7 @@ class Trainer:
 
     @property
     def updates_per_epoch(self) -> int:
-        """Updates of the weights in an epoch."""
+        """Number of weight updates per epoch."""
         return math.ceil(len(self._batches) / self.options.accumulate)
 
     @property
@@ -95,7 +96,7 @@ class Trainer:
         return cast(PoseModel, self._average.module)
 
     def run(self) -> Progress:
-        """Trains to the last epoch, from where it is. Raises TrainingError when the loss is no number any more."""
+        """Trains from the current epoch to the last. Raises TrainingError when the loss or a weight is not finite."""
         while self.progress.epoch < self.options.epochs:
             begin = time.perf_counter()
             parts = self._epoch(self.progress.epoch)
@@ -107,7 +108,7 @@ class Trainer:
         return self.progress
 
     def _epoch(self, number: int) -> dict[str, float]:
-        """One pass over the pictures; the mean of each part of the loss."""
+        """Trains one epoch and returns the mean of each part of the loss."""
         self.model.train()
         totals = torch.zeros(len(PARTS), device=self.device)
         text = f"epoch {number + 1}/{self.options.epochs}"
@@ -128,7 +129,7 @@ class Trainer:
         return dict(zip(PARTS, (totals / len(self._batches)).tolist(), strict=True))
 
     def _steps_of(self, step: int) -> int:
-        """Steps that make up the update ``step`` belongs to, counted from 1; the last update may have fewer."""
+        """Returns the number of steps in the update of ``step``, counted from 1; the last update may have fewer."""
         whole = len(self._batches) // self.options.accumulate * self.options.accumulate
         return self.options.accumulate if step <= whole else len(self._batches) - whole
 
@@ -145,7 +146,7 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        if self._scaler.get_scale() >= scale:  # else FP16 overflowed, and nothing was updated
+        if self._scaler.get_scale() >= scale:  # otherwise FP16 overflowed and the update was skipped
             self._schedule.step()
             self._average.update_parameters(self.model)
 
@@ -158,7 +159,7 @@ class Trainer:
         return totals
 
     def _check_weights(self) -> None:
-        """The last update of an epoch may be the one that breaks the weights: no checkpoint holds such."""
+        """Raises TrainingError when a weight is not finite, so that no checkpoint contains such weights."""
         for value in self.model.parameters():
             self._check(value.detach())
 
@@ -169,7 +170,7 @@ class Trainer:
         return self._evaluate(self.averaged.eval())
 
     def _save(self, parts: dict[str, float], seconds: float) -> None:
-        """The checkpoint first: whatever goes wrong in the evaluation, the epoch is kept."""
+        """Writes the checkpoint, then evaluates, so that a failed evaluation does not lose the epoch."""
         checkpoints.write(self.output / checkpoints.LATEST, self.state())
         metrics = self._metrics()
         reached = -1.0 if metrics is None else metrics.get("AP") or 0.0
@@ -187,7 +188,7 @@ class Trainer:
         _append(self.output / "curves.csv", row)
 
     def state(self) -> dict[str, Any]:
-        """A checkpoint in the reference release's layout."""
+        """Returns a checkpoint in super-gradients' layout."""
         return {
             **checkpoints.layout(self.model, self.averaged, self.progress.epoch, self.progress.best),
             "metrics": {"tracked_metric_name": "AP", "valid": self.progress.metrics or {}, "train": {}},
@@ -199,7 +200,7 @@ class Trainer:
         }
 
     def resume(self, path: str | Path) -> None:
-        """Goes on from a ``ckpt_latest.pth`` of the same recipe. Raises CheckpointError when it is none."""
+        """Restores the state of a ``ckpt_latest.pth``. Raises CheckpointError for other files or another recipe."""
         record = checkpoints.read_resumable(path)
         checkpoints.check_recipe(path, record["recipe"], self._recipe)
         try:
@@ -216,7 +217,10 @@ class Trainer:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and norms, which have one axis, do not. Placeholders nothing reads are left out."""
+    """Returns parameter groups: weight decay for weights, none for biases and norms (parameters with one axis).
+
+    Unused ``rbr_reparam`` placeholders are excluded.
+    """
     named = [item for item in model.named_parameters() if ".rbr_reparam." not in item[0]]
     return [
         {"params": [value for _, value in named if value.ndim > 1], "weight_decay": weight_decay},
@@ -225,7 +229,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def schedule(options: TrainOptions, updates_per_epoch: int) -> Callable[[int], float]:
-    """Share of the learning rate at an update: a linear rise, then a cosine to ``final_share``."""
+    """Returns a function from update to share of the learning rate: linear warmup, then cosine to ``final_share``."""
     last = max(options.epochs * updates_per_epoch - 1, 1)
     rise = min(options.warmup_steps, last)
 
@@ -239,7 +243,10 @@ def schedule(options: TrainOptions, updates_per_epoch: int) -> Callable[[int], f
 
 
 def _averaging(decay: float) -> Callable[..., None]:
-    """EMA whose decay rises with the updates, ``min(decay, (1 + n) / (10 + n))``, so that it forgets the beginning."""
+    """Returns an EMA function whose decay rises with the updates n: ``min(decay, (1 + n) / (10 + n))``.
+
+    The lower decay at the beginning reduces the influence of the initial weights.
+    """
 
     def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
         count = int(updates)
@@ -250,7 +257,7 @@ def _averaging(decay: float) -> Callable[..., None]:
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row to a CSV file, whole or not at all; columns may be new."""
+    """Appends a row to a CSV file by an atomic rewrite; the row may have new columns."""
     rows: list[dict[str, Any]] = [*csv.DictReader(path.read_text().splitlines())] if path.exists() else []
     names = list(dict.fromkeys(name for item in (*rows, row) for name in item))
     text = io.StringIO()

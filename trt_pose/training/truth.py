@@ -1,4 +1,4 @@
-"""Annotated people of a batch, as tensors."""
+"""Annotated people of pictures and batches."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class People:
     """The people of one picture, in pixels of the network input.
 
     Attributes:
-        boxes: (N, 4) float32 xyxy. joints: (N, J, 3) float32 x, y and COCO's visibility; 0 means not annotated.
-        crowd: (N,) bool: a crowd nobody is told apart in; it is neither learnt nor held against the model.
+        boxes: (N, 4) float32 xyxy.
+        joints: (N, J, 3) float32 x, y and COCO's visibility; 0 means not annotated.
+        crowd: (N,) bool: True for a crowd annotated as a whole; the loss ignores it.
     """
 
     boxes: Floats
@@ -29,11 +30,13 @@ class People:
 
 @dataclass(frozen=True)
 class Truth:
-    """The people of B pictures, padded to the most in one of them.
+    """The people of B pictures, padded to the largest number N of people in a picture.
 
     Attributes:
-        boxes: (B, N, 4) float32 xyxy px. joints: (B, N, J, 3) float32.
-        present: (B, N) bool, False in the padding. crowd: (B, N) bool.
+        boxes: (B, N, 4) float32 xyxy px.
+        joints: (B, N, J, 3) float32 x, y px and visibility.
+        present: (B, N) bool, False in the padding.
+        crowd: (B, N) bool.
     """
 
     boxes: Tensor
@@ -43,7 +46,7 @@ class Truth:
 
     @classmethod
     def of(cls, people: Sequence[People]) -> Truth:
-        """Stacks pictures. The number of joints is that of the first."""
+        """Stacks the people of at least one picture; the number of joints is that of the first picture."""
         most = max((len(item.boxes) for item in people), default=0)
         joints = people[0].joints.shape[1]
         truth = cls(
@@ -64,7 +67,7 @@ class Truth:
         return Truth(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
 
     def pin_memory(self) -> Truth:
-        """In page-locked memory; the name torch's loader calls."""
+        """Returns a copy in page-locked memory; torch's ``DataLoader`` calls this method by name."""
         return Truth(*(tensor.pin_memory() for tensor in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""Selection behind the ONNX files of other toolkits."""
+"""Post-processing attached to ONNX files of other toolkits."""

@@ -1,6 +1,6 @@
-"""Post-processing for any pose detector's ONNX file: the same selection, as ONNX operators or as the plugin node.
+"""Post-processing attached to the ONNX file of any pose detector, as ONNX operators or as the plugin node.
 
-The parts put before and behind the file are modules of graph.py, traced and merged; nothing of it is written twice.
+The parts before and after the original graph are the modules the export uses itself, traced and merged into the file.
 Output layout of the Ultralytics pose models: https://docs.ultralytics.com/tasks/pose (boxes as centre and size).
 """
 
@@ -36,19 +36,20 @@ from .heads import FRONT, HEAD_MODULES, HEADS, POLICIES, TAIL, THEIRS, Tail, out
 
 @dataclass(frozen=True)
 class AttachOptions:
-    """What to attach.
+    """Options of :func:`attach`.
 
     Attributes:
-        head: layout of the outputs. ``yolov8-pose``: one (B, 4 + 1 + 3J, A), boxes as centre and size. ``decoded``:
-            boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores, joints
-            (B, A, J, 2), joint confidences (B, A, J).
-        tensors: names of those outputs in the file, in that order; None takes the file's outputs as they come.
-        selection: thresholds, limits, format.
-        target: who will run the file.
-        skeleton: the joints; None takes the published set with that many.
-        input: image policy; None is Ultralytics' (RGB, long side, centre, 114) for yolov8-pose, YOLO-NAS-Pose's (BGR,
-            long side, bottom right, 127) for its own head, and the latter in RGB for decoded.
-        uint8_input: put cast and division by 255 in front of a float input, so that the file takes images.
+        head: layout of the outputs. ``yolov8-pose``: one tensor (B, 4 + 1 + 3J, A) with boxes as centre and size.
+            ``decoded``: boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores,
+            joints (B, A, J, 2), joint confidences (B, A, J).
+        tensors: names of these tensors in the file, in this order; None takes the file's outputs in their order.
+        selection: thresholds, limits and output format.
+        target: the backend that will run the file.
+        skeleton: the joints; None takes the known joint set of that size.
+        input: image policy. None takes, for ``yolov8-pose``, Ultralytics' (RGB, long side, centre, padding 114); for
+            ``yolo-nas-pose``, YOLO-NAS-Pose's (BGR, long side, bottom right, padding 127); for ``decoded``, the latter
+            in RGB.
+        uint8_input: whether to put cast and normalization before a float input, so that the file takes uint8 images.
     """
 
     head: str = "yolov8-pose"
@@ -61,14 +62,19 @@ class AttachOptions:
 
 
 def attach(source: str | Path, output: str | Path, options: AttachOptions) -> ModelSpec:
-    """Writes ``source`` with selection behind it (and the photometric step in front).
+    """Writes ``source`` with selection attached after it and, if requested, the photometric step before it.
+
+    Args:
+        source: path of the ONNX file.
+        output: path of the new ``.onnx`` file, written atomically.
+        options: the head layout, the selection and the input policy.
 
     Returns:
         The description stored in the new file.
 
     Raises:
-        ExportError: ``source`` is no ONNX file with such outputs, or the result does not check.
-        UsageError: an unknown head, or limits the plugin does not take.
+        ExportError: ``source`` is not an ONNX file with such outputs, or the new graph fails the check.
+        UsageError: an unknown head, or limits the plugin does not support.
     """
     if options.head not in HEADS:
         raise UsageError(f"attaching: got head {options.head!r}, expected one of {', '.join(HEADS)}. Correct it.")
@@ -90,7 +96,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         try:
             merged = _merge_tail(proto, names, shapes, spec, options, chosen)
             merged = _merge_front(merged, spec, element)
-        except ValueError as error:  # of onnx.compose
+        except ValueError as error:  # raised by onnx.compose
             raise ExportError(f"attaching to {source}: the parts do not join: {error}. Please report this.") from error
         merged = simplify(merged)
         finish(merged, spec)
@@ -99,7 +105,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
 
 
 def _load(source: str | Path) -> onnx.ModelProto:
-    """The file with shapes, its names set apart by a prefix, and weights no longer listed among the inputs."""
+    """Loads the file with inferred shapes and prefixed names, and removes weights from the list of inputs."""
     path = Path(source)
     if not path.is_file():
         raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
@@ -111,10 +117,10 @@ def _load(source: str | Path) -> onnx.ModelProto:
         proto.graph.input.extend(images)
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         for entry in proto.opset_import:
-            if entry.domain == DOMAIN:  # of a plugin it may hold already; the versions say nothing to TensorRT
+            if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
                 entry.version = 1
         return onnx.compose.add_prefix(proto, THEIRS)
-    except Exception as error:  # protobuf's, onnx's and the file system's have no common base
+    except Exception as error:  # protobuf, onnx and file errors have no common base
         raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
 
 
@@ -178,7 +184,7 @@ def _merge_tail(
         spec,
         TAIL,
     )
-    # Every output the tail does not take is dropped: nothing dangles behind the predictions.
+    # Drops every output and node that the predictions do not depend on.
     merged = onnx.compose.merge_models(
         proto, tail, io_map=list(zip(names, inputs, strict=True)), outputs=list(spec.output.names)
     )
@@ -188,7 +194,7 @@ def _merge_tail(
 
 
 def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.ModelProto:
-    """Names the input ``input``; where the file takes floats and images are wanted, adds the photometric step."""
+    """Names the input as the description does, and adds the photometric step when uint8 images feed a float input."""
     converts = spec.input.dtype == "uint8" and element == "float32"
     module: nn.Module = Normalize(spec.input.normalization) if converts else nn.Identity()
     shape = (spec.input.batch or 2, 3, spec.input.height, spec.input.width)
@@ -207,7 +213,7 @@ def _trace(
     spec: ModelSpec,
     prefix: str,
 ) -> onnx.ModelProto:
-    """Traces a part with the opset and IR version of the file it will join."""
+    """Traces a part with the opset and IR version of the file it is merged into."""
     opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
     if not 16 <= opset <= 20:
         raise ExportError(f"attaching: the file has opset {opset}, expected 16 to 20. Export it with --opset 17.")

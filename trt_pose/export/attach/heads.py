@@ -1,4 +1,4 @@
-"""Heads of other toolkits that `attach` knows."""
+"""Output layouts of other toolkits that ``attach`` supports."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ...spec import InputSpec, Normalization
 HEADS = ("yolov8-pose", "yolo-nas-pose", "decoded")
 
 
-# Names of the file and of the two parts put around it, so that none can meet another.
+# Name prefixes of the original graph and of the parts before and after it, so that names cannot collide.
 THEIRS, FRONT, TAIL = "model/", "front/", "tail/"
 
 
 def own_name(name: str) -> str:
-    """The name as the file has it."""
+    """Returns the name as it is in the original file, without the prefix."""
     return name.removeprefix(THEIRS)
 
 
@@ -95,7 +95,7 @@ def output_shapes(
 
 
 def sizes(head: str, shapes: list[list[int]], names: list[str], source: str | Path) -> tuple[int, int]:
-    """Anchors and joints, read off the shapes."""
+    """Returns the numbers of anchors and joints, read from the shapes. Raises ExportError for other layouts."""
     if head == "yolov8-pose":
         (shape,) = shapes
         right = len(shape) == 3 and shape[1] > 5 and (shape[1] - 5) % 3 == 0

@@ -1,1 +1,1 @@
-"""Printed instructions for an exported file."""
+"""Usage instructions printed for an exported file."""

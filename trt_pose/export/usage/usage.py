@@ -1,4 +1,4 @@
-"""The instructions printed for an exported file. Every code block in them is executed by the tests."""
+"""Usage instructions printed for an exported file. The tests execute every code block in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ...spec import InputSpec, ModelSpec
 
 
 def usage_instructions(path: str, spec: ModelSpec) -> str:
-    """Markdown: what the file takes, what it gives, and code for both ways of running it."""
+    """Returns Markdown: the inputs and outputs of the file, and code that runs it."""
     if spec.plugins_required:
         return "\n".join([_facts(path, spec), *_tensorrt_section(path, spec), *_trt_pose_section(path, spec)])
     return "\n".join([_facts(path, spec), *_trt_pose_section(path, spec), *_onnxruntime_section(path, spec)])
@@ -35,7 +35,7 @@ def _facts(path: str, spec: ModelSpec) -> str:
 
 
 def _pixels(size: InputSpec) -> str:
-    """What the input's pixels are, in words."""
+    """Returns a description of the pixels of the input."""
     if size.custom_preprocessing:
         return "as the module before the network takes it"
     if not size.normalized_in_graph:
@@ -53,7 +53,7 @@ def _pixels(size: InputSpec) -> str:
 
 
 def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
-    """How TensorRT gets the operator that the file needs."""
+    """Returns the section that explains how to build an engine with the required plugin."""
     stem = path.removesuffix(".onnx")
     size = f"{spec.input.channels}x{spec.input.height}x{spec.input.width}"
     shapes = (
@@ -134,7 +134,7 @@ def _feed(path: str, spec: ModelSpec) -> list[str]:
 
 
 def _pixels_in_place(size: InputSpec, batch: int) -> list[str]:
-    """Code for x: the image resized, and padded where the file takes one size."""
+    """Returns code for ``x``: the resized image, padded when the input has a fixed size."""
     if size.takes_any_size:
         unit = " / 255" if size.white == 1 else ""
         return [f"x = (cv2.resize(image, (width, height)).transpose(2, 0, 1)[None]{unit}).astype(np.{size.dtype})"]
@@ -146,7 +146,7 @@ def _pixels_in_place(size: InputSpec, batch: int) -> list[str]:
 
 
 def _placement(size: InputSpec) -> list[str]:
-    """Code for scale_x, scale_y, width, height, left and top: image.letterbox, spelled out for one policy."""
+    """Returns code for scale_x, scale_y, width, height, left and top: the letterbox of one input policy."""
     target_h, target_w = size.resize_to
     scales = "scale_x, scale_y = width / image.shape[1], height / image.shape[0]"
     if size.resize == "none":
@@ -201,7 +201,7 @@ def _read(spec: ModelSpec) -> list[str]:
 
 
 def _rows(spec: ModelSpec) -> list[str]:
-    """Code that loops over the people of all images."""
+    """Returns code that loops over the predictions of all images."""
     if spec.output.format == "flat":
         return [
             "(predictions,) = outputs",
@@ -220,7 +220,7 @@ def _rows(spec: ModelSpec) -> list[str]:
 
 
 def _what(spec: ModelSpec) -> str:
-    """The variable that holds what a row is besides box and score."""
+    """Returns the name of the variable that holds the rest of a row: the class or the joints."""
     return "kind" if spec.task == "detection" else "joints"
 
 
