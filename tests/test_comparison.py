@@ -11,7 +11,6 @@ from trt_pose.choices import Precision
 from trt_pose.comparison import check_loss, compare, compare_image
 from trt_pose.files import to_json
 from trt_pose.quantization import QuantizeOptions, quantize
-from trt_pose.results.pairing import object_keypoint_similarity
 from trt_pose.skeleton import COCO
 
 
@@ -29,9 +28,9 @@ def test_oks_by_hand():
     second.joints[0, 0, 0] += 3  # the nose, 3 px off
     sigma = 2 * 0.026
     want = (16 + math.exp(-9 / (2 * sigma**2 * 100 * 100 * 0.53))) / 17
-    assert object_keypoint_similarity(first, second)[0] == pytest.approx(want, rel=1e-6)
-    assert object_keypoint_similarity(first, first)[0] == 1.0
-    assert object_keypoint_similarity(people(0, size=0.0), people(0, size=0.0))[0] == 1.0  # no area, no division
+    assert first.similarity(second)[0] == pytest.approx(want, rel=1e-6)
+    assert first.similarity(first)[0] == 1.0
+    assert people(0, size=0.0).similarity(people(0, size=0.0))[0] == 1.0  # no area, no division
 
 
 def test_an_image_by_hand():

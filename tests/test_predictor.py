@@ -8,7 +8,7 @@ import pytest
 
 from trt_pose import PosePredictor, RunnerError, SourceError, UsageError
 from trt_pose.images.pixels import letterbox, undo_letterbox
-from trt_pose.results.pairing import compare_poses
+from trt_pose.results.pairing import compare_predictions
 
 from .conftest import SMALL, make_tiny
 
@@ -47,7 +47,7 @@ def test_batches_change_nothing(tiny_dynamic_onnx, photograph, batch_size):
         together = predictor.predict(images, batch_size=batch_size)
     assert [result.source for result in together] == [f"array {index}" for index in range(5)]
     for first, second in zip(alone, together, strict=True):
-        assert compare_poses(first.poses, second.poses).px < 0.01
+        assert compare_predictions(first.poses, second.poses).px < 0.01
 
 
 def test_a_fixed_batch_is_filled_up(tiny, tmp_path, photograph, tiny_dynamic_onnx):
@@ -55,7 +55,7 @@ def test_a_fixed_batch_is_filled_up(tiny, tmp_path, photograph, tiny_dynamic_onn
     images = [photograph, photograph[:, ::-1], photograph[:300]]
     with PosePredictor(tmp_path / "two.onnx", **CPU) as two, PosePredictor(tiny_dynamic_onnx, **CPU) as any_size:
         for first, second in zip(two.predict(images), any_size.predict(images), strict=True):
-            gap = compare_poses(first.poses, second.poses)
+            gap = compare_predictions(first.poses, second.poses)
             assert gap.unmatched == 0
             assert gap.px < 0.01
         with pytest.raises(UsageError, match="expected 2"):
@@ -97,7 +97,7 @@ def test_torch_predicts_the_same(tiny_onnx, photograph):
     with PosePredictor(tiny_onnx, **CPU) as predictor:
         in_onnx = predictor.predict(photograph)
     for other in (in_torch, unfused):
-        gap = compare_poses(in_onnx.poses, other.poses)
+        gap = compare_predictions(in_onnx.poses, other.poses)
         assert gap.unmatched == 0
         assert gap.px < 0.05
         assert gap.score < 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import UsageError
 
@@ -93,3 +93,10 @@ class DetectionOutputFormatMode(StrEnum):
 
     BATCH_FORMAT = "batch"
     FLAT_FORMAT = "flat"
+
+
+def either(name: str, value: Any, alias: str, other: Any) -> Any:
+    """Returns an option that may be given under two names. Raises UsageError when both are given."""
+    if value is not None and other is not None:
+        raise UsageError(f"{alias}: it is short for {name}, and both are given. Leave one out.")
+    return other if value is None else value

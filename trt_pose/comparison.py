@@ -22,9 +22,10 @@ from .images.pixels import Image
 from .images.sources import open_source
 from .predictor import PosePredictor
 from .progress import track
-from .results.detections import Detections, Result
-from .results.pairing import box_iou, object_keypoint_similarity, pair_detections, pair_poses
-from .results.poses import Poses
+from .results.detections import Result
+from .results.pairing import pair
+from .results.predictions import Predictions
+from .tasks import TASKS
 
 _WORST_SHOWN = 6
 _SHOWN_PX = 480
@@ -120,20 +121,18 @@ class Comparison:
         return {**asdict(self), "total": {name: getattr(self, name) for name in totals}}
 
     def __str__(self) -> str:
-        what, points, measure = _WORDS[self.task]
+        task = TASKS[self.task]
         return (
-            f"{self.found} {what} in {len(self.images)} images: {self.matched} found by both, {self.missed} missed,"
-            f" {self.extra} extra; {points} {self.px_mean:.2f} px apart, {measure} loss {self.loss:.4f}"
+            f"{self.found} {task.many} in {len(self.images)} images: {self.matched} found by both, {self.missed}"
+            f" missed, {self.extra} extra; {task.points} {self.px_mean:.2f} px apart,"
+            f" {task.similarity} loss {self.loss:.4f}"
         )
 
     @property
     def header(self) -> tuple[str, ...]:
         """Column names of the table of images."""
-        what, _, measure = _WORDS[self.task]
-        return ("image", what, "second", "missed", "extra", "px mean", "px max", measure, "score")
-
-
-_WORDS = {"pose": ("people", "joints", "OKS"), "detection": ("objects", "corners", "IoU")}
+        task = TASKS[self.task]
+        return ("image", task.many, "second", "missed", "extra", "px mean", "px max", task.similarity, "score")
 
 
 def check_loss(result: Comparison, limit: float) -> bool:
@@ -146,7 +145,7 @@ def check_loss(result: Comparison, limit: float) -> bool:
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"--max-loss: got {limit!r}, expected a number from 0 to 1. Correct it.")
     if not result.found + result.extra:
-        what, *_ = _WORDS[result.task]
+        what = TASKS[result.task].many
         raise RunnerError(
             f"comparing {result.first} and {result.second}: neither finds {what}, so nothing was compared. Use images"
             f" with {what}, or a lower --conf."
@@ -210,7 +209,7 @@ def _run(
                 " files of one model."
             )
         if one.spec.skeleton != other.spec.skeleton or one.spec.class_names != other.spec.class_names:
-            what = "joints" if one.spec.task == "pose" else "classes"
+            what = TASKS[one.spec.task].labels
             counts = " and ".join(
                 str(spec.skeleton.num_joints or len(spec.class_names)) for spec in (one.spec, other.spec)
             )
@@ -236,26 +235,19 @@ def _badness(row: ImageComparison) -> float:
     return row.missed + row.extra + row.matched * (1.0 - row.similarity)
 
 
-def compare_image(first: Poses | Detections, second: Poses | Detections, source: str = "") -> ImageComparison:
+def compare_image(first: Predictions, second: Predictions, source: str = "") -> ImageComparison:
     """Pairs the people or objects of two results of one image and measures their differences.
 
     Raises:
         RunnerError: one result holds poses, the other detections.
     """
-    if isinstance(first, Detections) and isinstance(second, Detections):
-        pairs = pair_detections(first, second)
-        objects, others = first[pairs[:, 0]], second[pairs[:, 1]]
-        points = [item.boxes.reshape(-1, 2, 2) for item in (objects, others)]  # (P, 2 corners, 2)
-        similarity = box_iou(objects.boxes, others.boxes).diagonal()
-    elif isinstance(first, Poses) and isinstance(second, Poses):
-        pairs = pair_poses(first, second)
-        people, same = first[pairs[:, 0]], second[pairs[:, 1]]
-        points = [item.joints[..., :2] for item in (people, same)]  # (P, J, 2)
-        similarity = object_keypoint_similarity(people, same)
-    else:
+    if type(first) is not type(second):
         raise RunnerError("comparing an image: got poses and detections. Compare files of one model.")
-    distances = np.linalg.norm(points[0] - points[1], axis=2)
-    scores = np.abs(first.scores[pairs[:, 0]] - second.scores[pairs[:, 1]])
+    pairs = pair(first, second)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    similarity = a.similarity(b)
+    distances = np.linalg.norm(a.points - b.points, axis=2)
+    scores = np.abs(a.scores - b.scores)
     return ImageComparison(
         source=source,
         first=len(first),
@@ -280,7 +272,7 @@ def _noise(first: str | Path, second: str | Path, images: Any) -> dict[str, floa
 
 
 def _page(result: Comparison, worst: Sequence[Pair]) -> str:
-    what, _, measure = _WORDS[result.task]
+    task = TASKS[result.task]
     rows = "".join(
         f"<tr><td>{html.escape(Path(row.source).name)}</td><td>{row.first}</td><td>{row.second}</td><td>{row.missed}</td>"
         f"<td>{row.extra}</td><td>{row.px_mean:.2f}</td><td>{row.px_max:.2f}</td><td>{row.similarity:.4f}</td></tr>"
@@ -288,7 +280,7 @@ def _page(result: Comparison, worst: Sequence[Pair]) -> str:
     )
     pictures = "".join(
         f"<figure>{_picture(a)}{_picture(b)}<figcaption>{html.escape(Path(row.source).name)}: {row.first} and"
-        f" {row.second} {what}, {measure} {row.similarity:.3f}</figcaption></figure>"
+        f" {row.second} {task.many}, {task.similarity} {row.similarity:.3f}</figcaption></figure>"
         for row, a, b in worst
     )
     noise = "".join(f"<tr><td>{html.escape(name)}</td><td>{db:.1f}</td></tr>" for name, db in result.noise_db.items())

@@ -12,20 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import models
-from .choices import Models
 from .errors import SourceError, UsageError
 from .files import check_writable
 from .optional import check_installed
 from .predictor import PosePredictor
 from .progress import track
-from .results.detections import Result
-from .results.poses import Poses
 from .results.sinks import write_json
 from .runtime import open_runner
 from .spec import ModelSpec
+from .tasks import POSE, find_task
 
 if TYPE_CHECKING:
     from .models.model import Model
@@ -169,7 +165,7 @@ def evaluate_predictor(
     images = data.truth["images"]
     found = predictor.stream(data.paths, batch_size=batch_size)
     for item, result in zip(images, track(found, "evaluating", len(images)), strict=True):
-        rows += _rows(result, int(item["id"]), categories)
+        rows += result.prediction.to_coco_rows(int(item["id"]), categories)
     if results is not None:
         write_json(rows, results)
     metrics, per_image = score(data.truth, rows, predictor.spec, list(categories))
@@ -228,18 +224,18 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
         return PosePredictor(opened, confidence=confidence)
     if model is None:
         raise UsageError(f"evaluating {file}: a checkpoint does not name its model. Add --model, see trt-pose models.")
-    if models.look_up(model).name == Models.KEYPOINT_RCNN:  # TorchRunner.of_model does not support its graph
+    if models.look_up(model).sizes_itself:  # AP takes more candidates than such a network's own selection gives
         raise UsageError(
-            f"evaluating {file}: a Keypoint R-CNN is evaluated as a file. Export it with --conf {confidence:g} and"
+            f"evaluating {file}: a {model} is evaluated as a file. Export it with --conf {confidence:g} and"
             " evaluate that."
         )
     return _predictor_of(models.get(model, checkpoint_path=file), confidence)
 
 
 def _predictor_of(network: Model, confidence: float) -> PosePredictor:
-    from .export.torch_runner import TorchRunner
+    from .export.torch_runner import runner_of
 
-    runner = TorchRunner.of_model(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
+    runner = runner_of(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
     return PosePredictor(runner)
 
 
@@ -249,7 +245,7 @@ def match_categories(truth: Mapping[str, Any], spec: ModelSpec) -> dict[int, int
     Raises:
         UsageError: no category has the model's number of joints, or the name of one of its classes.
     """
-    if spec.task == "pose":
+    if find_task(spec.task) is POSE:
         return dict.fromkeys(pose_categories(truth, spec.skeleton.num_joints), 0)
     ids = {str(item["name"]).lower(): int(item["id"]) for item in truth["categories"]}
     matched = {ids[name.lower()]: kind for kind, name in enumerate(spec.class_names) if name.lower() in ids}
@@ -259,16 +255,6 @@ def match_categories(truth: Mapping[str, Any], spec: ModelSpec) -> dict[int, int
             f" categories ({', '.join(list(ids)[:3])}, ...). Use the data it is for."
         )
     return matched
-
-
-def _rows(result: Result, image_id: int, categories: Mapping[int, int]) -> list[dict[str, Any]]:
-    found = result.prediction
-    if isinstance(found, Poses):
-        return found.to_coco(image_id, next(iter(categories)))
-    category_of = {kind: category for category, kind in categories.items()}
-    known = np.isin(found.classes, list(category_of))  # classes without annotations are not evaluated
-    ids = tuple(category_of.get(kind, 0) for kind in range(len(found.class_names)))
-    return found[known].to_coco(image_id, ids)
 
 
 def score(
@@ -284,7 +270,8 @@ def score(
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    pose = spec.task == "pose"
+    task = find_task(spec.task)
+    pose = task is POSE
     # Copies, because the evaluator marks missed annotations in place and ``truth`` is used again for the next file.
     ours = [dict(note) for note in truth["annotations"] if note["category_id"] in categories]
     if pose:  # a pose model does not distinguish categories with the same joints
@@ -294,7 +281,7 @@ def score(
     annotated = COCO({**truth, "annotations": ours})
     found = annotated.loadRes([dict(row) for row in rows])
     sigmas = {"kpt_oks_sigmas": list(spec.skeleton.sigmas)} if pose else {}
-    evaluator = COCOeval_faster(annotated, found, "keypoints" if pose else "bbox", extra_calc=True, **sigmas)
+    evaluator = COCOeval_faster(annotated, found, task.evaluation, extra_calc=True, **sigmas)
     evaluator.params.catIds = categories
     evaluator.evaluate()
     evaluator.accumulate()

@@ -51,8 +51,13 @@ def needed(doing: str, hint: str = "") -> Iterator[None]:
 
 def require(module: str, doing: str) -> Any:
     """Imports an optional module and returns it; see :func:`needed`."""
-    with needed(doing):
+    try:
         return importlib.import_module(module)
+    except ImportError as error:
+        culprit = (error.name or module).partition(".")[0]
+        if culprit not in _DISTRIBUTIONS:
+            raise
+        raise missing(culprit, doing) from error
 
 
 def check_installed(*modules: str, doing: str) -> None:

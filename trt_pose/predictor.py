@@ -6,20 +6,20 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import RunnerError, SourceError, UsageError
-from .formats import Floats
+from .formats import Floats, find_format
 from .images.pixels import Image, letterbox
 from .images.sources import Frame, open_source
 from .progress import track
-from .results.detections import DetectionResult, Detections, Result
-from .results.poses import PoseResult, Poses
+from .results import predictions_of
+from .results.detections import Result
 from .runtime import Runner, open_runner
-from .runtime.pipeline import Pipeline, Ticket, open_pipeline
+from .runtime.pipeline import PendingBatch, Pipeline, open_pipeline
 from .runtime.runner import Arrays
 from .spec import InputSpec, Letterbox, ModelSpec
 
@@ -113,26 +113,24 @@ class PosePredictor:
 
     def _run_ahead(self, pipeline: Pipeline, batches: Iterator[list[Frame]]) -> Iterator[Result]:
         """Runs batches on a GPU: the next batch is decoded and uploaded while the current one runs."""
-        waiting: tuple[list[Frame], Ticket] | None = None
+        waiting: tuple[list[Frame], PendingBatch] | None = None
         try:
             for batch in batches:
-                ticket = pipeline.submit([frame.image for frame in batch], self._confidence)
-                done, waiting = waiting, (batch, ticket)
+                pending = pipeline.submit([frame.image for frame in batch], self._confidence)
+                done, waiting = waiting, (batch, pending)
                 if done is not None:
                     yield from self._read_rows(done[0], pipeline.collect(done[1]))
             if waiting is not None:
-                (batch, ticket), waiting = waiting, None
-                yield from self._read_rows(batch, pipeline.collect(ticket))
+                (batch, pending), waiting = waiting, None
+                yield from self._read_rows(batch, pipeline.collect(pending))
         finally:
             if waiting is not None:  # the caller stopped iterating, or a frame could not be read
                 pipeline.collect(waiting[1])
 
     def _read_rows(self, frames: Sequence[Frame], rows: Sequence[Floats]) -> Iterator[Result]:
-        for frame, found in zip(frames, rows, strict=True):
-            if self.spec.task == "detection":
-                yield _result(frame, Detections.from_rows(found, self.spec.class_names))
-            else:
-                yield _result(frame, Poses.from_rows(found, self.spec.skeleton))
+        predictions = predictions_of(self.spec.task)
+        for frame, kept in zip(frames, rows, strict=True):
+            yield cast(Result, predictions.from_rows(kept, self.spec).result(frame.image, frame.source))
 
     def _run(self, frames: list[Frame]) -> list[Result]:
         """Letterboxes, runs and reads one batch of images."""
@@ -148,11 +146,12 @@ class PosePredictor:
             frames: the images of the batch.
             placed: the letterbox of each image.
         """
-        kind = Detections if self.spec.task == "detection" else Poses
-        return [
-            _result(frame, kind.from_outputs(outputs, self.spec, index, box, self._confidence))
+        predictions = predictions_of(self.spec.task)
+        results = [
+            predictions.from_outputs(outputs, self.spec, index, box, self._confidence).result(frame.image, frame.source)
             for index, (frame, box) in enumerate(zip(frames, placed, strict=True))
         ]
+        return cast("list[Result]", results)
 
     def _batch_size(self, asked: int | None) -> int:
         fixed = self.spec.input.batch
@@ -175,12 +174,6 @@ class PosePredictor:
         self.close()
 
 
-def _result(frame: Frame, found: Detections | Poses) -> Result:
-    if isinstance(found, Detections):
-        return DetectionResult(frame.image, found, frame.source)
-    return PoseResult(frame.image, found, frame.source)
-
-
 def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
     """Yields frames in lists of ``size``; the last list may be shorter."""
     while group := list(itertools.islice(frames, size)):
@@ -189,7 +182,7 @@ def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
 
 def _check(spec: ModelSpec, confidence: float | None) -> float:
     """Checks the file and the threshold; returns the threshold to apply, 0 when only the file's applies."""
-    if not spec.output.is_finished:
+    if not find_format(spec).finished:
         raise RunnerError(
             f"opening {spec.model}: its outputs are in {spec.output.format} format, not finished predictions."
             " Export it with postprocessing=True."

@@ -124,11 +124,6 @@ class OutputSpec:
     max_predictions_per_image: int | None = None
     num_pre_nms_predictions: int | None = None
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the outputs are final predictions."""
-        return self.format in ("batch", "flat", "rcnn")
-
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trt_pose import ExportError, PosePredictor, Poses, UsageError, open_runner
-from trt_pose.choices import ExportTargetBackend
+from trt_pose.choices import DetectionOutputFormatMode as Format, ExportTargetBackend
 from trt_pose.cli import main
 from trt_pose.export.attach.attach import AttachOptions, attach
 from trt_pose.export.select import Selection
@@ -84,7 +84,9 @@ def candidates(pixels):
 @pytest.mark.parametrize("flat", [False, True], ids=["batch", "flat"])
 def test_any_head_in_onnx_runtime(tmp_path, head, dynamic, flat, rng):
     source = write(tmp_path / "their.onnx", head, dynamic)
-    spec = attach(source, tmp_path / "ours.onnx", AttachOptions(head=head, selection=Selection(0.4, 0.5, 80, 20, flat)))
+    layout = Format.FLAT_FORMAT if flat else Format.BATCH_FORMAT
+    options = AttachOptions(head=head, selection=Selection(0.4, 0.5, 80, 20), layout=layout)
+    spec = attach(source, tmp_path / "ours.onnx", options)
     pixels = rng.integers(0, 256, (3 if dynamic else 1, 3, SIZE, SIZE), dtype=np.uint8)
     with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
         found = runner.run({"input": pixels})

@@ -21,7 +21,7 @@ from trt_pose.models.yolo_nas.network import Variant as NASVariant, YoloNAS
 from trt_pose.nms.contract import NmsFields
 from trt_pose.quantization import QuantizeOptions, quantize
 from trt_pose.results.detections import Detections
-from trt_pose.results.pairing import compare_detections
+from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.ort import OnnxRunner
 
 from .. import reference
@@ -87,7 +87,7 @@ def test_onnx_equals_torch_and_loops(model, tmp_path, pixels, batch, flat):
         got = Detections.from_outputs(outputs, result.spec, image)
         boxes, scores, classes = by_loops(model, pixels[image], 0.3, model.processing.iou, 100, 100)
         want = Detections(boxes, np.array(scores, np.float32), np.array(classes), got.class_names)
-        gap = compare_detections(want, got)
+        gap = compare_predictions(want, got)
         assert gap.matched == gap.first == gap.second > 3
         assert gap.px < 2e-2
         assert gap.score < 1e-4

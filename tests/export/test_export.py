@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from trt_pose import ExportError, Poses, UsageError, open_runner
+from trt_pose.choices import DetectionOutputFormatMode as Format
 from trt_pose.export.graph import assemble
 from trt_pose.export.select import Selection
-from trt_pose.results.pairing import compare_poses
+from trt_pose.results.pairing import compare_predictions
 from trt_pose.spec import METADATA_KEY, ModelSpec
 
 from .. import reference
@@ -27,7 +28,7 @@ def pixels_for(spec_size, batch, seed=3):
 
 
 def assert_close(first, second):
-    gap = compare_poses(first, second)
+    gap = compare_predictions(first, second)
     assert gap.unmatched == 0, gap
     assert gap.px < PX, gap
     assert gap.score < SCORE, gap
@@ -39,7 +40,7 @@ def test_file_equals_torch_and_numpy(tiny, tmp_path, output_format, exported, ru
     path = tmp_path / "m.onnx"
     tiny.export(path, batch_size=exported, output_predictions_format=output_format, **SMALL)
     full = assemble(tiny, 128, 160)  # every anchor, decoded
-    select = assemble(tiny, 128, 160, selection=Selection(0.2, 0.7, 100, 100, output_format == "flat"))
+    select = assemble(tiny, 128, 160, selection=Selection(0.2, 0.7, 100, 100), layout=Format(output_format))
     for batch in runs:
         pixels = pixels_for((128, 160), batch)
         found, spec = run(path, pixels)

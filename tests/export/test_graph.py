@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from trt_pose.export.decode import DecodePoses
+from trt_pose.export.format_modules import Flatten
 from trt_pose.export.graph import assemble
 from trt_pose.export.operators import KeepScores, TopK, box_iou
 from trt_pose.export.preprocess import Cast, Normalize
@@ -65,7 +66,7 @@ def test_flat_rows_are_the_batch_rows():
     decode = DecodePoses(3, (8, 16, 32), 64, 64)
     raw = heads(3, 84, 3)
     count, boxes, scores, joints = SelectPoses(decode, Selection(0.6, 0.5, 84, 50))(raw)
-    (flat,) = SelectPoses(decode, Selection(0.6, 0.5, 84, 50, flat=True))(raw)
+    (flat,) = Flatten()((count, boxes, scores, joints))
     rows = [
         [image, *boxes[image, row].tolist(), scores[image, row].item(), *joints[image, row].flatten().tolist()]
         for image in range(3)
@@ -79,7 +80,7 @@ def test_nothing_found_is_empty_in_both_formats():
     count, *padded = SelectPoses(decode, Selection(1.0, 0.7, 84, 10))(raw)
     assert count.tolist() == [[0], [0]]
     assert not any(part.any() for part in padded)
-    (flat,) = SelectPoses(decode, Selection(1.0, 0.7, 84, 10, flat=True))(raw)
+    (flat,) = Flatten()((count, *padded))
     assert flat.shape == (0, 15)
 
 

@@ -207,7 +207,7 @@ def test_a_wrong_checkpoint_without_torchvision(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.models.detection", None)
     with pytest.raises(CheckpointError, match="It looks like yolo_nas_pose_n"):
         models.get("yolo_nas_pose_s", checkpoint_path=tmp_path / "n.pth")
-    with pytest.raises(MissingDependencyError, match="keypoint-rcnn"):
+    with pytest.raises(MissingDependencyError, match="pip install torchvision"):
         models.get(NAME, checkpoint_path=tmp_path / "n.pth")
 
 

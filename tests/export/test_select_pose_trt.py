@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from trt_pose import Poses, UsageError, open_runner
+from trt_pose.export.format_modules import Flatten
 from trt_pose.export.graph import assemble
 from trt_pose.export.select import Selection
 from trt_pose.export.select_pose_trt import PluginSelect
 from trt_pose.images.pixels import letterbox
-from trt_pose.results.pairing import compare_poses
+from trt_pose.results.pairing import compare_predictions
 
 from .. import reference
 from ..conftest import SMALL, make_model, make_tiny
@@ -81,7 +82,7 @@ def test_heads_then_kernel_equal_the_file_for_onnx_runtime(name, tmp_path, photo
     got = dict(zip(ort.output.names, out, strict=True))
     for image in range(2):
         first, second = (Poses.from_outputs(outputs, ort, image) for outputs in (want, got))
-        gap = compare_poses(first, second)
+        gap = compare_predictions(first, second)
         assert gap.first > 5
         assert gap.unmatched == 0, gap
         assert gap.px < 2e-3
@@ -99,11 +100,16 @@ def test_torch_computes_the_operator(tiny, flat):
     scores[0, :7] = np.nan
     scores[1, 5] = np.inf
     joints = rng.normal(size=(2, 80, 3, 3)).astype(np.float32)
-    chosen = Selection(0.3, 0.4, 50, 30, flat)
-    outputs = PluginSelect(chosen, 2, 3)(tuple(map(torch.from_numpy, (boxes, scores, joints))))
+    outputs = PluginSelect(Selection(0.3, 0.4, 50, 30), 2, 3)(tuple(map(torch.from_numpy, (boxes, scores, joints))))
     want = reference.pose_nms(boxes, scores, joints, 0.3, 0.4, 50, 30)
     if flat:
-        assert len(outputs[0]) == want[0].sum()
+        counts, *columns = want
+        rows = [
+            [image, *columns[0][image, row], columns[1][image, row], *columns[2][image, row].ravel()]
+            for image in range(2)
+            for row in range(int(counts[image, 0]))
+        ]
+        np.testing.assert_array_equal(Flatten()(outputs)[0].numpy(), np.array(rows, np.float32))
         return
     for expected, got in zip(want, outputs, strict=True):
         np.testing.assert_array_equal(expected, got.numpy())

@@ -7,7 +7,7 @@ import pytest
 
 from trt_pose import EngineError, Poses, Runner, RunnerError, open_runner
 from trt_pose.export.torch_runner import TorchRunner
-from trt_pose.results.pairing import compare_poses
+from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.ort import OnnxRunner, openvino_devices
 from trt_pose.runtime.trt import TrtRunner
 
@@ -68,7 +68,7 @@ def test_all_runners_agree(runner, pixels, tiny_dynamic_onnx):
         want = first.run({"input": pixels})
     got = runner.run({"input": pixels})
     for image in range(3):
-        gap = compare_poses(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
+        gap = compare_predictions(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
         assert gap.unmatched == 0
         assert gap.px < 0.01
         assert gap.score < 1e-4
@@ -78,7 +78,9 @@ def test_a_batch_gives_what_its_images_give_alone(runner, pixels):
     together = runner.run({"input": pixels})
     for image in range(3):
         alone = runner.run({"input": pixels[image : image + 1]})
-        gap = compare_poses(Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec))
+        gap = compare_predictions(
+            Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec)
+        )
         assert gap.unmatched == 0
         assert gap.px < 0.01
 

@@ -12,7 +12,7 @@ from trt_pose import EngineError, MissingDependencyError, PosePredictor, RunnerE
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.cli import main
 from trt_pose.comparison import compare
-from trt_pose.results.pairing import compare_poses
+from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime import pipeline
 from trt_pose.runtime.trt import TrtRunner
 
@@ -150,7 +150,7 @@ def test_the_predictor_decodes_on_the_gpu(driver, onnx_files, tmp_path, picture_
     assert [item.source for item in found] == [item.source for item in want]
     assert sum(len(item) for item in want) > 10
     for got, expected in zip(found, want):
-        gap = compare_poses(got.poses, expected.poses)
+        gap = compare_predictions(got.poses, expected.poses)
         assert (gap.unmatched, gap.first) == (0, len(expected))
         assert gap.px < 1e-3
         np.testing.assert_array_equal(got.image, expected.image)
@@ -214,7 +214,7 @@ def test_big_images_after_small_ones(driver, engine, onnx_files, rng):
     images = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for size in (10, 900, 50, 1300)]
     with PosePredictor(engine) as first, PosePredictor(onnx_files["any"], providers=["cpu"]) as second:
         for got, want in zip(first.predict(images), second.predict(images), strict=True):
-            assert compare_poses(got.poses, want.poses).unmatched == 0
+            assert compare_predictions(got.poses, want.poses).unmatched == 0
 
 
 def test_a_stream_given_up_halfway_blocks_nothing(driver, engine, picture_folder):

@@ -14,7 +14,7 @@ from trt_pose.gpu.device import Device, Memory, Pinned, Stream, download, upload
 from trt_pose.gpu.frames import BLOCK_THREADS, kernel_source, letterbox_params
 from trt_pose.gpu.kernels import Kernel
 from trt_pose.images.pixels import letterbox
-from trt_pose.results.pairing import compare_poses
+from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.trt import TrtRunner
 from trt_pose.spec import InputSpec
 
@@ -45,7 +45,7 @@ def test_the_engine_finds_what_the_onnx_file_finds(engine, picture_folder, graph
                 second.stream(str(picture_folder), batch_size=batch),
                 strict=True,
             ):
-                gap = compare_poses(got.poses, want.poses)
+                gap = compare_predictions(got.poses, want.poses)
                 assert gap.unmatched <= 1
                 assert gap.px < 0.5
                 assert gap.score < 1e-2

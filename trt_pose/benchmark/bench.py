@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..formats import count_predictions
 from ..predictor import PosePredictor
 from ..runtime import Runner, open_runner
 from ..runtime.runner import Arrays, QueryTimes
 from ..trt.sidecar import SUFFIXES
-from .feeding import MOST_IMAGES, count_found, count_images, image_paths, make_feeds
+from .feeding import MOST_IMAGES, count_images, image_paths, make_feeds
 from .figures import ratio, summarize
 from .machine import machine
 from .measure import Subject, measure, measure_images
@@ -99,7 +100,7 @@ def _predictor(runner: Runner) -> PosePredictor:
 
 def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
     """Returns facts about a file on these inputs, among them the mean numbers of detections and candidates."""
-    counts = [count_found(runner.run(feed)) for feed in feeds]
+    counts = [count_predictions(runner.run(feed)) for feed in feeds]
     found = [count for count in counts if count is not None]
     return {
         "model": runner.spec.model,

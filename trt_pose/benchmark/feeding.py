@@ -90,11 +90,3 @@ def _load_inputs(runner: Runner, options: BenchOptions, size: int) -> Arrays:
         except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"--loadInputs {name}:{path}: {error}. Give the input as .npy or raw bytes.") from error
     return feeds
-
-
-def count_found(outputs: Arrays) -> int | None:
-    """Returns the number of people or objects in the outputs of a query; None unless they are final predictions."""
-    if "num_predictions" in outputs:
-        return int(outputs["num_predictions"].sum())
-    rows = outputs.get("flat_predictions", outputs.get("keypoints_scores"))
-    return None if rows is None else len(rows)

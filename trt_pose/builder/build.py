@@ -101,6 +101,20 @@ def build_engine(
     return sidecar
 
 
+def _check(engine: Path, options: BuildOptions) -> BuildOptions:
+    """Checks all that can be checked before a calibration; returns the options with their flavor set."""
+    if engine.suffix.lower() not in SUFFIXES:
+        got = engine.suffix or "none"
+        raise UsageError(f"building {engine}: got the suffix {got!r}, expected .engine.")
+    flavor = describe_flavor(options.flavor)
+    options = replace(options, flavor=flavor.name)
+    options.check_flavor(flavor)
+    check_installed("onnx", "polygraphy", doing="building an engine")
+    for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
+        check_writable(path, EngineError)
+    return options
+
+
 def _write_sidecar(sidecar: Sidecar, engine: Path) -> None:
     write_atomically(sidecar_path(engine), lambda path: path.write_text(sidecar.to_json()), EngineError)
 

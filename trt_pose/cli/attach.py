@@ -31,13 +31,11 @@ def attach(
     from ..export.plan import check_threshold
     from ..export.select import Selection
 
-    flat = DetectionOutputFormatMode.parse(output_format) is DetectionOutputFormatMode.FLAT_FORMAT
     options = AttachOptions(
         head=head,
         tensors=tensors.split(",") if tensors else None,
-        selection=Selection(
-            check_threshold("conf", conf, conf), check_threshold("iou", iou, iou), pre_nms, max_det, flat
-        ),
+        selection=Selection(check_threshold("conf", conf, conf), check_threshold("iou", iou, iou), pre_nms, max_det),
+        layout=DetectionOutputFormatMode.parse(output_format),
         target=ExportTargetBackend.parse(backend),
         uint8_input=uint8,
     )

@@ -50,14 +50,12 @@ def export(
 ) -> None:
     """Export a model to one ONNX file, pre- and post-processing inside."""
     from .. import models as catalog
-    from ..choices import Models
 
     measure = measure_accuracy(verify_data, verify_images)
-    resizing = {"shortest_side": shortest_side, "divisor": divisor}
-    rcnn = {name: value for name, value in resizing.items() if value is not None}
-    if rcnn and catalog.look_up(model).name != Models.KEYPOINT_RCNN:
-        raise UsageError(f"--shortest-side, --divisor: they are for {Models.KEYPOINT_RCNN} alone. Leave them out.")
-    known = catalog.look_up(model).weights
+    card = catalog.look_up(model)
+    if (shortest_side, divisor) != (None, None) and not card.sizes_itself:
+        raise UsageError(f"--shortest-side, --divisor: {model} has neither. Leave them out.")
+    known = card.weights
     named = weights in (None, "none", *known)
     network = catalog.get(
         model,
@@ -80,7 +78,8 @@ def export(
         onnx_simplify=simplify,
         output_predictions_format=output_format,
         verification=verify,
-        **rcnn,
+        shortest_side=shortest_side,
+        divisor=divisor,
     )
     accuracy = record(output, measure) if measure else None
     if json:

@@ -15,17 +15,16 @@ def models(
     json: Json = False, markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False
 ) -> None:
     """List the models."""
-    from dataclasses import asdict
 
     from ..models.catalogue import MODELS
 
     if json:
-        print(jsonlib.dumps([asdict(info) for info in MODELS.values()], indent=2))
+        print(jsonlib.dumps([card.to_dict() for card in MODELS.values()], indent=2))
         return
     rows = [
         (
             m.name, m.task, f"{m.parameters / 1e6:.1f} M", f"{m.gmacs:.1f}", m.input, ", ".join(m.weights),
-            m.weights_licence,
+            m.licence,
         )
         for m in MODELS.values()
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from ..optional import needed
 with needed("exporting"):
     from .convert import convert_to_onnx
     from .export import export_model
+    from .options import ExportOptions
     from .result import ModelExportResult
 
-__all__ = ["ModelExportResult", "convert_to_onnx", "export_model"]
+__all__ = ["ExportOptions", "ModelExportResult", "convert_to_onnx", "export_model"]

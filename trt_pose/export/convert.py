@@ -16,7 +16,7 @@ from ..files import check_writable
 from ..models.model import Model
 from ..spec import InputSpec, ModelSpec, Normalization, OutputSpec
 from .export import write
-from .graph import PoseGraph
+from .graph import DeployGraph
 from .plan import ExportPlan, check_suffix, plan_device, plan_element, plan_exporter
 from .result import ModelExportResult
 
@@ -95,12 +95,12 @@ def convert_to_onnx(
     return write(graph, spec, plan)
 
 
-def _chain(model: nn.Module, before: nn.Module | None, after: nn.Module | None) -> PoseGraph:
+def _chain(model: nn.Module, before: nn.Module | None, after: nn.Module | None) -> DeployGraph:
     network = copy.deepcopy(model).eval()
     if isinstance(network, Model):
         network.fuse()
     first, last = (nn.Identity() if step is None else copy.deepcopy(step) for step in (before, after))
-    return PoseGraph(first, network, last).eval()
+    return DeployGraph(first, network, last).eval()
 
 
 def _plan_input(size: tuple[int, ...], name: str, element: str, dynamic: Any) -> InputSpec:

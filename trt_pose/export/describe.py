@@ -21,7 +21,7 @@ def describe(
     *,
     inputs: InputSpec | None = None,
     batch: int | None = 1,
-    output_format: str | None = None,
+    output_format: str = "batch",
     plugins: tuple[str, ...] = (),
     digest: bool = False,
 ) -> ModelSpec:
@@ -33,13 +33,13 @@ def describe(
         names: output tensor names in order.
         inputs: the input description; None takes the model's own with ``batch``.
         batch: batch size, None for symbolic; ignored when ``inputs`` is given.
-        output_format: overrides ``batch``, ``flat`` or ``raw``, which follow from ``selection``.
+        output_format: name of the output format.
         plugins: operators the file needs beyond ONNX.
         digest: whether to compute the SHA-256 of the weights (0.2 s for the largest model).
     """
     chosen = selection
     outputs = OutputSpec(
-        format=output_format or (("flat" if chosen.flat else "batch") if chosen else "raw"),
+        format=output_format,
         names=tuple(names),
         confidence_threshold=chosen.confidence if chosen else None,
         nms_threshold=chosen.iou if chosen else None,

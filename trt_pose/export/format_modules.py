@@ -1,29 +1,38 @@
-"""Conversions to the output formats at the end of the graph."""
+"""The output formats as the last module of an exported graph; ``trt_pose/formats.py`` reads what they make."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..choices import DetectionOutputFormatMode
 
 
-def flatten_poses(boxes: Tensor, scores: Tensor, joints: Tensor) -> Tensor:
-    """Converts the batch format to flat rows (M, 6 + 3J): image index, box, score, joints.
+class KeepBatch(nn.Module):
+    """Batch format: the outputs of the selection as they are."""
 
-    Args:
-        boxes: (B, N, 4).
-        scores: (B, N), zero past the count of an image.
-        joints: (B, N, J, 3).
+    def forward(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return outputs
+
+
+class Flatten(nn.Module):
+    """Flat format: one row per prediction over all images, image by image, behind the index of the image.
+
+    Takes the batch format: count (B, 1), boxes (B, N, 4), scores (B, N), joints (B, N, J, 3) or classes (B, N), where
+    unused rows have the score 0. Returns flat_predictions (M, 6 + 3J) or (M, 7).
     """
-    return flatten_rows(scores, boxes, scores.unsqueeze(2), joints.flatten(2))
+
+    def forward(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        _, boxes, scores, extra = outputs
+        columns = extra.flatten(2) if extra.ndim > 2 else extra.unsqueeze(2).to(boxes.dtype)
+        rows = torch.cat([boxes, scores.unsqueeze(2), columns], dim=2)  # (B, N, C)
+        found = (scores > 0).nonzero()  # (M, 2): image, row; image by image
+        image, row = found[:, :1], found[:, 1:]
+        kept = rows.flatten(0, 1)[(image * rows.shape[1] + row)[:, 0]]  # (M, C)
+        return (torch.cat([image.to(rows.dtype), kept], dim=1),)
 
 
-def flatten_rows(scores: Tensor, *columns: Tensor) -> Tensor:
-    """Returns flat rows of the columns (B, N, C) where the score (B, N) is above zero, image by image.
-
-    The first column of the result is the index of the image.
-    """
-    rows = torch.cat(columns, dim=2)  # (B, N, C)
-    found = (scores > 0).nonzero()  # (M, 2): image, row; sorted by image
-    image, row = found[:, :1], found[:, 1:]
-    kept = rows.flatten(0, 1)[(image * rows.shape[1] + row)[:, 0]]  # (M, C)
-    return torch.cat([image.to(rows.dtype), kept], dim=1)
+FORMAT_MODULES: dict[DetectionOutputFormatMode, type[nn.Module]] = {
+    DetectionOutputFormatMode.BATCH_FORMAT: KeepBatch,
+    DetectionOutputFormatMode.FLAT_FORMAT: Flatten,
+}

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
-from ..models.model import Model, PoseModel
-from .decode import DecodeBoxes, DecodeDetections, DecodePoses
+from ..choices import DetectionOutputFormatMode
+from ..models.model import Model
+from .format_modules import FORMAT_MODULES, KeepBatch
 from .preprocess import Normalize
-from .select import SelectDetections, Selection, SelectPoses
+from .select import Selection
+from .steps import steps_of
 
 ModelT = TypeVar("ModelT", bound=Model)
 
 
-class PoseGraph(nn.Module):
-    """Pre-processing, network and post-processing, applied in this order."""
+class DeployGraph(nn.Module):
+    """Pre-processing, network, post-processing and output format, applied in this order.
 
-    def __init__(self, preprocess: nn.Module, network: nn.Module, postprocess: nn.Module) -> None:
+    ``layout`` is a module of ``format_modules.py``; None keeps the outputs of the post-processing.
+    """
+
+    def __init__(
+        self, preprocess: nn.Module, network: nn.Module, postprocess: nn.Module, layout: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.preprocess, self.network, self.postprocess = preprocess, network, postprocess
+        self.layout = layout or KeepBatch()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return cast("tuple[Tensor, ...]", self.postprocess(self.network(self.preprocess(x))))
+        return cast("tuple[Tensor, ...]", self.layout(self.postprocess(self.network(self.preprocess(x)))))
+
+    def with_postprocess(self, postprocess: nn.Module) -> DeployGraph:
+        """Returns the same graph with another post-processing and without a layout of its own."""
+        return DeployGraph(self.preprocess, self.network, postprocess)
 
 
 def copy_modules(model: ModelT) -> ModelT:
@@ -41,8 +52,9 @@ def assemble(
     preprocess: bool | nn.Module = True,
     postprocess: nn.Module | None = None,
     selection: Selection | None = None,
+    layout: DetectionOutputFormatMode = DetectionOutputFormatMode.BATCH_FORMAT,
     fuse: bool = True,
-) -> PoseGraph:
+) -> DeployGraph:
     """Builds the graph of a model for one input size.
 
     The modules of the model are copied and its tensors are shared; fusing creates new tensors.
@@ -55,6 +67,7 @@ def assemble(
         postprocess: a module applied to the decoded tuple (boxes, scores, joints) instead of ``selection``.
         selection: thresholds and limits; without it and ``postprocess`` the graph returns the decoded heads of every
             anchor.
+        layout: output format of the selection.
         fuse: whether to fold batch norms, branches and, where exact, the normalization into convolutions.
     """
     device = next(model.parameters()).device
@@ -68,18 +81,12 @@ def assemble(
         network.fuse()
         if isinstance(normalize, Normalize):
             normalize = normalize.to(device).folded_into(network.first_conv())
-    decode, select = steps_after(model, height, width)
+    steps = steps_of(model)
+    decode = steps.decode(model, height, width)
     if postprocess is not None:
         finish: nn.Module = nn.Sequential(decode, copy.deepcopy(postprocess))
     else:
-        finish = select(decode, selection) if selection else decode
+        finish = steps.select(decode, selection) if selection else decode
     normalize.to(device)
     finish.to(device)
-    return PoseGraph(normalize, network, finish).eval()
-
-
-def steps_after(model: Model, height: int, width: int) -> tuple[DecodeBoxes, Callable[..., nn.Module]]:
-    """Returns the decode module for a model and input size, px, and the class that selects from the heads."""
-    if isinstance(model, PoseModel):
-        return DecodePoses(model.num_joints, model.strides, height, width), SelectPoses
-    return DecodeDetections(model.strides, height, width), SelectDetections
+    return DeployGraph(normalize, network, finish, FORMAT_MODULES[layout]() if selection else None).eval()

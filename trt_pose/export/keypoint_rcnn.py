@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ from ..files import check_writable
 from ..models.keypoint_rcnn.network import OUTPUTS
 from ..spec import InputSpec, OutputSpec
 from .describe import describe_outputs
-from .graph import PoseGraph, copy_modules
+from .export import write
+from .graph import DeployGraph, copy_modules
+from .options import DEFAULT_CANDIDATES, ExportOptions
 from .plan import (
-    DEFAULT_CANDIDATES,
     ExportPlan,
     check_suffix,
     check_threshold,
@@ -46,54 +46,35 @@ class ToUnit(nn.Module):
         return x if self.white == 1 else x / self.white
 
 
-def export_keypoint_rcnn(
-    model: KeypointRCNN,
-    output: str | Path,
-    confidence_threshold: float | None = None,
-    nms_threshold: float | None = None,
-    *,
-    max_predictions_per_image: int | None = None,
-    input_image_dtype: Any = None,
-    shortest_side: int | None = None,
-    divisor: int | None = None,
-    device: torch.device | str | None = None,
-    onnx_export_kwargs: dict[str, Any] | None = None,
-    onnx_simplify: bool = True,
-    verification: bool = True,
-    **others: Any,
-) -> ModelExportResult:
+# The options of an export that this network has.
+_KNOWN = {
+    "confidence_threshold", "nms_threshold", "max_predictions_per_image", "input_image_dtype", "shortest_side",
+    "divisor", "device", "onnx_export_kwargs", "onnx_simplify", "verification",
+}  # fmt: skip
+
+
+def export_keypoint_rcnn(model: KeypointRCNN, output: str | Path, options: ExportOptions) -> ModelExportResult:
     """Writes an ONNX file that takes one image of any size and has the outputs of torchvision's model.
 
     Args:
         model: the network; not modified.
         output: path of the ``.onnx`` file, written atomically.
-        confidence_threshold: predictions with a higher score are kept; None takes the model's, 0.5 (torchvision's own
-            is 0.05).
-        nms_threshold: IoU threshold of the final boxes, per class; None takes the model's, 0.5.
-        max_predictions_per_image: maximum number of predictions; None takes the model's, 100.
-        input_image_dtype: ``uint8`` (the default), divided by 255 in the graph, or ``float32`` in 0..1.
-        shortest_side: length, px, to which a runner resizes the shorter side of an image before the network; None
-            does not resize. The network itself always resizes (``min_size`` and ``max_size`` of torchvision's model).
-        divisor: both sides are rounded to multiples of it after that resize; 1 by default.
-        device: torch device to trace on; None takes the model's.
-        onnx_export_kwargs: further arguments of ``torch.onnx.export``.
-        onnx_simplify: whether to fold constants and remove redundant nodes.
-        verification: whether to run the model in ONNX Runtime and compare it with torch on a real image.
-        others: options of :func:`trt_pose.export.export_model` that this network lacks; only their defaults are
-            accepted.
+        options: the options of the export; those that this network lacks must have their defaults.
 
     Raises:
         UsageError: an option is out of range, or this network does not have it.
         ExportError: the export failed, or its outputs differ from torch's.
     """
-    _refuse(others)
+    _refuse(options)
     check_suffix(output)
     check_writable(Path(output), ExportError)
-    inputs = _plan_input(model.processing.input, input_image_dtype, shortest_side, divisor)
-    place = plan_device(device) or next(model.parameters()).device
+    inputs = _plan_input(model.processing.input, options.input_image_dtype, options.shortest_side, options.divisor)
+    place = plan_device(options.device) or next(model.parameters()).device
     if place != next(model.parameters()).device:
         model = copy.deepcopy(model).to(place)
-    graph, outputs = _assemble(model, inputs, confidence_threshold, nms_threshold, max_predictions_per_image)
+    graph, outputs = _assemble(
+        model, inputs, options.confidence_threshold, options.nms_threshold, options.max_predictions_per_image
+    )
     plan = ExportPlan(
         output=Path(output),
         input=inputs,
@@ -101,12 +82,10 @@ def export_keypoint_rcnn(
         preprocess=True,
         postprocess=None,
         device=place,
-        simplify=onnx_simplify,
-        verify=verification,
-        exporter_options=plan_exporter(onnx_export_kwargs),
+        simplify=options.onnx_simplify,
+        verify=options.verification,
+        exporter_options=plan_exporter(options.onnx_export_kwargs),
     )
-    from .export import write  # imported here: export.py imports the plans of every model family
-
     return write(graph, describe_outputs(model, inputs, outputs, digest=True), plan)
 
 
@@ -119,15 +98,10 @@ def make_runner(
     return TorchRunner(graph, describe_outputs(model, inputs, outputs))
 
 
-def _refuse(others: dict[str, Any]) -> None:
-    from .export import export_model
-
-    known = inspect.signature(export_model).parameters
-    same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # the meaning of None in export_model
-    for name, value in others.items():
-        if name not in known:
-            raise UsageError(f"exporting a Keypoint R-CNN: there is no option {name}. Correct it.")
-        if value != known[name].default and str(value) != same.get(name):
+def _refuse(options: ExportOptions) -> None:
+    same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # what the default of None means
+    for name, value in options.changed().items():
+        if name not in _KNOWN and str(value) != same.get(name):
             raise UsageError(
                 f"exporting a Keypoint R-CNN: it has no {name} (got {value!r}): one image of any size goes in, for ONNX"
                 " Runtime, in FP32. Leave it out."
@@ -159,7 +133,7 @@ def _assemble(
     iou: float | None,
     limit: int | None,
     fuse: bool = True,
-) -> tuple[PoseGraph, OutputSpec]:
+) -> tuple[DeployGraph, OutputSpec]:
     """Builds the graph, with folded batch norms if ``fuse``, and the output description; ``model`` is not modified."""
     defaults = model.processing
     network = copy_modules(model).eval()
@@ -171,4 +145,4 @@ def _assemble(
     most = defaults.max_predictions if limit is None else count("max_predictions_per_image", limit)
     heads.detections_per_img = most
     kept = OutputSpec("rcnn", OUTPUTS, heads.score_thresh, heads.nms_thresh, most, DEFAULT_CANDIDATES)
-    return PoseGraph(ToUnit(inputs.white), network, nn.Identity()).eval(), kept
+    return DeployGraph(ToUnit(inputs.white), network, nn.Identity()).eval(), kept

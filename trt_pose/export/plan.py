@@ -24,6 +24,7 @@ from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantiz
 from ..quantization.batches import DEFAULT_BATCHES
 from ..quantization.calibrate import DEFAULT_PERCENTILE
 from ..spec import InputSpec
+from .options import DEFAULT_CANDIDATES, ExportOptions
 from .select import Selection
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 DYNAMIC = "dynamic"
 # TensorRT 10.3 to 11.x parse opset 17. From opset 19 on ONNX Runtime's CUDA provider lacks kernels for some operators.
 DEFAULT_OPSET = 17
-DEFAULT_CANDIDATES = 1000
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
@@ -55,9 +55,22 @@ class ExportPlan:
     simplify: bool = True
     verify: bool = True
     exporter_options: Mapping[str, Any] = field(default_factory=dict)
+    layout: DetectionOutputFormatMode = DetectionOutputFormatMode.BATCH_FORMAT
     quantize: QuantizeOptions | None = None
     calibration_data: Any = None
     dynamic_axes: Mapping[str, Any] | None = None
+
+    @property
+    def through_plugin(self) -> Selection | None:
+        """The selection that a plugin node makes; None when the file has no such node."""
+        return self.selection if self.target is ExportTargetBackend.TENSORRT else None
+
+    @property
+    def output_format(self) -> str:
+        """Name of the output format."""
+        if self.postprocess is not None:
+            return "custom"
+        return str(self.layout) if self.selection else "raw"
 
     @property
     def example_shape(self) -> tuple[int, int, int, int]:
@@ -70,6 +83,41 @@ class ExportPlan:
         return _DTYPES[self.input.dtype]
 
 
+def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPlan:
+    """Checks the options against a model and returns what the export will do.
+
+    Raises:
+        UsageError: an option is out of range, or does not go with another.
+        CalibrationError: INT8 without images.
+    """
+    target = ExportTargetBackend.parse(options.engine or ExportTargetBackend.ONNXRUNTIME)
+    quantize = plan_quantization(target, options)
+    check_steps(options.preprocessing, options.postprocessing)
+    inputs = plan_input(model, options)
+    selection = plan_selection(model, count_anchors(model, inputs), options)
+    post, formats = options.postprocessing, DetectionOutputFormatMode
+    return ExportPlan(
+        output=output,
+        input=inputs,
+        selection=selection if post is True else None,
+        preprocess=options.preprocessing,
+        postprocess=post if isinstance(post, nn.Module) else None,
+        device=plan_device(options.device) or next(model.parameters()).device,
+        target=target,
+        simplify=options.onnx_simplify,
+        verify=options.verification,
+        exporter_options=plan_exporter(options.onnx_export_kwargs),
+        layout=formats.parse(options.output_predictions_format or formats.BATCH_FORMAT),
+        quantize=quantize,
+        calibration_data=options.calibration_loader,
+    )
+
+
+def count_anchors(model: Model, inputs: InputSpec) -> int:
+    """Returns the number of anchors of an input size."""
+    return sum((inputs.height // stride) * (inputs.width // stride) for stride in model.strides)
+
+
 def check_threshold(name: str, value: float | None, default: float) -> float:
     """Returns ``value``, or ``default`` when it is None. Raises UsageError outside 0..1."""
     chosen = default if value is None else value
@@ -78,9 +126,16 @@ def check_threshold(name: str, value: float | None, default: float) -> float:
     return float(chosen)
 
 
-def plan_quantization(
-    quantization: str | ExportQuantizationMode | None, target: ExportTargetBackend, extras: Mapping[str, Any]
-) -> QuantizeOptions | None:
+_INT8_ONLY = (
+    "selective_quantizer",
+    "calibration_loader",
+    "calibration_method",
+    "calibration_batches",
+    "calibration_percentile",
+)
+
+
+def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> QuantizeOptions | None:
     """Returns how the file is quantized after the export; None for FP32.
 
     For TensorRT, INT8 is combined with FP16, which gives the fastest engine.
@@ -89,19 +144,20 @@ def plan_quantization(
         UsageError: calibration options were given without INT8.
         CalibrationError: INT8 was requested without images.
     """
-    given = [name for name, value in extras.items() if value is not None]
-    mode = None if quantization is None else ExportQuantizationMode.parse(quantization)
+    given = [name for name in _INT8_ONLY if getattr(options, name) is not None]
+    asked = options.quantization_mode
+    mode = None if asked is None else ExportQuantizationMode.parse(asked)
     if mode is not ExportQuantizationMode.INT8:
         if given:
             raise UsageError(f"exporting: {', '.join(given)} belong to quantization_mode INT8. Leave them out.")
         return None if mode is None else QuantizeOptions(Precision.FP16)
-    if extras["calibration_loader"] is None:
+    if options.calibration_loader is None:
         raise CalibrationError(
             "exporting in INT8: calibration_loader is missing, and ranges of random data ruin a model. Give a"
             " DataLoader or a folder of images (calibration_loader='random' if the accuracy does not matter)."
         )
-    method = CalibrationMethod.parse(extras["calibration_method"] or CalibrationMethod.PERCENTILE)
-    percentile, batches = extras["calibration_percentile"], extras["calibration_batches"]
+    method = CalibrationMethod.parse(options.calibration_method or CalibrationMethod.PERCENTILE)
+    percentile, batches = options.calibration_percentile, options.calibration_batches
     return QuantizeOptions(
         precision=Precision.INT8_FP16 if target is ExportTargetBackend.TENSORRT else Precision.INT8,
         calibration=CalibrationOptions(
@@ -109,7 +165,7 @@ def plan_quantization(
             percentile=DEFAULT_PERCENTILE if percentile is None else percentile,
             batches=DEFAULT_BATCHES if batches is None else count("calibration_batches", batches),
         ),
-        selective=SelectiveQuantizer.of(extras["selective_quantizer"]),
+        selective=SelectiveQuantizer.of(options.selective_quantizer),
     )
 
 
@@ -139,7 +195,7 @@ def plan_device(device: torch.device | str | None) -> torch.device | None:
     return chosen
 
 
-def plan_selection(model: Model, anchors: int, options: Mapping[str, Any]) -> Selection:
+def plan_selection(model: Model, anchors: int, options: ExportOptions) -> Selection:
     """Returns the thresholds and limits of the file.
 
     Limits above the number of anchors are lowered, with a warning unless they are the defaults.
@@ -147,8 +203,8 @@ def plan_selection(model: Model, anchors: int, options: Mapping[str, Any]) -> Se
     Raises:
         UsageError: a threshold or limit is out of range.
     """
-    candidates = count("num_pre_nms_predictions", options["num_pre_nms_predictions"])
-    limit = options["max_predictions_per_image"]
+    candidates = count("num_pre_nms_predictions", options.num_pre_nms_predictions)
+    limit = options.max_predictions_per_image
     limit = candidates if limit is None else count("max_predictions_per_image", limit)
     if candidates > anchors:
         if candidates != DEFAULT_CANDIDATES:
@@ -158,38 +214,27 @@ def plan_selection(model: Model, anchors: int, options: Mapping[str, Any]) -> Se
             )
         candidates = anchors
     if limit > candidates:
-        if options["max_predictions_per_image"] is not None:
+        if options.max_predictions_per_image is not None:
             warnings.warn(
                 f"max_predictions_per_image={limit} is more than the {candidates} candidates: lowered.", stacklevel=4
             )
         limit = candidates
-    formats = DetectionOutputFormatMode
-    chosen = options["output_predictions_format"]
     return Selection(
-        confidence=check_threshold(
-            "confidence_threshold", options["confidence_threshold"], model.processing.confidence
-        ),
-        iou=check_threshold("nms_threshold", options["nms_threshold"], model.processing.iou),
+        confidence=check_threshold("confidence_threshold", options.confidence_threshold, model.processing.confidence),
+        iou=check_threshold("nms_threshold", options.nms_threshold, model.processing.iou),
         candidates=candidates,
         limit=limit,
-        flat=formats.parse(chosen or formats.BATCH_FORMAT) is formats.FLAT_FORMAT,
     )
 
 
-def plan_input(
-    model: Model,
-    shape: Any,
-    channels: int | None,
-    dtype: Any,
-    batch_size: int | str,
-    preprocessing: bool | nn.Module,
-) -> InputSpec:
+def plan_input(model: Model, options: ExportOptions) -> InputSpec:
     """Returns the description of the network input: size, element type and batch.
 
     Raises:
         UsageError: the shape, channels, element type or batch are not supported.
     """
-    policy = model.processing.input
+    policy, shape, channels = model.processing.input, options.input_image_shape, options.input_image_channels
+    batch_size, preprocessing = options.batch_size, options.preprocessing
     stride = max(model.strides)
     if shape is not None:
         height, width = (int(shape), int(shape)) if isinstance(shape, Integral) else _pair(shape)
@@ -197,7 +242,7 @@ def plan_input(
         policy = policy.with_size(height, width)
     if channels not in (None, policy.channels):
         raise UsageError(f"input_image_channels: got {channels}, {model.name} takes {policy.channels}. Leave it out.")
-    element = plan_element(dtype, "uint8" if preprocessing else "float32")
+    element = plan_element(options.input_image_dtype, "uint8" if preprocessing else "float32")
     if not preprocessing and element == "uint8":
         raise UsageError(
             "input_image_dtype: uint8 needs preprocessing in the graph. Use float32 or preprocessing=True."

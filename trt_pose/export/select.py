@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from .decode import DecodeDetections, DecodePoses, Heads
-from .format_modules import flatten_poses, flatten_rows
 from .operators import KeepClassScores, KeepScores, TopK
 
 
@@ -30,7 +29,6 @@ class Selection:
     iou: float = 0.7
     candidates: int = 1000
     limit: int = 1000
-    flat: bool = False
 
 
 class SelectPoses(nn.Module):
@@ -57,8 +55,6 @@ class SelectPoses(nn.Module):
         anchors = anchors.gather(1, rows)
         joints = self.decode.joints(take_rows(offsets, anchors), take_rows(logits, anchors)[:, 1:], table[anchors])
         joints = zero_unless(valid[:, :, None, None], joints)  # (B, N, J, 3)
-        if chosen.flat:
-            return (flatten_poses(boxes, scores, joints),)
         return valid.sum(dim=1, keepdim=True), boxes, scores, joints
 
 
@@ -90,8 +86,6 @@ class SelectDetections(nn.Module):
         rows = (places % chosen.candidates).unsqueeze(2).expand(-1, -1, 4)
         boxes = zero_unless(valid.unsqueeze(2), boxes.gather(1, rows))  # (B, N, 4)
         classes = torch.where(valid, places // chosen.candidates, -1)
-        if chosen.flat:
-            return (flatten_rows(scores, boxes, scores.unsqueeze(2), classes.unsqueeze(2).to(boxes.dtype)),)
         return valid.sum(dim=1, keepdim=True), boxes, scores, classes
 
 
@@ -103,8 +97,7 @@ class SelectDecoded(nn.Module):
         self.selection = selection
 
     def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-        count, *rows = select_decoded(*decoded, self.selection, TopK.apply, KeepScores.apply)
-        return (flatten_poses(*rows),) if self.selection.flat else (count, *rows)
+        return select_decoded(*decoded, self.selection, TopK.apply, KeepScores.apply)
 
 
 def select_decoded(

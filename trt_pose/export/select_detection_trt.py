@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..nms.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
-from .format_modules import flatten_rows
 from .operators import KeepClassScores, TopK
 from .select import Selection
 
@@ -79,8 +78,6 @@ class EfficientSelect(nn.Module):
     def forward(self, decoded: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         count, boxes, scores, classes = EfficientNms.apply(*decoded, self.selection, self.batch)
         classes = torch.where(scores > 0, classes, torch.full_like(classes, -1))
-        if self.selection.flat:
-            return (flatten_rows(scores, boxes, scores.unsqueeze(2), classes.unsqueeze(2).to(boxes.dtype)),)
         return count, boxes, scores, classes
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..nms.contract import DOMAIN, MAX_ANCHORS, MAX_CANDIDATES, MAX_JOINTS, MAX_OUTPUTS, NAME, NAMESPACE, VERSION
-from .format_modules import flatten_poses
 from .operators import KeepScores, TopK
 from .select import Selection, select_decoded
 
@@ -78,8 +77,8 @@ class PluginSelect(nn.Module):
         self.selection, self.batch, self.num_joints = selection, batch, num_joints
 
     def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-        outputs = PoseNms.apply(*decoded, self.selection, self.batch, self.num_joints)
-        return (flatten_poses(*outputs[1:]),) if self.selection.flat else outputs
+        outputs: tuple[Tensor, ...] = PoseNms.apply(*decoded, self.selection, self.batch, self.num_joints)
+        return outputs
 
 
 def check_limits(selection: Selection, anchors: int, joints: int) -> None:

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import RunnerError
-from ..formats import batch_outputs
+from ..errors import RunnerError, UsageError
+from ..formats import FORMATS
 from ..runtime.runner import TensorInfo, check_feeds
 from ..spec import ModelSpec
+from ..tasks import TASKS
 from .describe import describe
-from .graph import PoseGraph, assemble
+from .graph import DeployGraph, assemble
 from .plan import check_threshold, count
 from .select import Selection
 
 if TYPE_CHECKING:
+    from ..models.keypoint_rcnn.network import KeypointRCNN
     from ..models.model import Model
 
 
 class TorchRunner:
-    """A runner for a ``PoseGraph`` whose outputs are final predictions."""
+    """A runner for a ``DeployGraph`` whose outputs are final predictions."""
 
-    def __init__(self, graph: PoseGraph, spec: ModelSpec) -> None:
+    def __init__(self, graph: DeployGraph, spec: ModelSpec) -> None:
         self.spec = spec
         self.runtime = f"torch {torch.__version__}"
-        self._graph: PoseGraph | None = graph
+        self._graph: DeployGraph | None = graph
         sides = (None, None) if spec.input.takes_any_size else (spec.input.height, spec.input.width)
         size = (spec.input.batch, spec.input.channels, *sides)
         self.inputs = {spec.input.name: TensorInfo(spec.input.dtype, size)}
@@ -65,7 +67,7 @@ class TorchRunner:
             limit=defaults.max_predictions if limit is None else count("post_nms_max_predictions", limit),
         )
         graph = assemble(model, size.height, size.width, selection=selection, fuse=fuse)
-        return cls(graph, describe(model, selection, batch_outputs(model.task), batch=None))
+        return cls(graph, describe(model, selection, FORMATS["batch"].names(TASKS[model.task]), batch=None))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         if self._graph is None:
@@ -85,3 +87,30 @@ class TorchRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def runner_of(
+    model: Model,
+    *,
+    iou: float | None = None,
+    confidence: float | None = None,
+    candidates: int | None = None,
+    limit: int | None = None,
+    fuse: bool = True,
+) -> TorchRunner:
+    """Returns a torch runner for any model, at its own input size; see :meth:`TorchRunner.of_model`.
+
+    Raises:
+        UsageError: a threshold or limit is out of range, or ``candidates`` is given for a network without that step.
+    """
+    if not model.sizes_itself:
+        return TorchRunner.of_model(
+            model, iou=iou, confidence=confidence, candidates=candidates, limit=limit, fuse=fuse
+        )
+    if candidates is not None:
+        raise UsageError(
+            f"predicting with {model.name}: it selects inside and has no pre_nms_max_predictions. Leave it out."
+        )
+    from .keypoint_rcnn import make_runner  # imported here: it builds on this module
+
+    return make_runner(cast("KeypointRCNN", model), confidence, iou, limit, fuse)

@@ -11,17 +11,18 @@ from onnx import numpy_helper
 from torch import nn
 
 from ..errors import ExportError, first_line
-from ..formats import FLAT_OUTPUTS, batch_outputs, raw_outputs
+from ..formats import FORMATS, find_format
 from ..models.model import Model
 from ..optional import needed
 from ..spec import METADATA_KEY, ModelSpec
-from .graph import PoseGraph
+from ..tasks import TASKS
+from .graph import DeployGraph
 from .plan import (
     ExportPlan,
 )
 
 
-def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:
+def trace(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:
     """Traces the graph with torch's TorchScript exporter; weights become graph inputs where possible.
 
     Without weights the next steps handle 0.2 MB instead of 60 MB (S model); :func:`attach_weights` adds them last. The
@@ -55,7 +56,7 @@ def trace(graph: PoseGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProt
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _holds_foreign_weights(graph: PoseGraph, plan: ExportPlan) -> bool:
+def _holds_foreign_weights(graph: DeployGraph, plan: ExportPlan) -> bool:
     """Returns whether a caller's module may have weights; all weights must then stay in the trace.
 
     The exporter transposes and merges the parameters of layers it rewrites (Linear, Conv with batch norm). Our own
@@ -76,7 +77,7 @@ def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     return slimmed
 
 
-def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) -> None:
+def attach_weights(proto: onnx.ModelProto, graph: DeployGraph, spec: ModelSpec) -> None:
     """Replaces every graph input except the image with an initializer that holds the graph's value."""
     values = graph.state_dict()
     kept = [item for item in proto.graph.input if item.name == spec.input.name]
@@ -91,9 +92,8 @@ def attach_weights(proto: onnx.ModelProto, graph: PoseGraph, spec: ModelSpec) ->
 
 def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Stores the description in the model and checks the graph. Raises ExportError when the check fails."""
-    if spec.output.format == "flat":  # the tracer loses the width where the batch is symbolic
-        width = proto.graph.output[0].type.tensor_type.shape.dim[1]
-        width.dim_value = 7 if spec.task == "detection" else 6 + 3 * spec.skeleton.num_joints
+    for axis, size in find_format(spec).sizes(spec).items():
+        proto.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = size
     # The simplifier leaves unused plugin outputs without a type; the checker rejects such entries.
     typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
     del proto.graph.value_info[:]
@@ -111,11 +111,10 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
         ) from error
 
 
-def output_names(graph: PoseGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:
-    if plan.selection is not None:
-        return FLAT_OUTPUTS if plan.selection.flat else batch_outputs(task)
+def output_names(graph: DeployGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:
+    """Returns the names of a graph's outputs, in order; those of a caller's own module are numbered."""
     if plan.postprocess is None:
-        return raw_outputs(task)
+        return FORMATS[plan.output_format].names(TASKS[task])
     with torch.inference_mode():
         outputs = graph(torch.zeros(plan.example_shape, dtype=plan.dtype, device=plan.device))
     if isinstance(outputs, torch.Tensor):
@@ -124,10 +123,7 @@ def output_names(graph: PoseGraph, plan: ExportPlan, task: str) -> tuple[str, ..
 
 
 def _dynamic_axes(spec: ModelSpec) -> dict[str, dict[int, str]]:
+    axes = find_format(spec).axes(spec)
     if spec.input.takes_any_size:
-        return {spec.input.name: {2: "height", 3: "width"}, **{name: {0: "predictions"} for name in spec.output.names}}
-    if spec.output.format == "flat":
-        axes = {name: {0: "predictions"} for name in spec.output.names}
-    else:
-        axes = {} if spec.input.batch else {name: {0: "batch"} for name in spec.output.names}
+        return {spec.input.name: {2: "height", 3: "width"}, **axes}
     return axes if spec.input.batch else {spec.input.name: {0: "batch"}, **axes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,17 @@ from onnx import numpy_helper
 from torch import nn
 
 from ..errors import ExportError
+from ..formats import find_format
 from ..graphs.surgery import cut
 from ..images.pixels import example, letterbox
-from ..results.detections import Detections
-from ..results.pairing import Difference, compare_detections, compare_poses
-from ..results.poses import Poses
+from ..results import predictions_of
+from ..results.pairing import Difference, compare_predictions
 from ..runtime.ort import OnnxRunner
 from ..spec import ModelSpec
 from .decode import DecodeBoxes
-from .graph import PoseGraph
+from .graph import DeployGraph
 from .preprocess import Normalize
-from .select import SelectDetections, Selection, SelectPoses
+from .select import SelectDetections, SelectPoses
 
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
 # scores by 1e-5 (CONTRIBUTING.md, tolerances). The limits here are 25 and 100 times that.
@@ -39,7 +40,7 @@ UNMATCHED_SHARE = 0.02
 _LEAST_CANDIDATES = 20
 
 
-def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
+def verify(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Runs the graph in torch and the model in ONNX Runtime on a bundled photograph and compares the outputs.
 
     Raises:
@@ -57,25 +58,26 @@ def verify(graph: PoseGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
     with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
         found = runner.run({spec.input.name: pixels})
-    if spec.output.format == "rcnn" and not len(expected[0]):
+    finished = find_format(spec).finished
+    if finished and spec.input.takes_any_size and not len(expected[0]):
         warnings.warn(
             f"{spec.model} finds nobody above {spec.output.confidence_threshold:g} in the photograph of the check, so"
             " torch and ONNX Runtime were compared on nothing. Export with a lower threshold to compare them.",
             stacklevel=5,
         )
-    if spec.output.is_finished and not spec.plugins_required:
+    if finished and not spec.plugins_required:
         _compare_found(dict(zip(names, expected, strict=True)), found, spec, len(pixels))
     else:
         _compare_arrays(expected, [found[name] for name in names], spec)
 
 
 def _without_plugin(
-    graph: PoseGraph, proto: onnx.ModelProto, plugins: tuple[str, ...]
-) -> tuple[PoseGraph, onnx.ModelProto, tuple[str, ...]]:
+    graph: DeployGraph, proto: onnx.ModelProto, plugins: tuple[str, ...]
+) -> tuple[DeployGraph, onnx.ModelProto, tuple[str, ...]]:
     """Returns the graph and the model up to the plugin node, and the names of the decoded heads."""
     decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
     names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
-    return PoseGraph(graph.preprocess, graph.network, decode), cut(proto, names), names
+    return graph.with_postprocess(decode), cut(proto, names), names
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:
@@ -93,7 +95,9 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
     return normalized.astype(spec.input.dtype)
 
 
-def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tensor) -> tuple[PoseGraph, onnx.ModelProto]:
+def _with_candidates(
+    graph: DeployGraph, proto: onnx.ModelProto, feed: torch.Tensor
+) -> tuple[DeployGraph, onnx.ModelProto]:
     """Returns the graph and the model with a confidence threshold that some candidates of the photograph pass."""
     select = graph.postprocess
     assert isinstance(select, (SelectPoses, SelectDetections))  # noqa: S101 - checked by the caller
@@ -103,7 +107,7 @@ def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tenso
     best = best.topk(min(_LEAST_CANDIDATES, best.shape[1]), dim=1).values[:, -1].min()
     threshold = min(select.selection.confidence, float(best) * 0.999)
     chosen = select.selection
-    lowered = Selection(threshold, chosen.iou, chosen.candidates, chosen.limit, chosen.flat)
+    lowered = replace(chosen, confidence=threshold)
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     node = next(node for node in copy.graph.node if node.op_type == "NonMaxSuppression")
@@ -111,7 +115,7 @@ def _with_candidates(graph: PoseGraph, proto: onnx.ModelProto, feed: torch.Tenso
     copy.graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), name))
     node.input[4] = name
     again: nn.Module = type(select)(select.decode, lowered)  # type: ignore[arg-type]
-    return PoseGraph(graph.preprocess, graph.network, again), copy
+    return DeployGraph(graph.preprocess, graph.network, again, graph.layout), copy
 
 
 def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:
@@ -126,9 +130,8 @@ def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelS
 
 
 def _gap(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, index: int) -> Difference:
-    if spec.task == "detection":
-        return compare_detections(*(Detections.from_outputs(outputs, spec, index) for outputs in (expected, found)))
-    return compare_poses(*(Poses.from_outputs(outputs, spec, index) for outputs in (expected, found)))
+    predictions = predictions_of(spec.task)
+    return compare_predictions(*(predictions.from_outputs(outputs, spec, index) for outputs in (expected, found)))
 
 
 def _compare_arrays(expected: list[npt.NDArray[Any]], found: list[npt.NDArray[Any]], spec: ModelSpec) -> None:

@@ -1,1 +1,1 @@
-"""CUDA: the device, its memory and streams, kernels compiled at run time."""
+"""CUDA devices, memory and streams, and kernels compiled at run time."""

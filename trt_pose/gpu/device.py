@@ -1,7 +1,7 @@
-"""A GPU as the runner sees it: its primary context, streams, events, memory and graphs, each freed when closed.
+"""CUDA resources of a runner: primary context, streams, events, memory and graphs, each freed when closed.
 
-Through cuda-bindings, in the primary context, which torch, cupy and TensorRT share: nothing here makes a context of its
-own, and any thread may call, because each call makes the context current for its own length.
+The calls go through cuda-bindings and use the primary context, which torch, cupy and TensorRT share; no other context
+is created. Any thread may call, because each call makes the context current for its duration.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Device:
     """The primary context of one GPU.
 
     Raises:
-        RunnerError: no GPU or no driver. MissingDependencyError: cuda-bindings is not installed.
+        RunnerError: no GPU or no driver.
+        MissingDependencyError: cuda-bindings is not installed.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -44,7 +45,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[Any]:
-        """Makes the context current on this thread and gives the driver's functions."""
+        """Makes the context current on this thread; yields the module of driver functions."""
         (result,) = self._driver.cuCtxPushCurrent(self._context)
         check(result, "entering the GPU's context")
         try:
@@ -57,7 +58,7 @@ class Device:
 
 
 class Owned:
-    """Something the driver made; closing gives it back, once, in its device's context."""
+    """A resource of the driver; :meth:`close` frees it once, in the context of its device."""
 
     def __init__(self, device: Device, make: str, free: str, *arguments: Any) -> None:
         self._device, self._free = device, free
@@ -77,7 +78,7 @@ class Owned:
 
 
 class Stream(Owned):
-    """A stream of its own: TensorRT synchronizes with the default stream, others it leaves alone."""
+    """A non-blocking stream. TensorRT adds synchronization to the default stream only."""
 
     def __init__(self, device: Device) -> None:
         non_blocking = 1
@@ -85,7 +86,7 @@ class Stream(Owned):
         self._end = Event(device, timed=False)
 
     def wait(self, driver: Any, spin: bool) -> None:
-        """Waits for everything enqueued; polling costs a core and saves the wake-up."""
+        """Waits for all enqueued work; ``spin`` polls, which saves the wake-up time but keeps a CPU core busy."""
         if not spin:
             self._end.record(driver, self)
             self._end.wait(driver)
@@ -103,7 +104,7 @@ class Stream(Owned):
 
 
 class Event(Owned):
-    """A moment on a stream: to measure between, or to sleep until (CUDA polls events that may be measured)."""
+    """An event on a stream. Times are measured between ``timed`` events; waiting for others sleeps, not polls."""
 
     def __init__(self, device: Device, timed: bool) -> None:
         blocking_untimed = 1 | 2
@@ -125,12 +126,12 @@ class Memory(Owned):
     """Memory on the GPU."""
 
     def __init__(self, device: Device, size: int) -> None:
-        self.size = max(size, 1)  # CUDA refuses nothing
+        self.size = max(size, 1)  # CUDA rejects zero-byte allocations
         super().__init__(device, "cuMemAlloc", "cuMemFree", self.size)
 
 
 class Pinned(Owned):
-    """Memory of the host that copies need not stage; ``array`` is its bytes."""
+    """Page-locked host memory, which is copied without staging; ``array`` holds its bytes."""
 
     def __init__(self, device: Device, size: int) -> None:
         self.size = max(size, 1)
@@ -138,24 +139,24 @@ class Pinned(Owned):
         self.array: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * self.size).from_address(self.address))
 
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The first bytes as an array."""
+        """Returns the first bytes as an array of this shape and type, without a copy."""
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         return self.array[:count].view(dtype).reshape(shape)
 
     def close(self) -> None:
-        self.array = self.array[:0].copy()  # what it showed is gone
+        self.array = self.array[:0].copy()  # the memory of the old array is freed next
         super().close()
 
 
 class Graph:
-    """Work captured from a stream, to be launched whole."""
+    """A CUDA graph of work captured from a stream."""
 
     def __init__(self, device: Device, executable: Any) -> None:
         self._device, self._executable = device, executable
 
     @classmethod
     def capture(cls, device: Device, stream: Stream, work: Callable[[], bool]) -> Graph | None:
-        """Captures what ``work`` enqueues; None where it, or the driver, refuses. The stream is usable either way."""
+        """Captures the calls of ``work``; returns None if ``work`` or the driver fails. The stream stays usable."""
         with device.current() as driver:
             mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
             check(driver.cuStreamBeginCapture(stream.handle, mode)[0], "beginning a capture")
@@ -191,9 +192,10 @@ def download(driver: Any, pinned: Pinned, memory: Memory, size: int, stream: Str
 
 
 class DeviceArray:
-    """A tensor that stays on the GPU: torch, cupy and numba take it through ``__cuda_array_interface__`` or DLPack.
+    """A tensor on the GPU, which torch, cupy and numba read through ``__cuda_array_interface__`` or DLPack.
 
-    It shows the runner's own buffer: the next run writes over it. The work that fills it is complete when it is made.
+    It shares the memory of the runner's buffer, which the next run overwrites. The work that fills the buffer is
+    complete when the array is created.
     """
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike, stream: Stream, device: int) -> None:
@@ -218,7 +220,7 @@ class DeviceArray:
 
 
 def current_architecture() -> str:
-    """``sm_90`` and so on, of the device of the current context. Raises EngineError without one."""
+    """Returns the architecture of the current context's device, such as ``sm_90``. Raises EngineError without one."""
     driver = bindings("driver")
     result, device = driver.cuCtxGetDevice()
     check(result, "asking for the current GPU")
@@ -227,7 +229,7 @@ def current_architecture() -> str:
 
 
 def find_gpu(index: int = 0) -> dict[str, str] | None:
-    """``name`` and ``compute_capability`` (``9.0``) of a GPU; None without one or without a driver.
+    """Returns ``name`` and ``compute_capability`` (such as ``9.0``) of a GPU; None without a GPU or driver.
 
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
@@ -260,11 +262,11 @@ def _capability(driver: Any, device: Any) -> tuple[int, int]:
 
 
 def bindings(part: str) -> Any:
-    """``cuda.bindings.PART``. Raises MissingDependencyError when it is not installed."""
+    """Imports ``cuda.bindings.PART``. Raises MissingDependencyError when it is not installed."""
     return require(f"cuda.bindings.{part}", "using CUDA")
 
 
 def check(result: Any, action: str) -> None:
-    """Raises EngineError unless CUDA answered success."""
+    """Raises EngineError unless ``result`` is CUDA's success code."""
     if int(result) != 0:
         raise EngineError(f"{action}: CUDA answered {getattr(result, 'name', result)}. Check the driver and the GPU.")

@@ -1,4 +1,4 @@
-"""DLPack's capsule around memory of the GPU (https://dmlc.github.io/dlpack/latest/python_spec.html), by ctypes."""
+"""DLPack capsules around GPU memory (https://dmlc.github.io/dlpack/latest/python_spec.html), by ctypes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = b"dltensor"
 
 
 class _Tensor(ctypes.Structure):
-    """DLTensor: address, device type and number, dimensions, element type, shape, strides, offset."""
+    """DLPack's DLTensor: address, device type and number, dimensions, element type, shape, strides, offset."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -35,12 +35,12 @@ _Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Managed(ctypes.Structure):
-    """DLManagedTensor."""
+    """DLPack's DLManagedTensor."""
 
     _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
 
 
-_alive: dict[int, Any] = {}  # by address: what a consumer may still look at
+_alive: dict[int, Any] = {}  # by address: tensors that a consumer may still read
 
 
 def _give_up(managed: int) -> None:
@@ -48,21 +48,21 @@ def _give_up(managed: int) -> None:
 
 
 def _give_up_unused(capsule: int) -> None:
-    """A capsule nobody consumed keeps its name, and its tensor is ours to give up."""
+    """Frees the tensor of a capsule that was not consumed, which is known by its unchanged name."""
     api = ctypes.pythonapi
     if api.PyCapsule_IsValid(ctypes.c_void_p(capsule), _NAME):
         api.PyCapsule_GetPointer.restype = ctypes.c_void_p
         _alive.pop(api.PyCapsule_GetPointer(ctypes.c_void_p(capsule), _NAME), None)
 
 
-# ctypes does not keep what C may call: these live as long as the module.
+# ctypes keeps no reference to callbacks; these live as long as the module.
 _delete, _destroy = _Deleter(_give_up), _Destructor(_give_up_unused)
 
 
 def make_capsule(
     address: int, shape: tuple[int, ...], dtype: npt.DTypeLike, device: tuple[int, int], owner: object
 ) -> Any:
-    """A ``dltensor`` capsule; ``owner`` lives until its consumer is done."""
+    """Returns a ``dltensor`` capsule; ``owner`` is kept alive until the consumer deletes the tensor."""
     kind = np.dtype(dtype)
     sizes = (ctypes.c_int64 * len(shape))(*shape)
     tensor = _Tensor(

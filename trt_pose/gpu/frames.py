@@ -1,4 +1,4 @@
-"""Parameters of the kernels before and after an engine: plugins/runtime/include/trt_pose/frames.cuh, field by field."""
+"""Parameters of the kernels before and after an engine, as in plugins/runtime/include/trt_pose/frames.cuh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK_THREADS, MAX_BATCH = 256, 1024  # kFrameThreads, kMaxPackBatch
 
 
 class LetterboxParams(ctypes.Structure):
-    """One image on its way into the network input."""
+    """Parameters of the kernel that letterboxes one image into the network input."""
 
     _fields_ = (
         ("source", ctypes.c_void_p),
@@ -33,7 +33,7 @@ class LetterboxParams(ctypes.Structure):
 
 
 class PackParams(ctypes.Structure):
-    """The rows of a batch on their way back."""
+    """Parameters of the kernel that packs the kept rows of a batch."""
 
     _fields_ = (
         *(
@@ -48,12 +48,14 @@ class PackParams(ctypes.Structure):
 def letterbox_params(
     shape: tuple[int, ...], source: int, target: int, spec: InputSpec, pitch: int | None = None
 ) -> tuple[LetterboxParams, Letterbox]:
-    """The launch that does what :func:`trt_pose.images.pixels.letterbox` does, and how to undo it.
+    """Returns kernel parameters equivalent to :func:`trt_pose.images.pixels.letterbox`, and the letterbox.
 
     Args:
-        shape: (H, W, 3) of the image. source: its address, uint8 RGB. target: address of (3, height, width) elements
-            of ``spec.dtype``. spec: the input description of the file. pitch: bytes from row to row; None for none
-            between them.
+        shape: (H, W, 3) of the image.
+        source: address of the image, uint8 RGB.
+        target: address of (3, height, width) elements of ``spec.dtype``.
+        spec: the input description of the file.
+        pitch: bytes from one image row to the next; None when rows are contiguous.
     """
     height, width = shape[:2]
     new_h, new_w, placed = place_image(height, width, spec)

@@ -1,6 +1,7 @@
-"""Kernels compiled at run time, and what GPU there is; with device.py the only raw CUDA calls of the package.
+"""CUDA kernels compiled at run time. Only this module and device.py make raw CUDA calls.
 
-Through cuda-bindings, imported when a GPU is first needed: wheels for every platform, and all of CUDA, graphs included.
+They use cuda-bindings, which has wheels for every platform and covers all of CUDA, including graphs. It is imported
+when a GPU is first needed.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ _loading = threading.Lock()
 
 
 def compile_kernel(source: Path, architecture: str) -> bytes:
-    """Compiles CUDA C++ with NVRTC; the result is kept under ``$XDG_CACHE_HOME/trt_pose/kernels``.
+    """Compiles CUDA C++ with NVRTC; caches the result in ``$XDG_CACHE_HOME/trt_pose/kernels``.
 
     Args:
-        source: a ``.cuh`` without includes.
-        architecture: ``sm_90`` and so on. NVRTC needs no GPU.
+        source: a ``.cuh`` file without includes.
+        architecture: the target, such as ``sm_90``. NVRTC needs no GPU.
 
     Returns:
         The cubin.
 
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
-        EngineError: NVRTC is too old for the architecture, or refuses the source; its log is in the message.
+        EngineError: NVRTC is too old for the architecture, or rejects the source; its log is in the message.
     """
     nvrtc = bindings("nvrtc")
     text = source.read_bytes()
     options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--fmad=true"]
     try:
         _, major, minor = nvrtc.nvrtcVersion()
-    except RuntimeError as error:  # cuda-bindings finds its libraries at the first call
+    except RuntimeError as error:  # cuda-bindings looks for its libraries at the first call
         raise MissingDependencyError(
             "compiling a kernel: NVRTC is not installed. Run: pip install 'cuda-bindings[all]', or install the CUDA"
             " toolkit."
@@ -48,7 +49,7 @@ def compile_kernel(source: Path, architecture: str) -> bytes:
     if path.exists():
         return path.read_bytes()
     cubin = _compile(nvrtc, text, source.name, options)
-    with suppress(OSError, EngineError):  # a home that cannot be written only costs the next process the compilation
+    with suppress(OSError, EngineError):  # without a writable cache the next process compiles again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: file.write_bytes(cubin), EngineError)
     return cubin
@@ -79,10 +80,10 @@ class Kernel:
         self._functions: dict[str, Any] = {}
 
     def launch(self, blocks: int, threads: int, params: ctypes.Structure, stream: int) -> None:
-        """Enqueues the kernel, whose one argument is ``params`` by value, on ``stream`` of the current context.
+        """Enqueues the kernel on ``stream`` of the current context, with ``params`` by value as its only argument.
 
         Raises:
-            EngineError: no current context, or the driver's complaint.
+            EngineError: there is no current context, or the driver reports an error.
         """
         driver = bindings("driver")
         function = self._load(driver)
@@ -96,7 +97,7 @@ class Kernel:
         with _loading:
             if architecture not in self._functions:
                 cubin = compile_kernel(self._source, architecture)
-                # A library is loaded into every context that uses it: no context bookkeeping here.
+                # The driver loads a library into every context that uses it, so contexts are not tracked here.
                 result, library = driver.cuLibraryLoadData(cubin, [], [], 0, [], [], 0)
                 check(result, f"loading {self._name}")
                 result, kernel = driver.cuLibraryGetKernel(library, self._name.encode())

@@ -1,1 +1,1 @@
-"""ONNX files: reading, writing, changing."""
+"""Reading, writing and changing ONNX files."""

@@ -1,4 +1,4 @@
-"""ONNX files: read and checked, described, written whole."""
+"""Reading, describing and writing ONNX files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(path: str | Path) -> onnx.ModelProto:
         onnx.checker.check_model(proto)
     except OSError as error:
         raise ExportError(f"reading {path}: {error.strerror or error}. Check the path.") from error
-    except Exception as error:  # protobuf's and onnx's have no common base
+    except Exception as error:  # exceptions of protobuf and onnx have no common base class
         raise ExportError(
             f"reading {path}: not a valid ONNX file ({first_line(error)[:200]}). Export it again."
         ) from error
@@ -28,12 +28,12 @@ def load(path: str | Path) -> onnx.ModelProto:
 
 
 def save(proto: onnx.ModelProto, path: str | Path) -> None:
-    """Writes an ONNX file, whole or not at all."""
+    """Writes an ONNX file, atomically. Raises ExportError when it cannot be written."""
     write_atomically(path, lambda target: onnx.save(proto, target, format="protobuf"), ExportError)
 
 
 def record_accuracy(path: str | Path, accuracy: dict[str, Any]) -> None:
-    """Writes what a file was measured at into its metadata."""
+    """Writes the measured accuracy of a file into its metadata; replaces an earlier entry."""
     proto = load(path)
     kept = [(item.key, item.value) for item in proto.metadata_props if item.key != ACCURACY_KEY]
     del proto.metadata_props[:]
@@ -43,7 +43,7 @@ def record_accuracy(path: str | Path, accuracy: dict[str, Any]) -> None:
 
 
 def read_spec(proto: onnx.ModelProto) -> ModelSpec:
-    """The description inside a model. Raises CalibrationError when it has none."""
+    """Reads the description inside a model. Raises CalibrationError when it is missing or damaged."""
     try:
         return ModelSpec.from_metadata({item.key: item.value for item in proto.metadata_props}, "the model")
     except RunnerError as error:
@@ -51,7 +51,14 @@ def read_spec(proto: onnx.ModelProto) -> ModelSpec:
 
 
 def describe(made: onnx.ModelProto, spec: ModelSpec, precision: str, done: str) -> None:
-    """Writes into a quantized graph of ``spec`` what was done; raises ExportError when ONNX's checker refuses it."""
+    """Updates the description in a quantized graph. Raises ExportError when ONNX's checker rejects the graph.
+
+    Args:
+        made: the quantized graph; its metadata is changed in place.
+        spec: the description of the source.
+        precision: precision of the quantized graph.
+        done: the quantization step, added to the history in the description.
+    """
     history = f"{spec.quantization}; {done}" if spec.quantization else done
     described = replace(spec, precision=precision, quantization=history)
     others = [(item.key, item.value) for item in made.metadata_props if item.key not in (METADATA_KEY, ACCURACY_KEY)]

@@ -14,12 +14,12 @@ from ..errors import ExportError, first_line
 
 
 def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model as the passes here want it: named nodes, one version per operator domain, no Constant nodes.
+    """Returns the model with unique node names, one version per operator domain and initializers for Constant nodes.
 
-    The model itself where it is so already, else a copy.
+    This is the model itself if it already has this form, else a copy.
 
     Raises:
-        ExportError: a node with a graph of its own (If, Loop), whose tensors these passes do not follow.
+        ExportError: a node holds a subgraph (If, Loop), which the functions of this module do not support.
     """
     for node in proto.graph.node:
         if any(item.HasField("g") or item.graphs for item in node.attribute):
@@ -53,7 +53,7 @@ def tidy(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    """Makes ``nodes``, some of them the graph's own, its nodes in that order; drops initializers nothing reads."""
+    """Replaces the nodes of a graph by ``nodes``, which may include its own; drops unused initializers."""
     ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(ordered)
@@ -64,7 +64,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
 
 
 def _constant_value(node: Any) -> npt.NDArray[Any] | None:
-    """The value of a Constant node; None for strings and sparse tensors, which stay nodes."""
+    """Returns the value of a Constant node, or None for strings and sparse tensors, which stay nodes."""
     (attribute,) = node.attribute
     if attribute.name == "value":
         return numpy_helper.to_array(attribute.t)
@@ -76,25 +76,25 @@ def _constant_value(node: Any) -> npt.NDArray[Any] | None:
 
 
 def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its tensors typed. Raises ExportError when it contradicts itself."""
+    """Returns the model with inferred tensor types and shapes. Raises ExportError when the inference fails."""
     try:
         typed: onnx.ModelProto = onnx.shape_inference.infer_shapes(proto)
-    except Exception as error:  # onnx's exceptions have no common base
+    except Exception as error:  # exceptions of onnx have no common base class
         raise ExportError(f"reading the graph: {first_line(error)[:200]}. Export it again.") from error
     return typed
 
 
 def float_tensors(proto: onnx.ModelProto) -> frozenset[str]:
-    """Names of computed FP32 tensors and inputs."""
+    """Returns the names of FP32 inputs and computed FP32 tensors."""
     typed = infer_shapes(proto).graph
     items = (*typed.value_info, *typed.input, *typed.output)
     return frozenset(item.name for item in items if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
 def cut(proto: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
-    """The part of a graph that computes ``tensors``, which become its outputs; the metadata stays.
+    """Returns the part of a graph that computes ``tensors``, which become its outputs; keeps the metadata.
 
-    Plugin nodes behind them are left out, so ONNX Runtime runs the part where it could not run the whole.
+    Plugin nodes after ``tensors`` are left out, so that ONNX Runtime can run the part.
     """
     wanted = list(tensors)
     typed = infer_shapes(proto)

@@ -13,7 +13,8 @@ from ..skeleton import COCO, Skeleton
 
 if TYPE_CHECKING:
     from .model import Model
-from .catalogue import MODELS, ModelInfo, look_up
+from .card import Card
+from .catalogue import MODELS, look_up
 
 
 def get(
@@ -71,14 +72,14 @@ def get(
     return model
 
 
-def _counts(chosen: ModelInfo, num_classes: int | None, num_keypoints: int | None) -> tuple[int | None, int | None]:
+def _counts(chosen: Card, num_classes: int | None, num_keypoints: int | None) -> tuple[int | None, int | None]:
     """Returns the requested numbers of joints and classes; None where the weights decide."""
     for name, count in (("num_classes", num_classes), ("num_keypoints", num_keypoints)):
         if count is not None and not 1 <= count <= 1024:
             raise UsageError(f"making a model: got {name}={count}, expected 1..1024. Correct it.")
-    if chosen.task == "detection" and num_keypoints is not None:
+    if "joints" not in chosen.counts and num_keypoints is not None:
         raise UsageError(f"making {chosen.name}: it detects objects without keypoints. Leave num_keypoints out.")
-    if chosen.task == "detection" or chosen.name == Models.KEYPOINT_RCNN:
+    if "classes" in chosen.counts:
         return num_keypoints, num_classes
     if None not in (num_classes, num_keypoints) and num_classes != num_keypoints:
         raise UsageError(
@@ -101,4 +102,4 @@ def _name_joints(model: Model, names: Skeleton) -> None:
     model.processing = replace(model.processing, skeleton=names)
 
 
-__all__ = ["MODELS", "ModelInfo", "get", "look_up"]
+__all__ = ["MODELS", "Card", "get", "look_up"]

@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
-from ..files import file_sha256
 from ..skeleton import Skeleton
-from .families import NAMES, count_outputs, counted, make
-from .keypoint_rcnn import network as keypoint_rcnn
+from .catalogue import MODELS
+from .families import count_outputs, make
 from .model import Model
 from .processing import from_checkpoint
-from .weights import RCNN_SHA256
 
 StateDict = dict[str, Tensor]
 
@@ -96,19 +94,19 @@ def load(
                 f" out or give {found}."
             )
         counts[kind] = found
-    # torchvision's anchors are neither parameters nor buffers, so to_empty() would not restore them from "meta".
-    place = "cpu" if name == keypoint_rcnn.NAME else "meta"
-    with torch.random.fork_rng(devices=[]), torch.device(place):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = make(name, **counts)
+    if model.built_on != "meta":
+        with torch.random.fork_rng(devices=[]):
+            model = make(name, **counts)
     state = dict(model.upgrade(state))
     _check_keys(model, state, name, path)
-    if place == "meta":
+    if model.built_on == "meta":
         model.to_empty(device="cpu")
     placeholders = {key: torch.zeros_like(own) for key, own in model.state_dict().items() if key not in state}
     model.load_state_dict({**state, **placeholders})
     _check_finite(model, path)
-    if name == keypoint_rcnn.NAME and file_sha256(path).startswith(RCNN_SHA256):
-        keypoint_rcnn.use_published_norms(model)
+    model.adopt(path)
     params = record.get("processing_params")
     if isinstance(params, Mapping) and params:
         model.processing = from_checkpoint(_plain(params), model.processing, str(path))
@@ -234,7 +232,7 @@ def _likely_model(state: StateDict) -> str | None:
     if found is None:
         return None
     best, best_share = None, 0.5
-    for name in (name for name in NAMES if counted(name) == set(found)):
+    for name in (card.name for card in MODELS.values() if set(card.counts) == set(found)):
         with torch.device("meta"):
             own = make(name, **found).state_dict()
         share = sum(key in state and state[key].shape == tensor.shape for key, tensor in own.items()) / len(own)

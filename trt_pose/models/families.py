@@ -1,18 +1,31 @@
-"""Creation of networks by model name."""
+"""Networks by name, from the folders of their families."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from typing import Protocol, cast
 
 from torch import Tensor
 
-from .keypoint_rcnn import network as keypoint_rcnn
+from .card import Card
+from .catalogue import MODELS
 from .model import Model
-from .pp_yoloe import network as pp_yoloe
-from .yolo_nas import network as yolo_nas_detection
-from .yolo_nas_pose import network as yolo_nas_pose
 
-NAMES = (*yolo_nas_pose.VARIANTS, *yolo_nas_detection.VARIANTS, *pp_yoloe.VARIANTS, keypoint_rcnn.NAME)
+
+class Family(Protocol):
+    """What ``network.py`` of a family provides."""
+
+    def build(self, card: Card, joints: int, classes: int) -> Model:
+        """Creates the network of a card with torch's initialisation."""
+
+    def count_outputs(self, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """Returns the numbers of ``joints`` and ``classes`` in a state dict; None when it is of another family."""
+
+
+def family_of(card: Card) -> Family:
+    """Imports the network module of a card's family."""
+    return cast(Family, importlib.import_module(f".{card.family}.network", __package__))
 
 
 def make(name: str, joints: int | None = None, classes: int | None = None) -> Model:
@@ -20,30 +33,18 @@ def make(name: str, joints: int | None = None, classes: int | None = None) -> Mo
 
     Args:
         name: name of the model.
-        joints: number of joints of a pose model; 17 when None.
-        classes: number of classes; 80 when None (Keypoint R-CNN: 2).
+        joints: number of joints of a pose model; None takes that of the published network.
+        classes: number of classes; None takes that of the published network.
     """
-    if name in yolo_nas_pose.VARIANTS:
-        return yolo_nas_pose.YoloNASPose(name, joints or 17)
-    if name in yolo_nas_detection.VARIANTS:
-        return yolo_nas_detection.YoloNAS(name, classes or 80)
-    if name in pp_yoloe.VARIANTS:
-        return pp_yoloe.PPYoloE(name, classes or 80)
-    return keypoint_rcnn.KeypointRCNN(name, joints or 17, classes or 2)
-
-
-def counted(name: str) -> set[str]:
-    """Returns the keys of the dict that :func:`count_outputs` returns for the weights of a model."""
-    if name == keypoint_rcnn.NAME:
-        return {"joints", "classes"}
-    return {"joints"} if name in yolo_nas_pose.VARIANTS else {"classes"}
+    card = MODELS[name]
+    counts = {"joints": joints or card.counts.get("joints", 0), "classes": classes or card.counts.get("classes", 0)}
+    return family_of(card).build(card, **counts)
 
 
 def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
     """Returns the numbers of ``joints`` and ``classes`` in a state dict; None when it is of no supported family."""
-    head = state.get("heads.head1.cls_pred.weight", state.get("head.pred_cls.0.weight"))
-    if head is None or head.ndim != 4:
-        return keypoint_rcnn.count_outputs(state)
-    if "heads.head1.pose_pred.weight" in state:
-        return {"joints": len(head) - 1}  # the first logit is the person's
-    return {"classes": len(head)}
+    for card in {card.family: card for card in MODELS.values()}.values():
+        counts = family_of(card).count_outputs(state)
+        if counts is not None:
+            return counts
+    return None

@@ -14,6 +14,8 @@ from ..errors import CheckpointError
 from ..skeleton import COCO, COCO_CLASSES, Skeleton
 from ..spec import InputSpec, Normalization
 
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
 
 @dataclass(frozen=True)
 class Processing:
@@ -37,6 +39,31 @@ class Processing:
     max_candidates: int = 300
     max_predictions: int = 100
 
+    def with_joints(self, num_joints: int) -> Processing:
+        """The same processing for another number of joints, with the known joint set of that size."""
+        return replace(self, skeleton=Skeleton.for_joint_count(num_joints))
+
+    def with_classes(self, num_classes: int) -> Processing:
+        """The same processing for another number of classes."""
+        if num_classes == len(self.class_names):
+            return self
+        return replace(self, class_names=tuple(f"class {index}" for index in range(num_classes)))
+
+    def describe_input(self) -> str:
+        """How an image becomes the input of the network, in words."""
+        policy, normalization = self.input, self.input.normalization
+        if policy.takes_any_size:
+            return "any size"
+        if normalization.mean == IMAGENET_MEAN and normalization.std == IMAGENET_STD:
+            pixels = f"{normalization.channels}, ImageNet mean and std"
+        else:
+            pixels = f"{normalization.channels} / {normalization.std[0]:g}"
+        height, width = policy.resize_to
+        if policy.resize == "stretch":
+            return f"stretched to {height} x {width}, {pixels}"
+        where = "around" if policy.padding == "center" else "below and right"
+        return f"longest side to {max(height, width)}, padded {where} with {policy.pad_value}, {pixels}"
+
 
 POSE_INPUT = InputSpec(
     height=640,
@@ -54,53 +81,18 @@ COCO_POSE = Processing(POSE_INPUT, COCO)
 
 def pose_defaults(num_joints: int) -> Processing:
     """Returns the published processing of YOLO-NAS-Pose, with the joint set of this size."""
-    return replace(COCO_POSE, skeleton=Skeleton.for_joint_count(num_joints))
+    return COCO_POSE.with_joints(num_joints)
 
 
-YOLO_NAS_INPUT = InputSpec(
-    height=640,
-    width=640,
-    resize="longest_side",
-    resize_to=(636, 636),
-    padding="center",
-    pad_value=114,
-    normalization=Normalization("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-)
-
-
-# ImageNet's mean and std, applied to the channels in BGR order, as the published weights were trained.
-PP_YOLOE_INPUT = InputSpec(
-    height=640,
-    width=640,
-    resize="stretch",
-    resize_to=(640, 640),
-    normalization=Normalization("BGR", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-)
-
-
-def detection_defaults(name: str, num_classes: int) -> Processing:
-    """Returns the published processing of a detection model."""
-    names = COCO_CLASSES if num_classes == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(num_classes))
-    pp_yoloe = name.startswith("ppyoloe")
+def coco_detection(policy: InputSpec, confidence: float, iou: float) -> Processing:
+    """Returns the processing of a detection family published for COCO's 80 classes."""
     return Processing(
-        PP_YOLOE_INPUT if pp_yoloe else YOLO_NAS_INPUT,
-        class_names=names,
-        confidence=0.5 if pp_yoloe else 0.25,
-        iou=0.65 if pp_yoloe else 0.7,
+        policy,
+        class_names=COCO_CLASSES,
+        confidence=confidence,
+        iou=iou,
         max_candidates=1024,
         max_predictions=300,
-    )
-
-
-def rcnn_defaults(num_joints: int) -> Processing:
-    """Returns the processing of torchvision's Keypoint R-CNN, which resizes and normalizes images itself."""
-    return Processing(
-        InputSpec(resize="none", normalization=Normalization("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))),
-        skeleton=Skeleton.for_joint_count(num_joints),
-        confidence=0.5,
-        iou=0.5,
-        max_candidates=1000,
-        max_predictions=100,
     )
 
 

@@ -25,21 +25,11 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from .. import files
 from ..errors import CheckpointError, UsageError
 from ..progress import progress_bar
-from .catalogue import ModelInfo
+from .card import Card
 
 # sghub.deci.ai stopped answering in 2024; its content moved to the first mirror
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
-# The first eight digits of the file's SHA-256, which torchvision's file name ends in.
-RCNN_SHA256 = "fc266e95"
-_ELSEWHERE = {
-    "keypointrcnn_resnet50_fpn_coco.pth": (
-        "https://download.pytorch.org/models",
-        f"keypointrcnn_resnet50_fpn_coco-{RCNN_SHA256}.pth",
-    )
-}
-
-
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
 
 
@@ -51,7 +41,7 @@ def cache_folder() -> Path:
     return files.cache_folder("weights")
 
 
-def fetch(model: ModelInfo, weights: str) -> Path:
+def fetch(model: Card, weights: str) -> Path:
     """Returns the local file of published weights, downloading it if needed; the demo's weights are packaged.
 
     The environment variable ``TRT_POSE_WEIGHTS_URL`` names a private mirror: the URL of a folder with the same file
@@ -77,9 +67,9 @@ def fetch(model: ModelInfo, weights: str) -> Path:
     return path
 
 
-def _download(name: str, path: Path, model: ModelInfo) -> None:
+def _download(name: str, path: Path, model: Card) -> None:
     private = os.environ.get(URL_VARIABLE)
-    home, remote = _ELSEWHERE.get(name, (None, name))
+    home, remote = model.remote or (None, name)
     mirrors = (private,) if private else (home,) if home else MIRRORS
     failures = []
     for mirror in mirrors:
@@ -93,11 +83,11 @@ def _download(name: str, path: Path, model: ModelInfo) -> None:
         except (OSError, EOFError, ValueError, http.client.HTTPException) as error:
             failures.append(f"{urllib.parse.urlsplit(url).netloc or mirror}: {getattr(error, 'reason', error)}")
             continue
-        if home and not files.file_sha256(path).startswith(RCNN_SHA256):
+        if not files.file_sha256(path).startswith(model.remote_sha256):
             path.unlink()
             failures.append(f"{urllib.parse.urlsplit(url).netloc}: it sent another file")
             continue
-        print(f"{name}: {model.weights_licence}.", file=sys.stderr)
+        print(f"{name}: {model.licence}.", file=sys.stderr)
         return
     raise CheckpointError(
         f"fetching {name}: no mirror served it ({'; '.join(failures)}). Fetch {mirrors[0].rstrip('/')}/{remote} where"

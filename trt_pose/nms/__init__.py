@@ -1,1 +1,1 @@
-"""The NMS operators of exported files: attributes, ONNX functions, TensorRT plugins. README.md specifies them."""
+"""NMS operators of exported files: attributes, ONNX functions and TensorRT plugins; see plugins/README.md."""

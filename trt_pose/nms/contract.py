@@ -1,4 +1,4 @@
-"""PoseNMS_TRT and DetectionNMS_TRT in numbers: names, attributes and limits, as plugins/README.md specifies them."""
+"""Names, attributes and limits of PoseNMS_TRT and DetectionNMS_TRT, as specified in plugins/README.md."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NAME, DETECTION_NAME = "PoseNMS_TRT", "DetectionNMS_TRT"
 VERSION, NAMESPACE = "1", ""
 
 
-# TensorRT's own operator for detections, which DetectionNMS_TRT stands in for where it is missing; it looks at the best
+# TensorRT's own operator for detections, which DetectionNMS_TRT replaces where it is missing. It considers the best
 # 4,096 pairs of box and class.
 EFFICIENT_NAME, EFFICIENT_VERSION, EFFICIENT_CANDIDATES = "EfficientNMS_TRT", "1", 4096
 
 
-FUNCTIONS = "nms/functions.pb"  # the operators in ONNX's own, written by onnx_functions.py
+FUNCTIONS = "nms/functions.pb"  # the operators as ONNX functions, written by onnx_functions.py
 
 
 MAX_ANCHORS, MAX_CLASSES, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 4_096, 256
@@ -58,7 +58,7 @@ class NmsFields:
 
 
 def check_shapes(shapes: list[list[int]]) -> None:
-    """Raises UsageError unless the shapes are an operator's; -1 is unknown.
+    """Raises UsageError unless the input shapes fit one of the operators; -1 is an unknown size.
 
     PoseNMS_TRT takes boxes (B, A, 4), scores (B, A, 1) and joints (B, A, J, 3); DetectionNMS_TRT boxes (B, A, 4) and
     scores (B, A, K).
@@ -87,6 +87,6 @@ def _agree(size: int, wanted: int) -> bool:
     return size in (wanted, -1)
 
 
-# TensorRT's parser matches the operator by name whatever its domain; a domain of its own keeps the ONNX checker from
-# taking it for an operator of the standard.
+# TensorRT's parser matches operators by name and ignores the domain. A separate domain keeps the ONNX checker from
+# treating them as standard operators.
 DOMAIN = "TRT"

@@ -1,8 +1,8 @@
-"""The NMS plugins in standard operators, for ONNX Runtime: what plugins/README.md states, as ONNX functions.
+"""The NMS plugins as ONNX functions of standard operators, for ONNX Runtime; plugins/README.md specifies them.
 
-A model followed by these functions, both serialized, is one model: protobuf merges messages that are written one after
-the other. That is how :class:`trt_pose.runtime.ort.OnnxRunner` opens a file with a plugin node, without the onnx
-package. ``python -m trt_pose.nms.onnx_functions`` writes them into the package. EfficientNMS_TRT is here with the
+Protobuf merges serialized messages that are concatenated, so a serialized model followed by these functions is one
+model. :class:`trt_pose.runtime.ort.OnnxRunner` uses this to open files with plugin nodes without the onnx package.
+``python -m trt_pose.nms.onnx_functions`` writes the functions into the package. EfficientNMS_TRT supports only the
 attributes that trt_pose exports (corners, no activation, class by class).
 """
 
@@ -131,13 +131,13 @@ _OPERATORS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def make_functions() -> onnx.ModelProto:
-    """A model that holds nothing but the functions."""
+    """Returns a model that holds only the functions."""
     texts = [text.format(domain=DOMAIN, **words) for text, words in _OPERATORS]
     return onnx.ModelProto(functions=[parser.parse_function(text) for text in texts])
 
 
 def write_functions() -> Path:
-    """Writes the functions into the package."""
+    """Writes the functions into the package; returns the path."""
     path = Path(__file__).parent.parent / contract.FUNCTIONS
     data = make_functions().SerializeToString(deterministic=True)
     return write_atomically(path, lambda target: target.write_bytes(data), ExportError)

@@ -1,7 +1,7 @@
-"""DetectionNMS_TRT in place of EfficientNMS_TRT, for a TensorRT that has none of its own.
+"""Replacement of EfficientNMS_TRT by DetectionNMS_TRT, for a TensorRT without EfficientNMS_TRT.
 
-The two give the same rows for the attributes trt_pose exports, but for scores and overlaps that equal a threshold; past
-the count ours has class -1, EfficientNMS_TRT 0.
+For the attributes that trt_pose exports, both operators give the same rows, except where a score or an overlap equals a
+threshold. In rows beyond the count the class is -1 for DetectionNMS_TRT and 0 for EfficientNMS_TRT.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import onnx
 from ..errors import EngineError
 from . import contract
 
-# What DetectionNMS_TRT does; EfficientNMS_TRT takes other values, too.
+# The values that DetectionNMS_TRT implements; EfficientNMS_TRT supports others, too.
 _FIXED = {"background_class": -1, "score_activation": 0, "class_agnostic": 0, "box_coding": 0}
 
 
 def replace_efficient_nms(model: onnx.ModelProto) -> None:
-    """Rewrites every EfficientNMS_TRT node, in place.
+    """Replaces every EfficientNMS_TRT node of a model, in place.
 
     Raises:
-        EngineError: a node asks for what DetectionNMS_TRT does not do.
+        EngineError: a node has an attribute value that DetectionNMS_TRT does not support.
     """
     for node in model.graph.node:
         if node.op_type != contract.EFFICIENT_NAME:

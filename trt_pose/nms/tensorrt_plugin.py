@@ -1,8 +1,8 @@
-"""The NMS operators as Python plugins: the classes TensorRT calls, around the kernel that NVRTC compiles.
+"""The NMS operators as TensorRT plugins in Python, around a kernel compiled by NVRTC.
 
-Works in TensorRT 10.3 to 11.x and TensorRT-RTX; the specification is plugins/README.md. The method names are TensorRT's
-(IPluginV3, IPluginCreatorV3One). Its base classes come from the TensorRT in use, so the two classes are put together in
-:func:`make_creators`.
+They work in TensorRT 10.3 to 11.x and TensorRT-RTX. plugins/README.md specifies them. The method names are those of
+TensorRT's interfaces (IPluginV3, IPluginCreatorV3One). The base classes come from the TensorRT module in use, so
+:func:`make_creators` defines the plugin and creator classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_THREADS = 1024  # kBlockThreads of the kernel
 
 
 class KernelParams(ctypes.Structure):
-    """PoseNmsParams of pose_nms_kernel.cuh, field by field."""
+    """Parameters of the kernel; the fields are those of PoseNmsParams in pose_nms_kernel.cuh."""
 
     _fields_ = (
         ("boxes", ctypes.c_void_p),
@@ -53,13 +53,13 @@ _ATTRIBUTES = {
 }
 
 
-# TensorRT turns an exception in a callback into a failure without a reason: whoever called TensorRT finds it here.
+# TensorRT reports an exception in a callback as a failure without a reason, so exceptions are recorded here.
 _errors: list[Exception] = []
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def take_error() -> Exception | None:
-    """The first exception raised in a callback since the last call, if any."""
+    """Returns the first exception raised in a callback since the last call, or None; clears the record."""
     first = _errors[0] if _errors else None
     _errors.clear()
     return first
@@ -78,10 +78,13 @@ def _recorded(method: _Method) -> _Method:
 
 
 class PluginMethods:
-    """What TensorRT calls on a plugin.
+    """Methods that TensorRT calls on a plugin.
 
     Attributes:
-        trt: the TensorRT module. kernel: the kernel. fields: the attributes. plugin_name: which of the operators it is.
+        trt: the TensorRT module.
+        kernel: the NMS kernel.
+        fields: attributes of the operator.
+        plugin_name: name of the operator.
     """
 
     trt: Any
@@ -129,7 +132,7 @@ class PluginMethods:
         check_shapes([list(tensor.dims) for tensor in inputs])
 
     def get_fields_to_serialize(self) -> Any:
-        # A PluginField points at its array and does not keep it: these live as long as the plugin.
+        # A PluginField does not keep a reference to its array, so the plugin keeps the arrays.
         self._saved = {name: np.array([getattr(self.fields, name)], dtype) for name, (_, dtype) in _ATTRIBUTES.items()}
         return field_collection(self.trt, self._saved)
 
@@ -153,12 +156,12 @@ class PluginMethods:
             min(self.fields.num_pre_nms_predictions, anchors * classes), self.fields.max_output_boxes,
             self.fields.score_threshold, self.fields.iou_threshold,
         )  # fmt: skip
-        if batch:  # CUDA refuses an empty grid
+        if batch:  # CUDA rejects an empty grid
             self.kernel.launch(batch, BLOCK_THREADS, params, stream)
 
 
 def make_creators(trt: Any) -> tuple[Any, Any]:
-    """The creators of PoseNMS_TRT and DetectionNMS_TRT, made of the base classes of the TensorRT module ``trt``."""
+    """Returns the creators of PoseNMS_TRT and DetectionNMS_TRT, derived from classes of the TensorRT module ``trt``."""
     source = Path(str(resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh")))
     shared_kernel = Kernel(source, "pose_nms")
     bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
@@ -187,11 +190,11 @@ def make_creators(trt: Any) -> tuple[Any, Any]:
 
 
 def field_collection(trt: Any, values: Mapping[str, Any]) -> Any:
-    """Attributes as TensorRT's PluginFieldCollection."""
+    """Returns the attributes ``values`` as a PluginFieldCollection of TensorRT."""
     kinds = {name: getattr(trt.PluginFieldType, kind) for name, (kind, _) in _ATTRIBUTES.items()}
     return trt.PluginFieldCollection([trt.PluginField(name, values[name], kinds[name]) for name in _ATTRIBUTES])
 
 
 def read_fields(fields: Any) -> dict[str, float]:
-    """The operator's attributes out of a PluginFieldCollection; those of the ONNX node alone are passed over."""
+    """Returns the operator's attributes in a PluginFieldCollection; ignores other attributes of the ONNX node."""
     return {field.name: np.asarray(field.data).reshape(-1)[0] for field in fields if field.name in _ATTRIBUTES}

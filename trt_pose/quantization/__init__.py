@@ -1,4 +1,4 @@
-"""Precision: calibration, explicit INT8, FP16, and what they cost. Needs onnx, never torch."""
+"""Calibration, explicit INT8 and FP16, and the noise that they add. Needs onnx, but not torch."""
 
 from ..optional import needed
 

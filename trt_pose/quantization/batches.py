@@ -1,4 +1,4 @@
-"""Calibration data: whatever holds images, as checked batches the model file takes."""
+"""Calibration data: images from folders, loaders or arrays, as checked batches for the model file."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..images.sources import open_source
 from ..spec import InputSpec
 
 Pixels = npt.NDArray[Any]
-# Images read at a time from a folder, where the file does not fix the number.
+# Images read at a time from a folder when the model file has no fixed batch size.
 _READ_TOGETHER = 4
-DEFAULT_BATCHES = 16  # the reference release's
+DEFAULT_BATCHES = 16  # as in super-gradients
 _END = object()
 
 
 def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterator[Pixels]:
-    """Batches (B, 3, H, W) of the element type the file takes, B as the data has it.
+    """Yields checked batches (B, 3, H, W) of the element type that the file takes; the data determines B.
 
     Args:
-        data: a folder, glob or list of image files, letterboxed as for inference; or an iterable of batches, a torch
-            ``DataLoader`` above all: arrays or tensors, or tuples and dicts whose first element is the images.
+        data: a folder, glob or list of image files, letterboxed as for inference; or an iterable of batches, such as a
+            torch ``DataLoader``. A batch is an array or tensor, or a tuple or dict whose first element is the images.
             ``"random"`` gives noise, for a graph whose accuracy does not matter.
         spec: the input description of the model file.
-        limit: batches taken; None takes all.
+        limit: number of batches to take; None takes all, or 16 batches of ``"random"``.
 
     Raises:
-        CalibrationError: no batch, wrong shape, wrong range, NaN, or the loader raised (its exception is the cause).
+        CalibrationError: no batch; a wrong shape, type or range; NaN; or an exception in the loader (the cause).
     """
     batches, count = None, 0
     while limit is None or count < limit:
@@ -41,7 +41,7 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterat
             item = next(batches, _END)
         except PoseError:
             raise
-        except Exception as error:  # whatever a caller's loader raises
+        except Exception as error:  # a caller's loader may raise any exception
             raise CalibrationError(
                 f"reading calibration batch {count}: the loader raised {type(error).__name__}: {error}. Mend the"
                 " loader; what was counted so far is kept."
@@ -57,10 +57,10 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterat
 
 
 def feeds(batches: Iterable[Pixels], spec: InputSpec) -> Iterator[tuple[Pixels, int]]:
-    """Batches of any size as a runner takes them: images, and how many of them are real.
+    """Splits batches of any size for a runner; yields the images of each run and how many of them are not copies.
 
-    A fixed batch is filled up with copies of its last image; a symbolic one gets one image at a time, so that memory
-    does not grow with the loader's batches.
+    A fixed batch is filled up with copies of its last image. With a symbolic batch size the images run one at a time,
+    so that memory does not grow with the loader's batches.
     """
     together = spec.batch or 1
     for batch in batches:
@@ -71,7 +71,7 @@ def feeds(batches: Iterable[Pixels], spec: InputSpec) -> Iterator[tuple[Pixels, 
 
 
 def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
-    """One batch as the file takes it. Raises CalibrationError when it is no such batch."""
+    """Converts one batch to an array (B, C, H, W) that the file takes. Raises CalibrationError for unfit data."""
     array = _as_array(item, index)
     shape = (spec.channels, spec.height, spec.width)
     if array.ndim != 4 or array.shape[1:] != shape or len(array) == 0:
@@ -101,7 +101,7 @@ def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
 
 
 def _from_grey(array: npt.NDArray[np.uint8], spec: InputSpec) -> Pixels:
-    """uint8 RGB to what the file takes: the photometric step is applied here only where the file lacks it."""
+    """Converts uint8 RGB to the file's input; applies the normalization only if the file does not."""
     if spec.dtype == "uint8":
         return array
     values = array.astype(np.float32)
@@ -115,7 +115,7 @@ def _from_grey(array: npt.NDArray[np.uint8], spec: InputSpec) -> Pixels:
 
 
 def value_range(spec: InputSpec) -> tuple[float, float]:
-    """Smallest and largest value the file expects."""
+    """Returns the smallest and the largest value that the file expects."""
     if spec.normalized_in_graph:
         return 0.0, 255.0
     pairs = list(zip(spec.normalization.mean, spec.normalization.std, strict=True))
@@ -131,7 +131,7 @@ def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
     if not np.isfinite([least, most]).all():
         raise CalibrationError(f"reading calibration batch {index}: it holds NaN or infinity. Check the loader.")
     if spec.custom_preprocessing:
-        return  # what the caller's own module takes is the caller's to know
+        return  # the range that a custom module takes is unknown
     slack = 0.02 * (high - low)  # interpolation overshoots a little
     if low == 0.0 and least < 0.0 and most <= 10.0 < high:
         raise CalibrationError(f"{found}. The loader normalizes, and the file does so itself: give it 0..255.")
@@ -139,7 +139,7 @@ def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
         forgot = not spec.normalized_in_graph and most > 10.0 * high
         mend = "The loader forgot the division by 255." if forgot else "Normalize as the file's description says."
         raise CalibrationError(f"{found}. {mend}")
-    # A dark image in grey levels holds whole numbers; one divided once too often does not.
+    # Grey levels of a dark image are whole numbers; those of an image divided once too often are not.
     if low == 0.0 and 0.0 < most <= 1.001 * high / 255.0 and not (array * (255.0 / high) % 1 == 0).all():
         doubled = "takes 0..255 and divides by 255 itself" if spec.normalized_in_graph else "takes images divided once"
         raise CalibrationError(f"{found}. The loader divided by 255 once too often: the file {doubled}.")
@@ -148,7 +148,7 @@ def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
 def _as_array(item: Any, index: int) -> Pixels:
     try:
         found = _images(item)
-    except Exception as error:  # a tensor without data, an array that cannot be made
+    except Exception as error:  # a tensor without data, or an object NumPy cannot convert
         raise CalibrationError(
             f"reading calibration batch {index}: got {type(item).__name__}, expected an array of images"
             f" ({type(error).__name__}: {error})."
@@ -162,7 +162,7 @@ def _as_array(item: Any, index: int) -> Pixels:
 
 
 def _images(item: Any) -> Pixels | None:
-    """The first array of images in what a loader gave; equal images in a list are stacked."""
+    """Returns the first array of images in a loader's item, or None; stacks a list of single images."""
     parts = list(item.values()) if isinstance(item, Mapping) else item
     if isinstance(parts, (tuple, list)):
         found = (_images(part) for part in parts)

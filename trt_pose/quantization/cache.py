@@ -1,7 +1,7 @@
-"""The calibration cache: thresholds, and what they belong to; and TensorRT's own text format.
+"""The calibration cache, which holds thresholds and their origin; and TensorRT's text format.
 
-TensorRT's cache holds names and scales only, so one of another model is used in silence. Ours says which model, images
-and method it was made with, and is refused where they differ.
+TensorRT's cache holds only names and scales, so TensorRT accepts the cache of another model without a warning. The
+cache of trt_pose records the model, images and method that it was made with, and is rejected when they differ.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from ..errors import CalibrationError
 from ..files import write_atomically
 
-_VERSION = 3  # of the format, and of how thresholds are found: a cache of another is made again
-IMPORTED = "imported"  # instead of a digest, where the images are not known
+_VERSION = 3  # of the format and of the calibration algorithm; caches of other versions are rejected
+IMPORTED = "imported"  # replaces the digest when the images are unknown
 _HEADER = re.compile(r"TRT-(\d+)-EntropyCalibration2")
 
 
@@ -28,12 +28,13 @@ class CalibrationCache:
     """Thresholds of one model, found on one set of images by one method.
 
     Attributes:
-        thresholds: tensor name to the magnitude that becomes 127.
+        thresholds: magnitude that maps to 127, by tensor name.
         model: SHA-256 of the graph and weights that compute the tensors.
         preprocessing: the input description, as JSON.
-        data: SHA-256 of the images as fed, in any order. images: how many.
-        method: see :class:`trt_pose.CalibrationMethod`, with its percentile.
-        versions: of the programs that made it, for the record.
+        data: SHA-256 of the images as fed, independent of their order; ``imported`` when they are unknown.
+        images: number of images.
+        method: the :class:`trt_pose.CalibrationMethod`, and the percentile if it has one.
+        versions: versions of the programs that made the cache, for information.
     """
 
     thresholds: dict[str, float]
@@ -45,7 +46,7 @@ class CalibrationCache:
     versions: str
 
     def check(self, **expected: str) -> None:
-        """Raises CalibrationError that names what differs: ``model``, ``preprocessing``, ``data`` or ``method``."""
+        """Raises CalibrationError when ``model``, ``preprocessing``, ``data`` or ``method`` differs, and names it."""
         for name, value in expected.items():
             found = getattr(self, name)
             if found != value and not (name == "data" and found == IMPORTED):
@@ -56,13 +57,13 @@ class CalibrationCache:
                 )
 
     def write(self, path: str | Path) -> None:
-        """Writes JSON, whole or not at all."""
+        """Writes the cache as JSON, atomically. Raises CalibrationError when the file cannot be written."""
         text = json.dumps({"trt_pose_calibration": _VERSION, **asdict(self)}, indent=1)
         write_atomically(path, lambda target: target.write_text(text), CalibrationError)
 
     @classmethod
     def read(cls, path: str | Path) -> CalibrationCache:
-        """Raises CalibrationError when the file is missing, damaged, or not such a cache."""
+        """Reads a cache. Raises CalibrationError when the file is missing, damaged or of another version."""
         try:
             record = json.loads(Path(path).read_text())
             if record.pop("trt_pose_calibration") != _VERSION:
@@ -84,7 +85,7 @@ class CalibrationCache:
 
 
 def tensorrt_version(text: str) -> int:
-    """``10.3.0`` or ``100300`` to the number in a cache's first line. Raises CalibrationError for another form."""
+    """Converts ``10.3.0`` or ``100300`` to the number in a cache's first line. Raises CalibrationError otherwise."""
     if re.fullmatch(r"\d{4,6}", text):
         return int(text)
     parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)?", text)
@@ -95,23 +96,23 @@ def tensorrt_version(text: str) -> int:
 
 
 def to_tensorrt(thresholds: Mapping[str, float], version: str) -> str:
-    """The text of an ``EntropyCalibration2`` cache: per tensor the big-endian float32 of threshold / 127, in hex."""
+    """Returns the text of an ``EntropyCalibration2`` cache: threshold / 127 as big-endian float32 in hexadecimal."""
     lines = [f"TRT-{tensorrt_version(version)}-EntropyCalibration2"]
     lines += [f"{name}: {struct.pack('>f', value / 127.0).hex()}" for name, value in thresholds.items()]
     return "\n".join(lines) + "\n"
 
 
 def write_tensorrt(thresholds: Mapping[str, float], path: str | Path, version: str) -> None:
-    """Writes :func:`to_tensorrt`'s text; whole or not at all."""
+    """Writes the text of :func:`to_tensorrt` to a file, atomically."""
     text = to_tensorrt(thresholds, version)
     write_atomically(path, lambda target: target.write_text(text), CalibrationError)
 
 
 def from_tensorrt(text: str) -> tuple[int, dict[str, float]]:
-    """TensorRT's version number and the thresholds in its cache.
+    """Parses a TensorRT cache; returns TensorRT's version number and the thresholds by tensor name.
 
     Raises:
-        CalibrationError: another kind of file, another calibrator, a damaged line.
+        CalibrationError: not a calibration cache, a cache of another calibrator, or a damaged line.
     """
     first, *lines = text.splitlines() or [""]
     header = _HEADER.fullmatch(first.strip())

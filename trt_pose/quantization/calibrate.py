@@ -1,4 +1,4 @@
-"""The calibrator: one pass over the images, a histogram per tensor, thresholds by the chosen method."""
+"""Calibration: collects a histogram per tensor in one pass over the images, then chooses the thresholds."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ from .cache import IMPORTED, CalibrationCache, from_tensorrt
 from .histogram import BINS, Histogram
 from .network import Network
 
-DEFAULT_PERCENTILE = 99.99  # the reference release's
+DEFAULT_PERCENTILE = 99.99  # as in super-gradients
 _SAVE_EVERY_S = 20.0
 
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How a calibration is done.
+    """Options of a calibration.
 
     Attributes:
-        method: how thresholds are chosen. percentile: for that method, in 0..100.
-        batches: batches of the data taken; None takes all.
-        providers: of ONNX Runtime: ``("cpu",)`` or ``("cuda",)``.
+        method: how thresholds are chosen.
+        percentile: percentage of values below the threshold, above 0 to 100; used by the ``percentile`` method only.
+        batches: number of batches to take from the data; None takes all.
+        providers: ONNX Runtime providers, ``("cpu",)`` or ``("cuda",)``.
     """
 
     method: CalibrationMethod = CalibrationMethod.ENTROPY
@@ -67,7 +68,7 @@ class CalibrationOptions:
 
     @property
     def label(self) -> str:
-        """The method as a cache names it."""
+        """Name of the method in a cache, with the percentile if it has one."""
         percentile = self.method is CalibrationMethod.PERCENTILE
         return f"{self.method} {self.percentile!r}" if percentile else str(self.method)
 
@@ -82,14 +83,14 @@ def calibrate(
     """Finds the INT8 threshold of every tensor.
 
     Args:
-        network: the FP32 graph with its ModelSpec; what follows the tensors is not run.
+        network: the FP32 graph with its ModelSpec; only the part that computes ``tensors`` is run.
         tensors: names of activations.
-        data: see :func:`open_batches`; None uses ``cache`` as it is.
-        options: method and limits.
-        cache: a file to use when it belongs to this model, these images and this method, or to make.
+        data: images, see :func:`open_batches`; None uses an existing ``cache`` without comparing the images.
+        options: method, number of batches and providers.
+        cache: cache file. It is written if missing; an existing one must match the model, images and method.
 
     Raises:
-        CalibrationError: no data, bad data, or a cache of something else.
+        CalibrationError: no data, bad data, or a cache that does not match.
     """
     options = options or CalibrationOptions()
     spec = read_spec(network.proto)
@@ -103,14 +104,14 @@ def calibrate(
             " (or 'random', which ruins the accuracy, by name)."
         )
     if cache is not None:
-        check_writable(cache, CalibrationError)  # before the work, not after
+        check_writable(cache, CalibrationError)  # fail before the calibration, not after it
     run = Calibration(part, spec, expected["model"])
     try:
         run.feed(open_batches(data, spec.input, options.batches), options)
     except BaseException:
         run.save()
         raise
-    # What an image can hold is known, and clipping it loses whole highlights: only what is computed has a threshold.
+    # The input range is known from the preprocessing, so it is not calibrated; clipping it would lose highlights.
     known_range = max(map(abs, value_range(spec.input)))
     images = frozenset() if spec.input.custom_preprocessing else network.images()
     result = CalibrationCache(
@@ -137,7 +138,7 @@ def _known(
     spec: ModelSpec,
     options: CalibrationOptions,
 ) -> CalibrationCache:
-    """The cache at ``path``, if it belongs to this run."""
+    """Reads the cache at ``path``. Raises CalibrationError unless it matches this run."""
     known = CalibrationCache.read(path)
     known.check(**expected)
     if data is not None:
@@ -152,10 +153,10 @@ def _known(
 
 
 def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCache:
-    """TensorRT's own calibration cache as one of ours, bound to the file it was made with.
+    """Converts a TensorRT calibration cache to a :class:`CalibrationCache` for the given ONNX file.
 
     Raises:
-        CalibrationError: it is no such cache, or lacks tensors of this file: then it belongs to another model.
+        CalibrationError: not a TensorRT cache, or one that lacks tensors of this file and so is of another model.
     """
     network = Network(load(onnx_file))
     try:
@@ -182,10 +183,12 @@ def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCach
 
 
 class Calibration:
-    """Histograms that are being filled; what an interrupted run has counted is kept for the next one.
+    """A calibration run, which fills the histograms; the counts of an interrupted run are saved for the next one.
 
     Attributes:
-        histograms: per tensor. seen: digests of the images counted so far. resumed: how many an earlier run counted.
+        histograms: one per tensor, by name.
+        resumed: number of images that were counted by an interrupted run.
+        seen: digests of the images counted so far.
     """
 
     def __init__(self, part: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
@@ -194,12 +197,12 @@ class Calibration:
         self.resumed = 0
         self.seen: list[str] = []
         self._digests: list[str] = []
-        self._skipping = False  # over batches an earlier run counted: what lies on the disk is further on
+        self._skipping = False  # over batches that an earlier run counted: the saved state is ahead
         names = hashlib.sha256("\n".join(self.histograms).encode()).hexdigest()
         self._state = cache_folder("calibration") / f"{model[:24]}-{names[:8]}.npz"
 
     def feed(self, batches: Iterator[Pixels], options: CalibrationOptions) -> None:
-        """Counts every batch, except those an interrupted run on the same images has counted."""
+        """Counts every batch, except those that an interrupted run on the same images has counted."""
         earlier = self._load()
         saved = time.monotonic()
         opened = OnnxRunner(self._part.SerializeToString(), providers=list(options.providers))
@@ -221,7 +224,7 @@ class Calibration:
         self._start_over(earlier)
 
     def _count_whole(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
-        """Counts a batch, or nothing of it: an interruption in its middle is one before it."""
+        """Counts a batch; restores the histograms if it is interrupted."""
         before = {name: histogram.copy() for name, histogram in self.histograms.items()}
         try:
             self._count(runner, pool, batch)
@@ -230,7 +233,7 @@ class Calibration:
             raise
 
     def _start_over(self, earlier: list[str]) -> None:
-        """Drops the counts of an interrupted run that saw other images; an error when some were skipped for it."""
+        """Drops the counts of an interrupted run on other images; raises CalibrationError if batches were skipped."""
         if not earlier:
             return
         self.forget()
@@ -248,7 +251,7 @@ class Calibration:
     def _count(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         for images, rows in feeds([batch], self._spec.input):
             outputs = runner.run({self._spec.input.name: images})
-            # OpenCV counts outside the interpreter's lock: a tensor per core.
+            # OpenCV releases the GIL while it counts, so tensors are counted in parallel.
             batched = images.shape[:1]
             jobs = [
                 pool.submit(self.histograms[name].add, values[:rows] if values.shape[:1] == batched else values)
@@ -263,7 +266,7 @@ class Calibration:
                     ) from error
 
     def save(self) -> None:
-        """Keeps the histograms for the next run; a home that cannot be written costs only the repetition."""
+        """Saves the histograms for the next run. If the file cannot be written, the next run starts over."""
         if not self._digests or self._skipping:
             return
         counts = np.stack([item.counts for item in self.histograms.values()])
@@ -274,12 +277,12 @@ class Calibration:
             write_atomically(self._state, lambda path: np.savez(path, **arrays), CalibrationError)
 
     def forget(self) -> None:
-        """Removes what :meth:`save` kept."""
+        """Removes the file that :meth:`save` wrote."""
         with suppress(OSError):
             self._state.unlink(missing_ok=True)
 
     def _load(self) -> list[str]:
-        """Takes up the histograms of an interrupted run; the digests of its batches."""
+        """Loads the histograms of an interrupted run; returns the digests of its batches."""
         try:
             with np.load(io.BytesIO(self._state.read_bytes())) as saved:
                 counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
@@ -293,7 +296,7 @@ class Calibration:
 
 
 def _digest(network: Network) -> str:
-    """SHA-256 of the layers and weights; what carries their results away, the decode and the metadata do not matter."""
+    """Returns the SHA-256 of the graph up to the weighted layers, with weights; excludes decode and metadata."""
     digest = hashlib.sha256()
     part = cut(network.proto, network.results())
     for node in sorted(part.graph.node, key=lambda node: node.name):
@@ -312,7 +315,7 @@ def _image_digest(image: Pixels) -> str:
 
 
 def _combined(digests: Iterable[str]) -> str:
-    """One digest of a set of images: neither their order nor their grouping into batches changes a threshold."""
+    """Combines image digests into one, independent of order and batches, which do not change the thresholds."""
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 

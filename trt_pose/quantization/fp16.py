@@ -1,6 +1,6 @@
-"""The network in FP16; the decode, TopK, NMS and the file's inputs and outputs in FP32. Needs no GPU.
+"""Conversion of the network to FP16; decode, TopK, NMS, inputs and outputs stay in FP32. Needs no GPU.
 
-TensorRT 11 and TensorRT-RTX have no FP16 switch: the types of the graph are the precision.
+TensorRT 11 and TensorRT-RTX have no FP16 flag: the types in the graph determine the precision.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from .batches import Pixels, feeds
 from .network import Network
 from .qdq import opset
 
-LARGEST = 65504.0  # of FP16 (IEEE 754 binary16)
-# An activation is kept in FP32 from half of that on: the images seen here are not all images.
+LARGEST = 65504.0  # largest finite FP16 number (IEEE 754 binary16)
+# Activations above this share of LARGEST stay in FP32, because other images may give larger values.
 _MARGIN = 0.5
-# Inputs that ONNX wants in FP32 whatever the data is, by operator: roi and scales of a resize.
+# Inputs that ONNX requires in FP32 for data of any type, by operator: roi and scales of a resize.
 _ALWAYS_FP32 = {"Resize": (1, 2), "Upsample": (1,)}
-# QuantizeLinear takes FP16 from here on.
+# First operator set in which QuantizeLinear takes FP16.
 QDQ_OPSET = 19
 _IR_OF_19 = 9
 
 
 def find_overflows(network: Network, batches: Iterable[Pixels]) -> dict[str, str]:
-    """Nodes FP16 cannot hold, and why.
+    """Finds the nodes whose weights or activations are too large for FP16.
 
     Args:
-        network: the graph to convert. batches: images to run it on, see :func:`trt_pose.quantization.open_batches`.
+        network: the graph to convert.
+        batches: images to run it on, see :func:`trt_pose.quantization.open_batches`.
 
     Returns:
-        Node name to a phrase: a weight beyond 65,504, or an activation beyond half of that on the images.
+        The reason by node name: a weight above 65,504, or an activation above half of that on the images.
     """
     found = {}
     for node in network.members():
-        # The bounds of a Clip are clamped like what they bound; a Reshape's are no values of the network.
+        # Bounds of a Clip are clamped later, like its values. Constants of Reshape and Slice are shapes and indices.
         values = [network.constant(name) for name in node.input if node.op_type not in ("Clip", "Reshape", "Slice")]
         floats = [v for v in values if v is not None and v.dtype == np.float32 and v.size]
         largest = max((float(np.abs(value).max()) for value in floats), default=0.0)
@@ -55,7 +56,7 @@ def find_overflows(network: Network, batches: Iterable[Pixels]) -> dict[str, str
 
 
 def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
-    """Largest magnitude of every floating-point tensor of the network over the images."""
+    """Returns the largest magnitude of every floating-point tensor of the network over the images."""
     part = cut(network.proto, network.border)
     names = [name for node in part.graph.node for name in node.output if name in network.floats]
     del part.graph.output[:]
@@ -75,14 +76,14 @@ def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
 
 
 def to_half(network: Network, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy of the graph whose network computes in FP16.
+    """Returns a copy of the graph in which the network computes in FP16.
 
     Args:
-        network: an FP32 graph, with or without INT8 layers; left as it is.
+        network: an FP32 graph, with or without INT8 layers; not changed.
         keep: names of nodes that stay in FP32.
 
     Raises:
-        ExportError: an operator set that cannot be raised to what FP16 with INT8 needs.
+        ExportError: the operator set cannot be raised to 19, which FP16 with INT8 needs.
     """
     proto = network.proto
     if any(node.op_type == "QuantizeLinear" for node in proto.graph.node) and opset(proto) < QDQ_OPSET:
@@ -91,7 +92,7 @@ def to_half(network: Network, keep: Collection[str] = ()) -> onnx.ModelProto:
 
 
 def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """The same graph in a newer operator set. Raises ExportError when onnx cannot convert it."""
+    """Converts a graph to a newer operator set. Raises ExportError when onnx cannot convert it."""
     try:
         raised: onnx.ModelProto = onnx.version_converter.convert_version(tidy(proto), version)
     except Exception as error:  # the converter's exceptions have no common base
@@ -104,7 +105,7 @@ def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
 
 
 class _Converter:
-    """One conversion of one graph."""
+    """A single conversion of a graph to FP16."""
 
     def __init__(self, proto: onnx.ModelProto, half: Collection[str]) -> None:
         self._proto = onnx.ModelProto()
@@ -126,7 +127,7 @@ class _Converter:
         return self._proto
 
     def _casts_before(self, node: Any) -> Iterator[onnx.NodeProto]:
-        """Points the inputs of a node at tensors of its own type; yields the casts that takes."""
+        """Connects the inputs of a node to tensors of its own type; yields the Cast nodes that this needs."""
         in_half = node.name in self._half
         if in_half:
             self._retype_attributes(node)
@@ -147,7 +148,7 @@ class _Converter:
                     yield from self._cast_node(name, f"{name}/fp32", TensorProto.FLOAT)
 
     def _casts_after(self, node: Any) -> Iterator[onnx.NodeProto]:
-        """Gives outputs of the file that were made in FP16 their own name and type back."""
+        """Yields the Cast nodes that give outputs computed in FP16 their original name and type."""
         for position, name in enumerate(node.output):
             if name in self._outputs and self._made_half(name):
                 node.output[position] = f"{name}/fp16"

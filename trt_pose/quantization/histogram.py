@@ -1,4 +1,4 @@
-"""Histograms of activations that grow with their data, and the INT8 threshold each method reads off one."""
+"""Histograms of activations with a growing range, and the INT8 threshold that each method derives from one."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import numpy.typing as npt
 from ..choices import CalibrationMethod
 
 Counts = npt.NDArray[np.float64]
-# Ranges are powers of two, so at least half of the bins lie below the largest value seen: 2,048 or more of them.
+# Ranges are powers of two, so at least half of the bins (2,048) lie below the largest value seen.
 BINS = 4096
 LEVELS = 128  # magnitudes of a symmetric INT8 tensor
-# OpenCV counts in float32, exact up to here.
+# OpenCV counts in float32, which is exact up to this number.
 _EXACT = 1 << 24
-_TRACE = 1e-4  # of one value
-# Bins to each side in which a spike is compared; wider than the gaps in a histogram of few distinct values.
+_TRACE = 1e-4  # as a fraction of one value
+# Bins on each side that a spike is compared with; wider than the gaps in a histogram of few distinct values.
 _NEIGHBOURS = 32
 
 
-# Values per bin from which a histogram is taken bin by bin; and the share of them that no entropy threshold may clip:
-# large people are found by rare large values (benchmarks/results/accuracy.md).
+# Values per bin below which neighbouring bins are merged; and the share of values that no entropy threshold may clip,
+# because large people are found by rare large values (benchmarks/results/accuracy.md).
 _PER_BIN, _KEPT = 16, 0.99999
 
 
 class Histogram:
-    """Magnitudes of one tensor, counted batch by batch in constant memory.
+    """Histogram of the magnitudes of one tensor, filled batch by batch in constant memory.
 
     Attributes:
         counts: (BINS,) values per bin of equal width, from 0 to ``range``.
         range: upper end, a power of two above every value seen; 0.0 before the first value that is not zero.
-        largest: the largest magnitude seen. seen: number of values.
+        largest: the largest magnitude seen.
+        seen: number of values.
 
     The range doubles, and bins merge in pairs, when a larger value arrives. Since every range is a power of two, the
     result does not depend on the order of the batches.
@@ -45,7 +46,7 @@ class Histogram:
         self.seen = 0
 
     def copy(self) -> Histogram:
-        """A histogram of its own with the same counts."""
+        """Returns an independent copy."""
         twin = Histogram()
         twin.counts, twin.range, twin.largest, twin.seen = self.counts.copy(), self.range, self.largest, self.seen
         return twin
@@ -84,10 +85,11 @@ class Histogram:
             self.range *= 2.0
 
     def threshold(self, method: CalibrationMethod, percentile: float = 99.99) -> float:
-        """The magnitude that becomes 127; 0.0 for a tensor that is always zero.
+        """Returns the magnitude that maps to 127; 0.0 for a tensor that is always zero.
 
         Args:
-            method: how it is chosen. percentile: share of the values below it, for that method, in 0..100.
+            method: how the magnitude is chosen.
+            percentile: percentage of the values below it, 0..100; used by the ``percentile`` method only.
         """
         if self.range == 0.0 or method is CalibrationMethod.MINMAX:
             return self.largest
@@ -101,26 +103,26 @@ class Histogram:
 
 
 def entropy_bins(counts: Counts) -> int:
-    """Number of bins below the threshold that loses the least information (Kullback-Leibler divergence).
+    """Returns the number of bins below the threshold that loses the least information (Kullback-Leibler divergence).
 
-    For every candidate the distribution below it, with everything above added to its last bin, is compared with itself
-    quantized to 128 levels (S. Migacz, 8-bit inference with TensorRT, GTC 2017). Sums over levels are differences of
-    cumulative sums, so all candidates are compared at once.
+    For every candidate, the distribution below it, with all values above added to the last bin, is compared with the
+    same distribution quantized to 128 levels (S. Migacz, 8-bit inference with TensorRT, GTC 2017). Sums over levels are
+    differences of cumulative sums, so all candidates are compared at once.
 
     Args:
         counts: (n,) values per bin, the last not zero.
 
     Returns:
-        From LEVELS to n; n itself when there are no more than LEVELS bins, or too few values to tell.
+        A number from LEVELS to n; n when there are at most LEVELS bins or too few values.
     """
     if counts.sum() < _PER_BIN * len(counts) and len(counts) > 2 * LEVELS:
-        # Few values say nothing about single bins: neighbours are merged until they do.
+        # There are too few values for single bins to be meaningful: merge neighbouring bins.
         even = np.append(counts, 0.0) if len(counts) % 2 else counts
         return min(2 * entropy_bins(even.reshape(-1, 2).sum(axis=1)), len(counts))
     if len(counts) <= LEVELS or counts.sum() < _PER_BIN * len(counts):
         return len(counts)
     h = _without_spikes(counts)
-    # A candidate with next to nothing below it is compared with itself: divergence 0, and everything is clipped.
+    # A candidate with almost no values below it would have divergence 0, and clip almost all values.
     least = int(np.searchsorted(np.cumsum(counts), _KEPT * counts.sum())) + 1
     candidates = np.arange(max(LEVELS, least), len(h) + 1)
     if not h[: candidates[0]].any():
@@ -133,7 +135,7 @@ def entropy_bins(counts: Counts) -> int:
     reference = quantized.copy()
     reference[:, -1] += outliers
     filled[:, -1] += (last == 0) & (outliers > 0)
-    # An empty last level cannot hold what is clipped into it: it gets a trace, or one outlier would rule all.
+    # With an empty last level a single clipped outlier would make the divergence infinite: give it a trace instead.
     quantized[:, -1] = np.maximum(quantized[:, -1], _TRACE)
     density = np.log(np.where(reference > 0, quantized, 1.0) / np.where(reference > 0, filled, 1.0))
     own = weighted[candidates - 1] + _xlogx(last + outliers)
@@ -142,21 +144,21 @@ def entropy_bins(counts: Counts) -> int:
 
 
 def _without_spikes(counts: Counts) -> Counts:
-    """Bins lowered to the highest of their neighbours.
+    """Lowers each bin to the highest of its neighbours.
 
-    Zeros after a ReLU and the constant areas that letterbox padding leaves fill single bins with up to half of all
-    values; the divergence then prefers the threshold that keeps these bins apart from their neighbours, whatever it
-    clips: on padded photographs that cost YOLO-NAS-Pose-S 8 to 10 dB (benchmarks/results/calibration.md).
+    Zeros after a ReLU and the constant areas of letterbox padding fill single bins with up to half of all values. The
+    divergence then prefers the threshold that separates these bins from their neighbours, however much it clips. On
+    padded photographs this cost YOLO-NAS-Pose-S 8 to 10 dB (benchmarks/results/calibration.md).
     """
     others = np.ones((1, 2 * _NEIGHBOURS + 1), np.uint8)
     others[0, _NEIGHBOURS] = 0
     highest = cv2.dilate(counts[None], others)[0]
-    lowered: Counts = np.minimum(counts, np.maximum(highest, 0.0))  # the border is minus infinity
+    lowered: Counts = np.minimum(counts, np.maximum(highest, 0.0))  # cv2.dilate pads with minus infinity
     return lowered
 
 
 def mse_bins(counts: Counts, candidates: int = 256) -> int:
-    """Number of bins below the threshold with the least squared error of rounding and clipping."""
+    """Returns the number of bins below the threshold with the least squared error of rounding and clipping."""
     centers = np.arange(len(counts)) + 0.5
     tried = np.unique(np.linspace(max(len(counts) // 8, 1), len(counts), candidates).astype(int))
     scales = tried[:, None] / (LEVELS - 1.0)
@@ -165,15 +167,15 @@ def mse_bins(counts: Counts, candidates: int = 256) -> int:
 
 
 def percentile_bins(counts: Counts, percentile: float) -> int:
-    """Number of bins that hold ``percentile`` percent of the values."""
+    """Returns the number of bins that hold ``percentile`` percent of the values."""
     share = np.cumsum(counts) / counts.sum()
     bins = int(np.searchsorted(share, percentile / 100.0)) + 1
-    # A tensor that is nearly always zero: the percentile of what is not.
+    # If nearly all values lie in the first bin, the percentile is that of the other values.
     return percentile_bins(np.append(0.0, counts[1:]), percentile) if bins == 1 and counts[1:].any() else bins
 
 
 def _running(values: npt.NDArray[np.generic]) -> Counts:
-    """Cumulative sum with a leading zero: the sum of bins i..j is ``r[j] - r[i]``."""
+    """Returns the cumulative sum with a leading zero; the sum of bins i to j - 1 is ``r[j] - r[i]``."""
     sums: Counts = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     return sums
 

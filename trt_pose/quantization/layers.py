@@ -1,4 +1,4 @@
-"""Which layers become INT8."""
+"""Selection of the layers that become INT8."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from .network import Layer
 
 @dataclass(frozen=True)
 class SelectiveQuantizer:
-    """Layers by name or pattern (``*`` and ``?``); a name without either also matches as a part.
+    """Selection of layers by name or pattern (``*`` and ``?``).
+
+    A text without wildcards selects the layer of that name or, if there is none, all layers whose names contain it.
 
     Attributes:
-        include: layers that may become INT8. exclude: of these, the ones that do not.
+        include: layers that may become INT8.
+        exclude: layers that stay as they are, even if they are included.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -28,7 +31,7 @@ class SelectiveQuantizer:
 
     @classmethod
     def of(cls, value: SelectiveQuantizer | Sequence[str] | str | None) -> SelectiveQuantizer:
-        """A quantizer as it is; names alone are exclusions. Raises UsageError for anything else."""
+        """Returns a quantizer unchanged, or one that excludes the given names. Raises UsageError for other types."""
         if isinstance(value, SelectiveQuantizer):
             return value
         names = (value,) if isinstance(value, str) else value or ()
@@ -37,7 +40,7 @@ class SelectiveQuantizer:
         return cls(exclude=tuple(names))
 
     def choose(self, layers: Iterable[Layer]) -> list[Layer]:
-        """The layers to quantize. Raises UsageError for a pattern that matches none."""
+        """Returns the layers to quantize. Raises UsageError when a pattern matches none, or all are excluded."""
         layers = list(layers)
         for pattern in (*self.include, *self.exclude):
             if not any(_matches(layer.name, pattern, layers) for layer in layers):
@@ -59,6 +62,6 @@ class SelectiveQuantizer:
 def _matches(name: str, pattern: str, layers: list[Layer]) -> bool:
     if any(sign in pattern for sign in "*?["):
         return fnmatchcase(name, pattern)
-    if any(layer.name == pattern for layer in layers):  # a whole name means that layer alone
+    if any(layer.name == pattern for layer in layers):  # an exact name selects only that layer
         return name == pattern
     return pattern in name

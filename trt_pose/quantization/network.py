@@ -1,8 +1,8 @@
-"""Which nodes of an ONNX graph are the network, and where INT8 quantizers go.
+"""Separation of an ONNX graph into network and decode, and the layers that INT8 can run.
 
-The network is everything a weighted layer depends on, and the reshapes and concatenations that carry its results
-away. What follows (distribution to distance, boxes, joints, TopK, NMS) is the decode: it stays in FP32, where half
-precision costs 10 to 17 dB and INT8 breaks it.
+The network is everything that a weighted layer depends on, and the reshapes and concatenations of the layers' results.
+The nodes after it (distribution to distance, boxes, joints, TopK, NMS) are the decode. The decode stays in FP32: half
+precision costs it 10 to 17 dB, and INT8 breaks it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ _CARRIERS = {"Reshape", "Concat", "Transpose", "Flatten", "Identity", "Squeeze",
 
 @dataclass(frozen=True)
 class Layer:
-    """A node INT8 can run, and what it needs quantized.
+    """A node that can run in INT8, and its tensors to quantize.
 
     Attributes:
-        name: of the node. kind: operator.
-        activation: tensor quantized at input ``position`` of the node.
-        weight: initializer quantized per channel along ``axis``; None for layers without weights.
+        name: name of the node.
+        kind: its operator.
+        activation: tensor to quantize.
+        position: index of the input at which the node reads ``activation``.
+        weight: initializer to quantize per channel; None for layers without weights.
+        axis: axis of the output channels in ``weight``.
     """
 
     name: str
@@ -43,11 +46,13 @@ class Layer:
 
 
 class Network:
-    """The part of a graph that computes, between the image and the decode.
+    """The part of a graph between the image and the decode.
 
     Attributes:
-        proto: the model, not changed. nodes: names of the network's nodes.
-        border: tensors the decode reads. layers: what INT8 can run, in order of execution.
+        proto: the model, normalized by :func:`trt_pose.graphs.surgery.tidy`.
+        nodes: names of the network's nodes.
+        border: tensors of the network that the decode reads or the file outputs.
+        layers: the layers that INT8 can run, in order of execution.
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
@@ -64,27 +69,27 @@ class Network:
         self.layers = tuple(self._find_layers())
 
     def members(self) -> Iterator[Any]:
-        """The network's nodes in order of execution."""
+        """Yields the network's nodes in order of execution."""
         return (node for node in self.proto.graph.node if node.name in self.nodes)
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of a constant tensor, None when it is computed."""
+        """Returns the value of a constant tensor, or None for a computed one."""
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def activations(self) -> tuple[str, ...]:
-        """Tensors the layers want quantized, each once."""
+        """Returns the activations to quantize, each once."""
         return tuple(dict.fromkeys(layer.activation for layer in self.layers))
 
     def all_activations(self) -> tuple[str, ...]:
-        """Every floating-point tensor up to the border: what TensorRT's implicit INT8 wants a range for."""
+        """Returns every computed FP32 tensor of the network. TensorRT's implicit INT8 needs a range for each."""
         return tuple(name for node in self.members() for name in node.output if name in self.floats)
 
     def results(self) -> tuple[str, ...]:
-        """What the weighted layers compute: everything up to there decides every range."""
+        """Returns the outputs of all weighted layers. Calibration depends on the graph up to these only."""
         return tuple(node.output[0] for node in self.members() if self._weight(node))
 
     def images(self) -> frozenset[str]:
-        """Tensors that hold the image as it came in: the graph's inputs, and their casts."""
+        """Returns the tensors that hold the unchanged image: the graph's inputs, and casts of them."""
         found = {item.name for item in self.proto.graph.input}
         for node in self.proto.graph.node:
             if node.op_type == "Cast" and node.input[0] in found:
@@ -109,17 +114,17 @@ class Network:
         return frozenset(found)
 
     def _weight(self, node: Any) -> str | None:
-        """The constant weight of a weighted layer."""
+        """Returns the name of a weighted layer's constant weight, or None."""
         if node.op_type not in WEIGHTED or len(node.input) < 2:
             return None
         name = str(node.input[1])
         maker = self._producers.get(name)
-        if maker is not None and maker.op_type == "DequantizeLinear":  # a weight that is INT8 already
+        if maker is not None and maker.op_type == "DequantizeLinear":  # the weight is already INT8
             return name if maker.input[0] in self.constants else None
         return name if name in self.constants else None
 
     def _is_decode(self, node: Any) -> bool:
-        """A product with the bin numbers 0, 1, 2 … is the expectation of a distribution, not a layer."""
+        """Returns whether a node multiplies by 0, 1, 2, …, which is the expectation of a distribution, not a layer."""
         values = self.constant(node.input[1])
         return values is not None and values.size <= 64 and np.array_equal(values.ravel(), np.arange(values.size))
 
@@ -140,21 +145,21 @@ class Network:
         for node in self.members():
             kind, weight = node.op_type, self._weight(node)
             if not any(name in self.floats for name in node.output):
-                continue  # arithmetic of shapes
+                continue  # shape arithmetic
             if weight is not None and weight not in self.constants:
-                continue  # INT8 already
+                continue  # already INT8
             if weight is not None:
                 yield Layer(node.name, kind, node.input[0], 0, weight, self._channel_axis(node))
             elif kind == "MaxPool":
                 yield Layer(node.name, kind, node.input[0], 0)
             elif kind == "Add" and not any(name in self.constants for name in node.input):
-                # A residual sum runs inside the deeper branch's convolution; the shortcut is what it reads in INT8.
+                # A residual sum is fused into the deeper branch's convolution, so only the shortcut is quantized.
                 first, second = (depths.get(name, 0) for name in node.input)
                 position = 0 if first <= second else 1
                 yield Layer(node.name, kind, node.input[position], position)
 
     def _channel_axis(self, node: Any) -> int:
-        """Axis of the output channels in the weight of a layer."""
+        """Returns the axis of the output channels in the weight of a layer."""
         if node.op_type == "Conv":
             return 0
         if node.op_type == "Gemm":
@@ -164,7 +169,7 @@ class Network:
         return 1  # ConvTranspose
 
     def _depths(self) -> dict[str, int]:
-        """Number of nodes on the longest way from the image to a tensor."""
+        """Returns for each tensor the number of nodes on the longest path from the image."""
         depths: dict[str, int] = {}
         for node in self.proto.graph.node:
             depth = 1 + max((depths.get(name, 0) for name in node.input), default=0)

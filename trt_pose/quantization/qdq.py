@@ -1,8 +1,9 @@
-"""Explicit INT8: QuantizeLinear and DequantizeLinear where TensorRT fuses them; one graph for every backend.
+"""Explicit INT8: QuantizeLinear and DequantizeLinear where TensorRT fuses them; one graph for all backends.
 
-Symmetric, zero point 0. Activations per tensor, weights per output channel and stored as INT8; biases stay in FP32.
-Quantized are the inputs of convolutions and max pools and the shortcut of a residual sum, whose other branch stays the
-convolution's own result; concatenations are left alone, so their readers' scales pass through them.
+Quantization is symmetric, with zero point 0. Activations have one scale per tensor. Weights have one scale per output
+channel and are stored as INT8. Biases stay in FP32. Quantizers are placed at the inputs of weighted layers and max
+pools, and at the shortcut of a residual sum. The other branch of the sum reads the convolution's result directly.
+Concatenations have no quantizers, so the scales of their readers pass through them.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from ..graphs.surgery import replace_nodes
 from .network import Layer, Network
 
 INT8_MAX = 127.0
-# QuantizeLinear per channel from 13 on.
+# First operator set in which DequantizeLinear takes one scale per channel.
 _LEAST_OPSET = 13
 
 
 def quantize_layers(network: Network, layers: Iterable[Layer], thresholds: Mapping[str, float]) -> onnx.ModelProto:
-    """A copy of the graph in which ``layers`` run in INT8.
+    """Returns a copy of the graph in which ``layers`` run in INT8.
 
     Args:
-        network: the FP32 graph; left as it is.
+        network: the FP32 graph; not changed.
         layers: those of ``network.layers`` to quantize.
-        thresholds: tensor name to the magnitude that becomes 127; 0.0 for a tensor that is always zero.
+        thresholds: magnitude that maps to 127, by tensor name; 0.0 for a tensor that is always zero.
 
     Raises:
-        CalibrationError: a tensor without a threshold; an operator set before 13.
+        CalibrationError: a threshold is missing or too large for FP16, or the operator set is older than 13.
     """
     if opset(network.proto) < _LEAST_OPSET:
         raise CalibrationError(
@@ -50,24 +51,24 @@ def quantize_layers(network: Network, layers: Iterable[Layer], thresholds: Mappi
 
 
 def opset(proto: onnx.ModelProto) -> int:
-    """The version of the ONNX operator set a model uses."""
+    """Returns the version of the ONNX operator set that a model uses."""
     return max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=0)
 
 
 def half_scale(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Scales of INT8 tensors, (C,) or (): the next number from ``threshold / 127`` up that FP16 can hold.
+    """Returns the scales of INT8 tensors, (C,) or (): ``threshold / 127`` rounded up to an FP16 number.
 
-    The same INT8 weights then serve the FP32 and the FP16 form of the graph. A scale of 0 becomes 1.
+    The FP32 and the FP16 form of the graph can then use the same INT8 weights. A scale of 0 becomes 1.
     """
     wanted = np.asarray(threshold, np.float64) / INT8_MAX
-    with np.errstate(over="ignore"):  # infinite scales are the caller's to refuse
+    with np.errstate(over="ignore"):  # the caller rejects infinite scales
         scale = wanted.astype(np.float16)
     scale = np.where(scale.astype(np.float64) < wanted, np.nextafter(scale, np.float16(np.inf)), scale)
     return np.where(scale > 0, scale, np.float16(1.0)).astype(np.float32)
 
 
 class _Writer:
-    """One rewriting of one graph."""
+    """A single rewrite of a graph."""
 
     def __init__(self, network: Network, layers: Mapping[str, Layer], thresholds: Mapping[str, float]) -> None:
         self._network, self._layers, self._thresholds = network, layers, thresholds
@@ -75,7 +76,7 @@ class _Writer:
         self._proto.CopyFrom(network.proto)
         self._ready: dict[
             tuple[str, int], str
-        ] = {}  # what was quantized (and along which axis) to its dequantized name
+        ] = {}  # tensor and axis (-1 for activations) to the name of the dequantized tensor
         self._nodes: list[onnx.NodeProto] = []
 
     def write(self) -> onnx.ModelProto:
@@ -129,7 +130,7 @@ class _Writer:
 
 
 def quantized_layers(proto: onnx.ModelProto) -> int:
-    """Number of weighted layers that read INT8 weights."""
+    """Returns the number of weighted layers that read INT8 weights."""
     int8 = {item.name for item in proto.graph.initializer if item.data_type == TensorProto.INT8}
     weights = {
         node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in int8

@@ -1,4 +1,4 @@
-"""An FP32 ONNX file to INT8, FP16 or both, with a report of what it got and what it cost."""
+"""Conversion of an ONNX file to INT8, FP16 or both, with a report of the layers and the noise."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ from .network import Layer, Network
 from .qdq import quantize_layers
 from .snr import noise_between
 
-# Images the FP16 guard and the noise are measured on.
+# Number of images for the FP16 overflow check and the noise measurement.
 _SAMPLES = 4
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """What to make of a file.
+    """Options of a quantization.
 
     Attributes:
-        precision: ``int8``, ``fp16`` or ``int8+fp16``; None takes INT8, with FP16 beside it in files for TensorRT.
-        calibration: how INT8 ranges are found. cache: a calibration cache to use or make.
+        precision: ``int8``, ``fp16`` or ``int8+fp16``; None takes ``int8+fp16`` for files with TensorRT plugins, else
+            ``int8``.
+        calibration: how INT8 ranges are found.
         selective: which layers become INT8.
+        cache: a calibration cache to use or write.
     """
 
     precision: Precision | None = Precision.INT8
@@ -47,14 +49,17 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What a quantization got and cost.
+    """Result of a quantization.
 
     Attributes:
-        precision: of the result. method: of the calibration; empty for ``fp16``.
-        images: calibrated on. int8_layers: layers that run in INT8, of ``layers`` that could.
-        kept: layer or node name to why it stays in a higher precision.
-        noise_db: signal to noise of each output of the network, in dB, against the file it was made of; before decode
-            and NMS, on calibration images or the bundled photograph. Infinite when nothing changed.
+        precision: precision of the result.
+        method: calibration method; empty without a calibration.
+        images: number of calibration images.
+        int8_layers: number of layers that run in INT8.
+        layers: number of layers that can run in INT8.
+        kept: the reason why a layer or node stays in a higher precision, by name.
+        noise_db: signal-to-noise ratio of each output of the network relative to the source file, dB. It is measured
+            before decode and NMS, on calibration images or the bundled photograph. Infinite when nothing changed.
     """
 
     precision: Precision
@@ -77,16 +82,18 @@ class QuantizationReport:
 def quantize(
     source: str | Path, output: str | Path, data: Any = None, options: QuantizeOptions | None = None
 ) -> QuantizationReport:
-    """Writes a quantized copy of an ONNX file; whole or not at all.
+    """Writes a quantized copy of an ONNX file, atomically.
 
     Args:
-        source: an FP32 file with a ModelSpec. output: the ``.onnx`` to write.
+        source: an FP32 file with a ModelSpec, or an INT8 file to convert to ``int8+fp16``.
+        output: path of the ``.onnx`` file to write.
         data: images to calibrate on, see :func:`trt_pose.quantization.open_batches`; FP16 needs none.
         options: precision, method and layers.
 
     Raises:
-        CalibrationError: no data, bad data, a foreign cache, a file without description.
-        UsageError: a pattern without a layer, a wrong suffix. ExportError: a damaged file.
+        CalibrationError: no data, bad data, a cache that does not match, or a file without a description.
+        UsageError: a pattern that matches no layer, a wrong suffix, or a source in another precision.
+        ExportError: a damaged file, or an output that cannot be written.
     """
     if Path(output).suffix.lower() != ".onnx":
         raise UsageError(f"quantizing to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
@@ -100,7 +107,7 @@ def quantize(
 def quantize_model(
     proto: onnx.ModelProto, data: Any, options: QuantizeOptions
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
-    """As :func:`quantize`, in memory; ``proto`` is left as it is."""
+    """Quantizes a model in memory, see :func:`quantize`; does not change ``proto``."""
     spec = read_spec(proto)
     wanted = options.precision or (Precision.INT8_FP16 if spec.plugins_required else Precision.INT8)
     check_precision(spec, wanted)
@@ -146,13 +153,13 @@ def check_precision(spec: ModelSpec, wanted: Precision) -> None:
 
 
 class Seen:
-    """The first images of the data, kept while it passes by: a loader may be read once only."""
+    """The first images of the data, kept while it is read, because some loaders can be read only once."""
 
     def __init__(self, data: Any, spec: ModelSpec) -> None:
         self._data, self._spec, self._kept = data, spec, list[Pixels]()
 
     def passing(self, limit: int | None) -> Any:
-        """The data, remembered as it is read."""
+        """Returns the batches of the data; keeps the first images as they are read."""
         batches = open_batches(self._data, self._spec.input, limit)
 
         def remember() -> Iterator[Pixels]:
@@ -168,14 +175,14 @@ class Seen:
             self._kept.append(batch[:room])
 
     def samples(self) -> list[Pixels]:
-        """Images of the data, or the bundled photograph where there is none."""
+        """Returns the first images of the data, or the bundled photograph if there is no data."""
         if not self._kept and self._data is not None:
             for batch in open_batches(self._data, self._spec.input, limit=_SAMPLES):
                 self._keep(batch)
         if self._kept:
             return self._kept
         inputs = self._spec.input
-        if inputs.custom_preprocessing:  # what it takes is not known: noise of its type and shape
+        if inputs.custom_preprocessing:  # the expected values are unknown: use noise of its type and shape
             shape = (inputs.batch or 1, inputs.channels, inputs.height, inputs.width)
             noise = np.random.default_rng(0).random(shape, np.float32)
             return [(noise * 255).astype(np.uint8) if inputs.dtype == "uint8" else noise]

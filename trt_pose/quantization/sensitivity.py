@@ -1,4 +1,4 @@
-"""Which layers INT8 costs most, and which to leave out to reach a given quality."""
+"""Sensitivity of each layer to INT8, and the layers to exclude to reach a given quality."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SAVE_EVERY = 10  # layers
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The cost of every layer.
+    """Result of a sensitivity analysis. Ratios are signal-to-noise ratios of the network's outputs, dB.
 
     Attributes:
-        alone_db: layer to the signal to noise of the network's outputs with that layer alone in INT8; the worst first.
-        all_db: with all of them in INT8.
-        target_db: what was asked for, None when nothing was.
-        exclude: layers to leave out to reach it; their order is that of ``alone_db``.
-        reached_db: with those left out.
+        alone_db: ratio with one layer alone in INT8, by layer name; the worst first.
+        all_db: ratio with all candidate layers in INT8.
+        target_db: requested ratio, or None.
+        exclude: layers to exclude to reach the target, in the order of ``alone_db``.
+        reached_db: ratio with these layers excluded.
     """
 
     alone_db: dict[str, float]
@@ -51,17 +51,19 @@ def analyze(
 ) -> Sensitivity:
     """Quantizes each layer alone, ranks them, and proposes exclusions.
 
-    Measured are the network's outputs before decode and NMS, the worst of them counting, on up to four images of the
-    data. Results of single layers are kept while it runs: an interrupted analysis goes
-    on where it was.
+    The ratio is that of the worst output of the network before decode and NMS, on up to four images of the data.
+    Results of single layers are saved during the run, so that an interrupted analysis can resume.
 
     Args:
-        source: an FP32 file. data: images, see :func:`trt_pose.quantization.open_batches`.
+        source: an FP32 file.
+        data: images, see :func:`trt_pose.quantization.open_batches`.
         options: calibration, cache and candidate layers.
-        target_db: signal to noise to reach; None proposes nothing.
+        target_db: signal-to-noise ratio to reach, dB; None proposes no exclusions.
 
     Raises:
-        UsageError: a target that even FP32 misses. CalibrationError, ExportError: see :func:`quantize`.
+        UsageError: the target is not finite, the file is not in FP32, or a pattern matches no layer.
+        CalibrationError: see :func:`quantize`.
+        ExportError: see :func:`quantize`.
     """
     options = options or QuantizeOptions()
     if target_db is not None and not np.isfinite(target_db):
@@ -98,7 +100,7 @@ def analyze(
 
 
 def _each_alone(layers: Sequence[Layer], quality: Callable[[Sequence[Layer]], float], kept: Path) -> dict[str, float]:
-    """Signal to noise with each layer alone in INT8; what an interrupted run measured is taken over."""
+    """Returns the ratio with each layer alone in INT8; reuses the results of an interrupted run."""
     alone: dict[str, float] = {}
     with suppress(OSError, ValueError, AttributeError, TypeError):
         alone = {str(name): float(value) for name, value in json.loads(kept.read_text()).items()}
@@ -122,10 +124,10 @@ def _save(alone: dict[str, float], kept: Path) -> None:
 def _fewest(
     ranked: Sequence[Layer], quality: Callable[[Sequence[Layer]], float], everything: float, target_db: float | None
 ) -> tuple[int, float]:
-    """The fewest of the worst layers to leave out, by bisection, and the quality that reaches."""
+    """Finds by bisection how many of the worst layers to exclude; returns this number and the quality reached."""
     if target_db is None or everything >= target_db:
         return 0, everything
-    low, high, best = 0, len(ranked), float("inf")  # without `low` of them it is missed, without `high` it is reached
+    low, high, best = 0, len(ranked), float("inf")  # excluding `low` misses the target, `high` reaches it
     while high - low > 1:
         middle = (low + high) // 2
         reached = quality(ranked[middle:])

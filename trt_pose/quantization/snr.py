@@ -1,4 +1,4 @@
-"""How far a quantized graph is from the one it was made of, tensor by tensor."""
+"""Signal-to-noise ratio of a quantized graph relative to its source, per tensor."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Values = npt.NDArray[np.float64]
 def noise_between(
     first: onnx.ModelProto, second: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]
 ) -> dict[str, float]:
-    """Signal to noise per tensor, dB: the first graph is the signal, what the second differs by is the noise."""
+    """Returns the signal-to-noise ratio per tensor, dB, where the noise is the second graph minus the first."""
     one, other = compute(first, tensors, samples), compute(second, tensors, samples)
     return {name: signal_to_noise(one[name], other[name]) for name in tensors}
 
 
 def compute(proto: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]) -> dict[str, Values]:
-    """Runs a graph up to ``tensors``; per tensor the values over all samples, flat."""
+    """Runs a graph up to ``tensors``; returns the values of each over all samples, flattened."""
     with OnnxRunner(cut(proto, tensors).SerializeToString(), providers=["cpu"]) as runner:
         inputs = runner.spec.input
         runs = [runner.run({inputs.name: images}) for images, _ in feeds(samples, inputs)]
@@ -37,10 +37,10 @@ def compute(proto: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pi
 
 
 def signal_to_noise(reference: Values, value: Values) -> float:
-    """Power of ``reference`` over the power of the difference, dB; infinite when they are equal.
+    """Returns the power of ``reference`` over the power of the difference, dB; infinite when they are equal.
 
     Raises:
-        CalibrationError: NaN or infinity.
+        CalibrationError: the difference is NaN or infinite.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         noise = float(np.square(reference - value).sum())
@@ -56,10 +56,11 @@ def signal_to_noise(reference: Values, value: Values) -> float:
 
 
 def shared_noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
-    """Signal to noise of every computed tensor two files share, dB, on the first image; the worst first.
+    """Returns the signal-to-noise ratio of each tensor that two files share, dB, on the first image; worst first.
 
     Raises:
-        ExportError: a file that is no ONNX. CalibrationError: files that share no tensor.
+        ExportError: a file is not valid ONNX.
+        CalibrationError: the files share no tensor.
     """
     one, other = load(first), load(second)
     names = {name for node in other.graph.node for name in node.output}
@@ -72,6 +73,6 @@ def shared_noise(first: str | Path, second: str | Path, images: Any) -> dict[str
     for name in tensors:
         try:
             noise[name] = signal_to_noise(first_values[name], second_values[name])
-        except CalibrationError:  # NaN: worse than any noise
+        except CalibrationError:  # NaN or infinity counts as worse than any noise
             noise[name] = float("-inf")
     return dict(sorted(noise.items(), key=lambda item: item[1]))

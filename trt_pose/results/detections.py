@@ -13,15 +13,16 @@ from ..formats import Floats, read_rows
 from ..images import draw
 from ..images.pixels import Image
 from ..spec import Letterbox, ModelSpec
+from .pairing import box_iou
 from .poses import PoseResult
-from .predictions import Findings, ImageResult, coco_box, import_supervision, name_corners
+from .predictions import ImageResult, Predictions, coco_box, import_supervision, name_corners
 
 if TYPE_CHECKING:
     import supervision
 
 
 @dataclass(frozen=True, eq=False)
-class Detections(Findings):
+class Detections(Predictions):
     """The objects found in one image, best first.
 
     Attributes:
@@ -53,9 +54,34 @@ class Detections(Findings):
         return found.filter(confidence) if confidence > 0 else found
 
     @classmethod
-    def from_rows(cls, rows: Floats, class_names: tuple[str, ...]) -> Detections:
+    def from_rows(cls, rows: Floats, spec: ModelSpec) -> Detections:
         """Makes detections from rows (N, 6), px of the source image: box, score, class."""
-        return cls(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64), class_names)
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64), spec.class_names)
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int64]:
+        return self.classes
+
+    @property
+    def points(self) -> Floats:
+        return self.boxes.reshape(-1, 2, 2)
+
+    @property
+    def point_scores(self) -> Floats:
+        return np.zeros((len(self), 0), np.float32)
+
+    def similarity(self, other: Detections) -> npt.NDArray[np.float64]:
+        """IoU of each object with the object in the same row of ``other``, (N,) in 0..1."""
+        return box_iou(self.boxes, other.boxes).diagonal()
+
+    def result(self, image: Image, source: str) -> DetectionResult:
+        return DetectionResult(image, self, source)
+
+    def to_coco_rows(self, image_id: int, categories: Mapping[int, int]) -> list[dict[str, Any]]:
+        category_of = {kind: category for category, kind in categories.items()}
+        known = np.isin(self.classes, list(category_of))  # classes without annotations are not evaluated
+        ids = tuple(category_of.get(kind, 0) for kind in range(len(self.class_names)))
+        return self[known].to_coco(image_id, ids)
 
     # super-gradients' names.
     @property

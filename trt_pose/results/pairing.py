@@ -6,18 +6,16 @@ threshold to the other side of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..formats import Floats
 from ..skeleton import BODY_SHARE
-from .detections import Detections
-from .poses import Poses
-from .predictions import Findings
-
-Floats = npt.NDArray[np.float32]
+from .predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -82,61 +80,56 @@ def pair_boxes(first: Floats, second: Floats, least_iou: float = 0.5) -> npt.NDA
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
-def compare_poses(first: Poses, second: Poses) -> Difference:
-    """Pairs the people of two results of one image and returns their largest differences."""
-    pairs = pair_poses(first, second)
-    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
-    px = max(_largest(a.boxes - b.boxes), _largest(a.joints[..., :2] - b.joints[..., :2]))
-    score = max(_largest(a.scores - b.scores), _largest(a.joints[..., 2] - b.joints[..., 2]))
-    return Difference(len(first), len(second), len(pairs), px, score)
+def pair(first: Predictions, second: Predictions) -> npt.NDArray[np.intp]:
+    """Pairs predictions of one image by :func:`pair_boxes`, within each class where the model has several.
 
-
-def compare_detections(first: Detections, second: Detections) -> Difference:
-    """Pairs the objects of two results of one image within each class and returns their largest differences."""
-    pairs = pair_detections(first, second)
-    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
-    return Difference(len(first), len(second), len(pairs), _largest(a.boxes - b.boxes), _largest(a.scores - b.scores))
-
-
-def pair_poses(first: Poses, second: Poses) -> npt.NDArray[np.intp]:
-    """Pairs people with :func:`pair_boxes`, within each class if the poses have classes."""
-    if first.classes is None or second.classes is None:
+    Returns:
+        (K, 2) row indices into ``first`` and ``second``.
+    """
+    kinds, others = first.kinds, second.kinds
+    if kinds is None or others is None:
         return pair_boxes(first.boxes, second.boxes)
-    return _pair_within(first, first.classes, second, second.classes)
-
-
-def pair_detections(first: Detections, second: Detections) -> npt.NDArray[np.intp]:
-    """Pairs objects with :func:`pair_boxes` within each class; returns (K, 2) row indices."""
-    return _pair_within(first, first.classes, second, second.classes)
-
-
-def _pair_within(
-    first: Findings, kinds: npt.NDArray[np.int64], second: Findings, others: npt.NDArray[np.int64]
-) -> npt.NDArray[np.intp]:
     pairs = [np.zeros((0, 2), np.intp)]
     for kind in np.intersect1d(kinds, others):
         rows, columns = np.flatnonzero(kinds == kind), np.flatnonzero(others == kind)
-        found = pair_boxes(first.boxes[rows], second.boxes[columns])
-        pairs.append(np.stack([rows[found[:, 0]], columns[found[:, 1]]], axis=1))
+        matched = pair_boxes(first.boxes[rows], second.boxes[columns])
+        pairs.append(np.stack([rows[matched[:, 0]], columns[matched[:, 1]]], axis=1))
     joined: npt.NDArray[np.intp] = np.concatenate(pairs)
     return joined
+
+
+def compare_predictions(first: Predictions, second: Predictions) -> Difference:
+    """Pairs the predictions of two results of one image and returns their largest differences."""
+    pairs = pair(first, second)
+    a, b = first[pairs[:, 0]], second[pairs[:, 1]]
+    px = max(_largest(a.boxes - b.boxes), _largest(a.points - b.points))
+    score = max(_largest(a.scores - b.scores), _largest(a.point_scores - b.point_scores))
+    return Difference(len(first), len(second), len(pairs), px, score)
 
 
 def _largest(values: Floats) -> float:
     return float(np.abs(values).max()) if values.size else 0.0
 
 
-def object_keypoint_similarity(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:
+def object_keypoint_similarity(
+    boxes: Floats, truth: Floats, points: Floats, sigmas: Sequence[float]
+) -> npt.NDArray[np.float64]:
     """Returns the OKS of people row by row (https://cocodataset.org/#keypoints-eval); all joints count as visible.
 
-    The area of a person is the area of the box in ``truth`` times ``BODY_SHARE``. NaN joints give 0.
+    The area of a person is the area of its box times ``BODY_SHARE``. NaN joints give 0.
+
+    Args:
+        boxes: (K, 4) xyxy px, of the people in ``truth``.
+        truth: (K, J, 2) px.
+        points: (K, J, 2) px.
+        sigmas: per-joint constants of the skeleton, J of them.
 
     Returns:
         (K,) float64 in 0..1.
     """
-    squared = np.square(truth.joints[..., :2] - found.joints[..., :2]).sum(axis=2).astype(np.float64)  # (K, J)
-    size = np.clip(truth.boxes[:, 2:] - truth.boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) * BODY_SHARE
-    variance = np.square(2.0 * np.asarray(truth.skeleton.sigmas, np.float64))
+    squared = np.square(truth - points).sum(axis=2).astype(np.float64)  # (K, J)
+    size = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).astype(np.float64).prod(axis=1) * BODY_SHARE
+    variance = np.square(2.0 * np.asarray(sigmas, np.float64))
     spread = 2.0 * variance[None] * np.maximum(size, np.spacing(1.0))[:, None]
     similarity: npt.NDArray[np.float64] = np.exp(-squared / spread).mean(axis=1)
     # NaN joints count as a similarity of 0; a NaN result would pass every limit check.

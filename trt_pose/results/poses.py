@@ -17,11 +17,12 @@ from ..spec import Letterbox, ModelSpec
 if TYPE_CHECKING:
     import supervision
 from ..formats import Floats, read_rows
-from .predictions import Findings, ImageResult, coco_box, import_supervision, name_corners
+from .pairing import object_keypoint_similarity
+from .predictions import ImageResult, Predictions, coco_box, import_supervision, name_corners
 
 
 @dataclass(frozen=True, eq=False)
-class Poses(Findings):
+class Poses(Predictions):
     """The people found in one image, best first.
 
     Attributes:
@@ -68,9 +69,32 @@ class Poses(Findings):
         return poses.filter(confidence) if confidence > 0 else poses
 
     @classmethod
-    def from_rows(cls, rows: Floats, skeleton: Skeleton) -> Poses:
+    def from_rows(cls, rows: Floats, spec: ModelSpec) -> Poses:
         """Makes poses from rows (N, 5 + 3J), px of the source image: box, score, x, y and confidence of each joint."""
+        skeleton = spec.skeleton
         return cls(rows[:, :4], rows[:, 4], rows[:, 5:].reshape(len(rows), skeleton.num_joints, 3), skeleton)
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int64] | None:
+        return self.classes
+
+    @property
+    def points(self) -> Floats:
+        return self.joints[..., :2]
+
+    @property
+    def point_scores(self) -> Floats:
+        return self.joints[..., 2]
+
+    def similarity(self, other: Poses) -> npt.NDArray[np.float64]:
+        """OKS of each person to the person in the same row of ``other``, (N,) in 0..1; see ``pairing``."""
+        return object_keypoint_similarity(self.boxes, self.points, other.points, self.skeleton.sigmas)
+
+    def result(self, image: Image, source: str) -> PoseResult:
+        return PoseResult(image, self, source)
+
+    def to_coco_rows(self, image_id: int, categories: Mapping[int, int]) -> list[dict[str, Any]]:
+        return self.to_coco(image_id, next(iter(categories)))
 
     # super-gradients' names.
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ..formats import Floats
 from ..images import draw
 from ..images.pixels import Image
 from ..optional import require
+from ..spec import Letterbox, ModelSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +25,7 @@ Index = int | np.integer[Any] | slice | npt.NDArray[np.bool_] | npt.NDArray[np.i
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class Predictions:
     """The predictions of one image, best first; base of ``Poses`` and ``Detections``.
 
     Attributes:
@@ -53,6 +54,55 @@ class Findings:
         return self._take(rows)
 
     def _take(self, rows: Any) -> Self:
+        raise NotImplementedError
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Mapping[str, npt.NDArray[Any]],
+        spec: ModelSpec,
+        index: int = 0,
+        placed: Letterbox | None = None,
+        confidence: float = 0.0,
+    ) -> Self:
+        """Reads the predictions of one image from the outputs of a batch; see ``Poses.from_outputs``."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_rows(cls, rows: Floats, spec: ModelSpec) -> Self:
+        """Makes predictions from rows (N, 5 + the extra width of the task), px of the source image."""
+        raise NotImplementedError
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int64] | None:
+        """Class of each prediction, (N,); None where the model has one class."""
+        raise NotImplementedError
+
+    @property
+    def points(self) -> Floats:
+        """Points of each prediction whose distances comparisons measure, (N, P, 2) px."""
+        raise NotImplementedError
+
+    @property
+    def point_scores(self) -> Floats:
+        """Confidences of those points, (N, P), or (N, 0) where they have none."""
+        raise NotImplementedError
+
+    def similarity(self, other: Self) -> npt.NDArray[np.float64]:
+        """Similarity of each prediction to the one in the same row of ``other``, (N,) in 0..1: OKS or IoU."""
+        raise NotImplementedError
+
+    def result(self, image: Image, source: str) -> ImageResult:
+        """Joins the predictions with their image."""
+        raise NotImplementedError
+
+    def to_coco_rows(self, image_id: int, categories: Mapping[int, int]) -> list[dict[str, Any]]:
+        """Returns rows of a COCO results file.
+
+        Args:
+            image_id: id of the image in the annotations.
+            categories: category id of the annotations to class of the model; other classes are left out.
+        """
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Self]:
@@ -95,7 +145,7 @@ class ImageResult:
     image: Image
 
     @property
-    def prediction(self) -> Findings:
+    def prediction(self) -> Predictions:
         """super-gradients' name for the poses or detections."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Runners: what executes a model file."""
+"""Runners, which execute model files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _ENGINE_OPTIONS = ("device", "library", "cuda_graph", "spin_wait", "transfers")
 
 
 def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
-    """Opens a model file with the runner its suffix calls for.
+    """Opens a model file with the runner for its suffix.
 
     Args:
-        path: ``.onnx``, or the bytes of one, or an engine (``.engine``, ``.plan``, ``.trt``).
-        options: of the runner, see :class:`trt_pose.runtime.ort.OnnxRunner` and
+        path: an ``.onnx`` file or its bytes, or an engine (``.engine``, ``.plan``, ``.trt``).
+        options: options of the runner, see :class:`trt_pose.runtime.ort.OnnxRunner` and
             :class:`trt_pose.runtime.trt.TrtRunner`.
 
     Raises:
-        UsageError: an option of the other kind of file. RunnerError: unknown suffix, missing or damaged file.
+        UsageError: an option that does not apply to this kind of file.
+        RunnerError: unknown suffix, missing or damaged file.
         EngineError: an engine that does not fit this machine.
     """
     suffix = None if isinstance(path, bytes) else Path(path).suffix.lower()

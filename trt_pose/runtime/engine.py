@@ -1,4 +1,4 @@
-"""An engine on its way in: checked against this machine, deserialized, and given a context."""
+"""Loading of engines: compatibility checks, deserialization and execution contexts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ class LoadedEngine:
     """A deserialized engine, which several runners may share.
 
     Attributes:
-        flavor: the TensorRT that loaded it. device: number of the GPU. engine: TensorRT's ICudaEngine. log: its logger.
+        path: path of the engine file.
+        flavor: the TensorRT that loaded it.
+        device: index of the GPU.
+        engine: TensorRT's ICudaEngine.
+        log: the logger of its runtime.
         sidecar: the description beside it.
     """
 
@@ -34,10 +38,10 @@ class LoadedEngine:
 
 
 def read_description(path: str | Path) -> tuple[PlanHeader, Sidecar]:
-    """What a plan and the file beside it say, without TensorRT or a GPU.
+    """Reads the header and the sidecar of an engine; needs neither TensorRT nor a GPU.
 
     Raises:
-        EngineError: no plan, no description, or another engine's.
+        EngineError: the file is not a plan, or its sidecar is missing, damaged or of another engine.
     """
     header = read_header(path)
     sidecar = Sidecar.read(path)
@@ -49,8 +53,8 @@ def load_engine(path: str | Path, gpu: Device, library: str | Path | None = None
     """Loads plugins and deserializes an engine, after checking that it fits.
 
     Raises:
-        EngineError: no plan, no description or another's, a plan of another TensorRT or GPU, a missing plugin.
-        MissingDependencyError: no TensorRT.
+        EngineError: not a plan, no matching sidecar, a plan of another TensorRT or GPU, or a missing plugin.
+        MissingDependencyError: TensorRT is not installed.
     """
     header, sidecar = read_description(path)
     flavor = find_flavor(header.flavor)
@@ -80,7 +84,7 @@ def _check_fit(path: str | Path, header: PlanHeader, sidecar: Sidecar, flavor: F
 
 
 def make_context(flavor: Flavor, engine: Any) -> Any:
-    """An execution context; TensorRT-RTX compiles for a shape at once, not later behind a captured graph."""
+    """Creates an execution context, in which TensorRT-RTX compiles for a shape at once, before a graph is captured."""
     if not flavor.is_rtx or not hasattr(engine, "create_runtime_config"):
         return engine.create_execution_context()
     config = engine.create_runtime_config()

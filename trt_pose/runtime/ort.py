@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Runner contract: its default CPU provider, OpenVINO, CUDA, TensorRT."""
+"""Runner for ONNX Runtime, with its CPU, OpenVINO, CUDA and TensorRT providers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _ELEMENTS = {
 }  # fmt: skip
 
 
-_PLUGIN = "trt_pose_openvino"  # the name the plugin library is registered under, once per process
-# ONNX Runtime's own pass makes INT32 of the biases our files keep in floats, at the product of the two scales. In FP16
-# that underflows, and keypoints scatter: 14 dB instead of 23 on the demonstration model, an AP of nothing.
+_PLUGIN = "trt_pose_openvino"  # name of the plugin library, which is registered once per process
+# This pass of ONNX Runtime converts floating-point biases to INT32, with the product of two scales as their scale. In
+# FP16 the product underflows and keypoints scatter: 14 dB instead of 23 on the demonstration model, and no AP left.
 _BIAS_OPTIMIZER = "WeightBiasQuantization"
 
 
@@ -37,19 +37,19 @@ _registering, _registered = threading.Lock(), set[str]()
 
 
 class OnnxRunner:
-    """Runs an ``.onnx`` file with ONNX Runtime.
+    """Runner for ``.onnx`` files, based on ONNX Runtime.
 
     Args:
         model: path of the file, or the file's bytes.
         providers: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"`` or ONNX Runtime's own names, in order of
-            preference; None takes OpenVINO where it is installed and finds its CPU, else ONNX Runtime's own CPU code.
-        threads: threads within an operator; None lets ONNX Runtime decide.
+            preference; None takes OpenVINO if it is installed and supports this CPU, else ONNX Runtime's CPU provider.
+        threads: number of threads within an operator; None lets ONNX Runtime decide.
         precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on CPUs that have it (faster, less exact).
 
     Raises:
-        RunnerError: missing, damaged or foreign file, or an operator no provider has.
-        MissingDependencyError: a provider that is not installed.
-        UsageError: bf16 without OpenVINO, unknown provider, threads below 1.
+        RunnerError: missing or damaged file, a file without a description, or an operator that no provider has.
+        MissingDependencyError: OpenVINO is needed but not installed, or does not support this CPU.
+        UsageError: bf16 without OpenVINO, OpenVINO with other providers, unknown provider, threads below 1.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class OnnxRunner:
         self._name = "model" if isinstance(model, bytes) else str(model)
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only: they come back as exceptions
+        options.log_severity_level = 3  # errors only; they are also raised as exceptions
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more. Correct it.")
@@ -92,7 +92,11 @@ class OnnxRunner:
             )
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Named arrays in, named arrays out; raises RunnerError when they do not fit or the run fails."""
+        """Runs the model on named arrays; returns its outputs by name.
+
+        Raises:
+            RunnerError: the arrays do not fit, the runner is closed, or ONNX Runtime failed.
+        """
         session = self._session
         if session is None:
             raise RunnerError(f"running {self._name}: the runner is closed. Open it again.")
@@ -116,7 +120,7 @@ class OnnxRunner:
 
 
 def openvino_devices() -> list[Any]:
-    """OpenVINO's CPU devices here; none where the plugin provider is missing or the CPU is not one of its own."""
+    """Returns OpenVINO's CPU devices; empty when the provider is not installed or does not support this CPU."""
     try:
         import onnxruntime_ep_openvino as openvino
     except ImportError:
@@ -166,7 +170,7 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
 
 
 def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | None) -> None:
-    # The plugin's own default on CPUs with AMX or AVX512-BF16 is bf16: parity needs f32 said out loud.
+    # The default of the provider is bf16 on CPUs with AMX or AVX512-BF16. Parity needs f32, so it is set explicitly.
     config = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = str(threads)
@@ -174,18 +178,18 @@ def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | No
 
 
 def _open(model: str | Path | bytes, options: ort.SessionOptions, own: dict[str, Any]) -> ort.InferenceSession:
-    """A session; a file with a plugin node, which ONNX Runtime lacks, gets the node's meaning along with it."""
+    """Opens a session; adds the NMS functions to a file with a plugin node, which ONNX Runtime lacks."""
     try:
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
     except Exception as error:
         if not any(name in str(error) for name in (contract.NAME, contract.EFFICIENT_NAME, contract.DETECTION_NAME)):
             raise
-    if not isinstance(model, bytes):  # weights in files of their own lie beside the model
+    if not isinstance(model, bytes):  # external weights are stored beside the model
         folder = str(Path(model).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     functions = resources.files("trt_pose").joinpath(contract.FUNCTIONS).read_bytes()
-    return ort.InferenceSession(data + functions, options, **own)  # two serialized messages in a row are one, merged
+    return ort.InferenceSession(data + functions, options, **own)  # protobuf merges concatenated messages
 
 
 def _check_file(path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Images to results with nothing on the host but the copies in and out: letterbox, engine, packing, two batches deep.
+"""Pipeline of letterbox, engine and packing on the GPU, for two batches at a time.
 
-While a batch runs on the GPU the host decodes and uploads the next one; what comes back are the kept rows alone.
+The host only copies images in and rows out. While a batch runs on the GPU, the host decodes and uploads the next one.
+Only the kept rows are copied back.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from ..gpu.device import Event, Memory, Pinned, Stream, download, upload
 from ..gpu.frames import BLOCK_THREADS, MAX_BATCH, PackParams, kernel_source, letterbox_params
 from ..gpu.kernels import Kernel
 from ..images.pixels import Image
+from ..tasks import find_task
 from .trt import TrtRunner
 
-# Rows that come back with the counts, per image: more of them cost a second copy.
+# Rows per image that are copied together with the counts; more rows need a second copy.
 _ROWS_AT_ONCE = 32
-_PLACE_BYTES = 16  # four floats per image: how it was placed
+_PLACE_BYTES = 16  # letterbox of one image, four floats
 
 
-class Slot:
-    """The memory of one batch on its way: images and their places going in, rows coming out."""
+class BatchBuffers:
+    """Buffers of one batch: images and their letterboxes as input, packed rows as output."""
 
     def __init__(self, runner: TrtRunner, row_bytes: int, rows: int) -> None:
         device, batch = runner.device, runner.largest_batch
@@ -37,7 +39,7 @@ class Slot:
         self.images, self.images_host = runner.own(Memory(device, 1 << 20)), runner.own(Pinned(device, 1 << 20))
 
     def reserve(self, size: int) -> None:
-        """Room for so many bytes of images; a slot that grows doubles."""
+        """Makes room for ``size`` bytes of images and letterboxes; a buffer that grows at least doubles."""
         if size > self.images.size:
             size = max(size, 2 * self.images.size)
             for old in (self.images, self.images_host):
@@ -47,31 +49,37 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Ticket:
-    """A batch that was submitted: its slot, and how many images it has."""
+class PendingBatch:
+    """A submitted batch.
 
-    slot: Slot
+    Attributes:
+        buffers: the buffers of the batch.
+        images: number of images.
+    """
+
+    buffers: BatchBuffers
     images: int
 
 
 class Pipeline:
-    """Runs batches of images on an engine; use :func:`open_pipeline`."""
+    """Pipeline that runs batches of images on an engine; created by :func:`open_pipeline`."""
 
     def __init__(self, runner: TrtRunner) -> None:
         self._runner, self._spec = runner, runner.spec
-        self._width = 5 + (3 * self._spec.skeleton.num_joints if self._spec.task == "pose" else 1)
+        self._width = 5 + find_task(self._spec.task).extra_width(self._spec.skeleton.num_joints)
         self._limit = runner.tensors["pred_scores"].largest[1]
         self._uploads: Stream = runner.own(Stream(runner.device))
         runner.streams.append(self._uploads)
         self._letterbox, self._pack = (Kernel(kernel_source(), name) for name in ("letterbox", "pack_rows"))
-        self._free: list[Slot] = []
+        self._free: list[BatchBuffers] = []
         self._lock = threading.Lock()
 
-    def submit(self, images: Sequence[Image], threshold: float) -> Ticket:
+    def submit(self, images: Sequence[Image], threshold: float) -> PendingBatch:
         """Starts a batch and returns at once.
 
         Args:
-            images: (H, W, 3) uint8 RGB, at most the engine's largest batch. threshold: rows above it come back.
+            images: (H, W, 3) uint8 RGB, at most the engine's largest batch.
+            threshold: rows with a higher score are returned.
 
         Raises:
             RunnerError: more images than the engine takes, the runner is closed, or TensorRT failed.
@@ -80,99 +88,104 @@ class Pipeline:
         with runner.lock, runner.device.current() as driver:
             runner.check_open()
             runner.check_batch(len(images))
-            slot = self._take_slot()
+            buffers = self._take_slot()
             try:
-                self._enqueue(driver, slot, images, threshold)
+                self._enqueue(driver, buffers, images, threshold)
             except BaseException:
-                for stream in runner.streams:  # nothing may still write what the next batch takes
+                for stream in runner.streams:  # pending work must not write to released buffers
                     stream.wait(driver, spin=False)
-                self.release(Ticket(slot, 0))
+                self.release(PendingBatch(buffers, 0))
                 raise
-        return Ticket(slot, len(images))
+        return PendingBatch(buffers, len(images))
 
-    def _enqueue(self, driver: Any, slot: Slot, images: Sequence[Image], threshold: float) -> None:
-        """Upload, letterbox, engine, packing, download: each on its stream, none waited for."""
+    def _enqueue(self, driver: Any, buffers: BatchBuffers, images: Sequence[Image], threshold: float) -> None:
+        """Enqueues upload, letterbox, engine, packing and download on their streams, without waiting."""
         runner = self._runner
         batch = self._spec.input.batch or len(images)
         runner.set_shapes({self._spec.input.name: (batch, *runner.tensors[self._spec.input.name].largest[1:])})
         places = np.zeros((len(images), 4), np.float32)
         offsets = np.cumsum([_PLACE_BYTES * len(images), *(image.nbytes for image in images)])
-        slot.reserve(int(offsets[-1]))
+        buffers.reserve(int(offsets[-1]))
         target = runner.tensors[self._spec.input.name]
         image_bytes = target.size(target.largest[1:])
         launches = []
         for index, (image, offset) in enumerate(zip(images, offsets, strict=False)):
-            slot.images_host.array[offset : offset + image.nbytes] = image.reshape(-1)
+            buffers.images_host.array[offset : offset + image.nbytes] = image.reshape(-1)
             params, placed = letterbox_params(
                 image.shape,
-                slot.images.address + int(offset),
+                buffers.images.address + int(offset),
                 target.memory.address + index * image_bytes,
                 self._spec.input,
             )
             places[index] = (placed.scale_x, placed.scale_y, placed.left, placed.top)
             launches.append(params)
-        slot.images_host.view(places.shape, np.float32)[...] = places
-        upload(driver, slot.images, slot.images_host, int(offsets[-1]), self._uploads)
-        slot.uploaded.record(driver, self._uploads)
-        runner.stream.wait_for(driver, slot.uploaded)
+        buffers.images_host.view(places.shape, np.float32)[...] = places
+        upload(driver, buffers.images, buffers.images_host, int(offsets[-1]), self._uploads)
+        buffers.uploaded.record(driver, self._uploads)
+        runner.stream.wait_for(driver, buffers.uploaded)
         pixels = self._spec.input.height * self._spec.input.width
         for params in launches:
             self._letterbox.launch(-(-pixels // BLOCK_THREADS), BLOCK_THREADS, params, runner.stream.address)
         runner.enqueue(driver)
-        self._pack.launch(1, BLOCK_THREADS, self._pack_params(slot, len(images), threshold), runner.stream.address)
-        download(driver, slot.packed_host, slot.packed, self._first_bytes(slot, len(images)), runner.stream)
-        slot.done.record(driver, runner.stream)
+        self._pack.launch(1, BLOCK_THREADS, self._pack_params(buffers, len(images), threshold), runner.stream.address)
+        download(driver, buffers.packed_host, buffers.packed, self._first_bytes(buffers, len(images)), runner.stream)
+        buffers.done.record(driver, runner.stream)
 
-    def collect(self, ticket: Ticket) -> list[Floats]:
-        """Waits for a batch: rows (K, 5 + 3J) or (K, 6) per image, px of the images; see ``Poses.from_rows``."""
-        slot, runner = ticket.slot, self._runner
+    def collect(self, pending: PendingBatch) -> list[Floats]:
+        """Waits for a batch; returns rows (K, 5 + 3J) or (K, 6) per image, in image px; see ``Poses.from_rows``."""
+        buffers, runner = pending.buffers, self._runner
         try:
             with runner.device.current() as driver:
                 with runner.lock:
                     runner.check_open()
-                slot.done.wait(driver)
+                buffers.done.wait(driver)
                 with runner.lock:
                     runner.check_open()
-                    kept = slot.packed_host.view((ticket.images,), np.int32).copy()
-                    size = slot.rows_at + int(kept.sum()) * self._width * 4
-                    if size > self._first_bytes(slot, ticket.images):
-                        download(driver, slot.packed_host, slot.packed, size, runner.stream)
-                        slot.done.record(driver, runner.stream)
-                        slot.done.wait(driver)
-                    rows = slot.packed_host.array[slot.rows_at : size].view(np.float32).reshape(-1, self._width).copy()
+                    kept = buffers.packed_host.view((pending.images,), np.int32).copy()
+                    size = buffers.rows_at + int(kept.sum()) * self._width * 4
+                    if size > self._first_bytes(buffers, pending.images):
+                        download(driver, buffers.packed_host, buffers.packed, size, runner.stream)
+                        buffers.done.record(driver, runner.stream)
+                        buffers.done.wait(driver)
+                    rows = (
+                        buffers.packed_host.array[buffers.rows_at : size]
+                        .view(np.float32)
+                        .reshape(-1, self._width)
+                        .copy()
+                    )
         finally:
-            self.release(ticket)
+            self.release(pending)
         return np.split(rows, np.cumsum(kept)[:-1])
 
-    def release(self, ticket: Ticket) -> None:
-        """Gives up a batch whose results nobody wants."""
+    def release(self, pending: PendingBatch) -> None:
+        """Releases the buffers of a batch for reuse; results that were not collected are lost."""
         with self._lock:
-            self._free.append(ticket.slot)
+            self._free.append(pending.buffers)
 
-    def _take_slot(self) -> Slot:
+    def _take_slot(self) -> BatchBuffers:
         with self._lock:
             if self._free:
                 return self._free.pop(0)
         rows = self._runner.largest_batch * self._limit
-        return Slot(self._runner, self._width * 4, rows)
+        return BatchBuffers(self._runner, self._width * 4, rows)
 
-    def _first_bytes(self, slot: Slot, images: int) -> int:
-        return slot.rows_at + min(images * _ROWS_AT_ONCE, images * self._limit) * self._width * 4
+    def _first_bytes(self, buffers: BatchBuffers, images: int) -> int:
+        return buffers.rows_at + min(images * _ROWS_AT_ONCE, images * self._limit) * self._width * 4
 
-    def _pack_params(self, slot: Slot, images: int, threshold: float) -> PackParams:
+    def _pack_params(self, buffers: BatchBuffers, images: int, threshold: float) -> PackParams:
         def address(name: str) -> int | None:
             tensor = self._runner.tensors.get(name)
             return None if tensor is None else tensor.memory.address
 
         return PackParams(
             address("num_predictions"), address("pred_boxes"), address("pred_scores"), address("pred_joints"),
-            address("pred_classes"), slot.images.address, slot.packed.address, slot.packed.address + slot.rows_at,
-            images, self._limit, self._spec.skeleton.num_joints, threshold,
+            address("pred_classes"), buffers.images.address, buffers.packed.address,
+            buffers.packed.address + buffers.rows_at, images, self._limit, self._spec.skeleton.num_joints, threshold,
         )  # fmt: skip
 
 
 def open_pipeline(runner: object) -> Pipeline | None:
-    """A pipeline where the runner is an engine in batch format that takes images; else None: NumPy does it then."""
+    """Returns a pipeline if the runner is an engine in batch format that takes images; else None (NumPy is used)."""
     if not isinstance(runner, TrtRunner):
         return None
     spec = runner.spec

@@ -1,4 +1,4 @@
-"""The Runner contract: dict of named arrays in, dict of named arrays out, a context manager around it."""
+"""The Runner protocol: a context manager that maps named input arrays to named output arrays."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class TensorInfo:
 
 @runtime_checkable
 class Runner(Protocol):
-    """What runs a model file.
+    """Protocol of objects that run a model file.
 
     Attributes:
         spec: the description stored with the file.
-        inputs: name to element type and shape.
-        runtime: what runs it, name and version.
+        inputs: element type and shape of each input, by name.
+        runtime: name and version of the runtime.
 
     ``run`` may be called from several threads; after ``close`` it raises RunnerError.
     """
@@ -53,7 +53,7 @@ class Runner(Protocol):
 
 
 def check_feeds(feeds: Arrays, inputs: Mapping[str, TensorInfo]) -> None:
-    """Raises RunnerError when names, element types or shapes are not the model's."""
+    """Raises RunnerError when names, element types or shapes do not match the model's inputs."""
     if set(feeds) != set(inputs):
         raise RunnerError(
             f"running the model: got inputs {sorted(feeds)}, expected {sorted(inputs)}."
@@ -74,12 +74,15 @@ def check_feeds(feeds: Arrays, inputs: Mapping[str, TensorInfo]) -> None:
 
 @dataclass(frozen=True)
 class QueryTimes:
-    """What one query took.
+    """Times of one query.
 
     Attributes:
-        start_s, end_s: on the host, by ``time.perf_counter``.
-        compute_ms: of the kernels of an engine, of the whole call of other runners.
-        enqueue_ms, h2d_ms, d2h_ms: host time to enqueue, copies to and from the GPU; None where there is no such stage.
+        start_s: start on the host, by ``time.perf_counter``.
+        end_s: end on the host, by ``time.perf_counter``.
+        compute_ms: GPU time of an engine; time of the whole call for other runners.
+        enqueue_ms: host time to enqueue the engine; None for other runners.
+        h2d_ms: time of the copies to the GPU; None when there are none or they are not measured.
+        d2h_ms: time of the copies from the GPU; None when there are none or they are not measured.
     """
 
     start_s: float
@@ -91,12 +94,12 @@ class QueryTimes:
 
     @property
     def latency_ms(self) -> float:
-        """Copies and compute, as trtexec adds them up."""
+        """Sum of copies and compute, as in trtexec."""
         return self.compute_ms + (self.h2d_ms or 0.0) + (self.d2h_ms or 0.0)
 
 
 def time_query(runner: Runner, feeds: Arrays) -> QueryTimes:
-    """Runs one query and times it: by the runner's own events where it has them, else by the host's clock."""
+    """Runs one query and times it, by the runner's own ``time_query`` if it has one, else by the host's clock."""
     measure: Callable[[Arrays], QueryTimes] | None = getattr(runner, "time_query", None)
     if measure is not None:
         return measure(feeds)

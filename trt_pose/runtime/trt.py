@@ -1,6 +1,7 @@
-"""TensorRT behind the Runner contract: TensorRT 10.3 to 11.x and TensorRT-RTX, by the named-tensor API.
+"""Runner for TensorRT 10.3 to 11.x and TensorRT-RTX, based on the named-tensor API.
 
-Written against their bindings and tested with a stand-in for the GPU (tests/gpu_stand_in.py); no GPU has run it yet.
+It is written against their bindings and tested with a stand-in for the GPU (tests/gpu_stand_in.py). It has not run on a
+GPU yet.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 class Tensor:
-    """An input or output: its two ends, each as large as the largest batch needs."""
+    """An input or output, with buffers on the GPU and on the host for the largest batch."""
 
     def __init__(self, runner: TrtRunner, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         self.name, self.dtype, self.largest = name, np.dtype(dtype), shape
@@ -34,24 +35,27 @@ class Tensor:
         self.memory, self.pinned = runner.own(Memory(runner.device, size)), runner.own(Pinned(runner.device, size))
 
     def size(self, shape: tuple[int, ...]) -> int:
-        """Bytes of a tensor of this shape."""
+        """Returns the size of a tensor of this shape in bytes."""
         return int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 class TrtRunner:
-    """Runs an engine with buffers allocated once and, where the engine allows, a CUDA graph of the batch size in use.
+    """Runner for engines, with buffers allocated once and, if the engine allows, a CUDA graph of the batch size.
 
     Args:
-        model: path of the engine, or one loaded already, which is shared.
-        device: which GPU. library: of plugins, see :func:`trt_pose.trt.plugins.load_plugins`.
-        cuda_graph: capture the engine's work when a batch size comes a second time, and launch it whole.
-        spin_wait: poll for the end instead of sleeping: faster by a wake-up, at the cost of a core.
-        transfers: whether :meth:`time_query` counts the copies.
+        model: path of the engine, or a loaded engine to share.
+        device: index of the GPU; ignored for a loaded engine.
+        library: plugin library, see :func:`trt_pose.trt.plugins.load_plugins`; ignored for a loaded engine.
+        cuda_graph: capture the engine's work when a batch size is repeated, and launch it as a CUDA graph.
+        spin_wait: poll for completion instead of sleeping; saves the wake-up time but keeps a CPU core busy.
+        transfers: whether :meth:`time_query` includes the copies.
 
-    Several threads may call one runner, one after the other; :meth:`clone` gives a thread its own.
+    Threads may share a runner, which then runs their calls one after the other. :meth:`clone` makes another runner.
 
     Raises:
-        see :func:`trt_pose.runtime.engine.load_engine`.
+        RunnerError: no GPU, no driver, or no execution context.
+        EngineError: see :func:`trt_pose.runtime.engine.load_engine`.
+        MissingDependencyError: TensorRT or cuda-bindings is not installed.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class TrtRunner:
         self.lock = threading.RLock()
         shared = model if isinstance(model, LoadedEngine) else None
         if shared is None:
-            read_description(str(model))  # what needs no GPU is refused first
+            read_description(str(model))  # checks that need no GPU come first
         try:
             self.device = self.own(Device(shared.device if shared else device))
             self._prepare(shared or load_engine(str(model), self.device, library))
@@ -83,9 +87,9 @@ class TrtRunner:
         self.spec: ModelSpec = loaded.sidecar.spec
         self.runtime = f"{loaded.flavor} on {self.device.gpu['name']}"
         self.stream: Stream = self.own(Stream(self.device))
-        self.streams: list[Stream] = [self.stream]  # all that work runs on
+        self.streams: list[Stream] = [self.stream]  # all streams in use
         self._graph: Graph | None = None
-        self._captured: tuple[int, ...] = ()  # the shapes of the graph, or of a capture that was refused
+        self._captured: tuple[int, ...] = ()  # input shapes of the graph, or of a failed capture
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._key: tuple[int, ...] = ()
         self._last_key: tuple[int, ...] = ()
@@ -98,18 +102,18 @@ class TrtRunner:
             self._find_tensors(loaded.engine)
 
     def _drop_context(self) -> None:
-        """Before the stream it ran on, after its buffers and graphs; the engine goes with the last runner."""
+        """Drops the context and the engine, after the buffers and graphs and before the stream."""
         with self.device.current():
             self._context = None
             self.loaded = None
 
     def own(self, resource: Any) -> Any:
-        """Keeps a resource until the runner is closed; the last one made is freed first."""
+        """Returns ``resource`` and closes it with the runner; the last one added is closed first."""
         self._stack.callback(resource.close)
         return resource
 
     def _find_tensors(self, engine: Any) -> None:
-        """Allocates every tensor for the largest batch and hands the addresses over."""
+        """Allocates every tensor for the largest batch and passes the addresses to TensorRT."""
         trt = self._trt
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -144,11 +148,11 @@ class TrtRunner:
             raise RunnerError(f"opening {self.path}: TensorRT refuses the memory of {name}: {self._reason()}.")
 
     def run(self, feeds: Arrays, *, device: bool = False) -> dict[str, Any]:
-        """Named arrays in, named arrays out.
+        """Runs the engine on named arrays; returns its outputs by name.
 
         Args:
             feeds: arrays by input name.
-            device: leave the outputs on the GPU, as :class:`DeviceArray`, valid until the next run.
+            device: return the outputs on the GPU, as :class:`DeviceArray`, valid until the next run.
 
         Raises:
             RunnerError: the arrays do not fit, the runner is closed, or TensorRT failed.
@@ -166,7 +170,7 @@ class TrtRunner:
                 return self._collect(driver, shapes, device)
 
     def time_query(self, feeds: Arrays) -> QueryTimes:
-        """One query under trtexec's definitions, measured by events on the GPU; copies are left out on demand."""
+        """Times one query as trtexec defines it, by events on the GPU; excludes copies if ``transfers`` is False."""
         counted = self._options["transfers"]
         with self.lock:
             self._check(feeds)
@@ -218,7 +222,11 @@ class TrtRunner:
             )
 
     def set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Tells the context this run's input shapes; returns those of the outputs that are known beforehand."""
+        """Sets the input shapes of a run; returns the output shapes that are known before it.
+
+        Raises:
+            RunnerError: a shape is outside the engine's profile.
+        """
         for name, shape in shapes.items():
             if None not in self.inputs[name].shape or self._shapes.get(name) == shape:
                 continue
@@ -241,11 +249,11 @@ class TrtRunner:
             upload(driver, self.tensors[name].memory, self.tensors[name].pinned, array.nbytes, self.stream)
 
     def enqueue(self, driver: Any) -> None:
-        """The engine's work on the stream: as a graph from the second run of a shape on, else call by call.
+        """Enqueues the engine's work on the stream, as a CUDA graph from the second run of a shape on.
 
-        There is one graph at a time: setting other shapes changes what a graph captured before relies on
-        (https://github.com/NVIDIA/TensorRT/issues/3798). A shape that comes once, like the last batch of a folder, is
-        not worth capturing, and TensorRT allocates on its first run, which a capture must not see.
+        There is only one graph at a time, because setting other shapes changes state that an earlier graph relies on
+        (https://github.com/NVIDIA/TensorRT/issues/3798). The first run of a shape is not captured: a shape may occur
+        only once, like the last batch of a folder, and TensorRT allocates memory in this run.
         """
         if self._options["cuda_graph"] and not self._allocators and self._key == self._last_key != self._captured:
             self.stream.wait(driver, spin=False)
@@ -260,7 +268,7 @@ class TrtRunner:
             self._execute()
 
     def _capturable(self) -> bool:
-        """TensorRT-RTX says so beforehand; TensorRT only by trying."""
+        """Returns whether a capture is worth trying; TensorRT-RTX knows in advance, TensorRT does not."""
         asks = getattr(self._context, "is_stream_capturable", None)
         return asks is None or bool(asks(self.stream.address))
 
@@ -277,7 +285,7 @@ class TrtRunner:
             download(driver, tensor.pinned, tensor.memory, tensor.size(shape), self.stream)
 
     def _collect(self, driver: Any, shapes: Mapping[str, tuple[int, ...]], device: bool) -> dict[str, Any]:
-        """The outputs, in the caller's own memory unless they are to stay on the GPU."""
+        """Returns the outputs by name: copies on the host, or views of the GPU buffers if ``device`` is set."""
         found: dict[str, Any] = {}
         for name in self.outputs:
             allocator = self._allocators.get(name)
@@ -298,14 +306,14 @@ class TrtRunner:
         return reason[:400].rstrip(".")
 
     def clone(self) -> TrtRunner:
-        """Another context of the same engine, with a stream and buffers of its own."""
+        """Returns a runner with the same engine and options, and with its own context, stream and buffers."""
         if self.loaded is None:
             raise RunnerError(f"cloning {self.path}: the runner is closed. Open it again.")
         graph, spin, transfers = (self._options[name] for name in ("cuda_graph", "spin_wait", "transfers"))
         return TrtRunner(self.loaded, cuda_graph=graph, spin_wait=spin, transfers=transfers)
 
     def close(self) -> None:
-        """Frees everything, in order; the engine itself goes with the last runner that shares it."""
+        """Frees all resources of the runner; the engine is freed with the last runner that shares it."""
         with self.lock:
             if self._context is not None:
                 with self.device.current() as driver:
@@ -329,7 +337,7 @@ def _dtype(trt: Any, engine: Any, name: str) -> str:
 
 
 def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
-    """An output allocator for a tensor whose shape is only known afterwards (flat format)."""
+    """Returns an output allocator for a tensor whose shape is known only after the run (flat format)."""
 
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -351,7 +359,7 @@ def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
             self.shape = tuple(shape)
 
         def read(self, driver: Any) -> Array:
-            """A copy of the tensor, after the run."""
+            """Returns a copy of the tensor; valid after the run."""
             size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
             if size > self.pinned.size:
                 self.pinned = runner.own(Pinned(runner.device, size))

@@ -57,7 +57,7 @@ class QuantizedPose(PoseModel):
     def __init__(self, proto: onnx.ModelProto, data: Any, options: QuantizeOptions | None = None) -> None:
         spec = read_spec(proto)
         _check(spec)
-        super().__init__(spec.model, spec.skeleton.num_joints)
+        super().__init__(spec.model, _processing(spec), spec.skeleton.num_joints)
         self.processing = _processing(spec)
         options = options or QuantizeOptions()
         network = Network(proto)

@@ -1,1 +1,1 @@
-"""The TensorRT of this machine: what building and running share."""
+"""Access to the installed TensorRT, its plugins and engine files; used to build and to run engines."""

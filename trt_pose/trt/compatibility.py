@@ -1,4 +1,4 @@
-"""Whether an engine fits this machine: the TensorRT that would load it, and the GPU that would run it."""
+"""Compatibility of engines and models with the TensorRT and the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import EngineError
 from ..files import file_sha256
+from ..formats import find_format
 from ..spec import ModelSpec
 from .flavor import RTX, Flavor
 from .sidecar import PlanHeader, Sidecar
@@ -15,27 +16,32 @@ from .sidecar import PlanHeader, Sidecar
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether one thing fits, None where nobody knows, and why."""
+    """Result of a compatibility check.
+
+    Attributes:
+        fine: whether the engine fits; None when this is unknown.
+        detail: the reason.
+    """
 
     fine: bool | None
     detail: str
 
 
 def version_fit(header: PlanHeader, here: Flavor, sidecar: Sidecar | None) -> Fit:
-    """Whether the TensorRT here loads a plan of that version."""
+    """Checks whether the installed TensorRT loads a plan of the given version."""
     built, installed = _numbers(header.version), _numbers(here.version)
     common = min(len(built), len(installed))
     if built[:common] == installed[:common]:
         return Fit(True, f"{here} is what built it")
     forward = sidecar is not None and bool(sidecar.options.get("version_compatible"))
-    # Within a major version, and from 10 to 11 (NVIDIA's engine compatibility page).
+    # Newer versions load the plan within a major version, and from 10 to 11 (NVIDIA's engine compatibility page).
     if forward and built < installed and (built[0] == installed[0] or (built[0], installed[0]) == (10, 11)):
         return Fit(True, f"version compatible, built with {header.version}, {here} here")
     return Fit(False, f"built with {header.version}, {here} here: plans load in their own version")
 
 
 def device_fit(sidecar: Sidecar | None, gpu: dict[str, str]) -> Fit:
-    """Whether the GPU here is one the engine was built for."""
+    """Checks whether the engine was built for this GPU."""
     capability = gpu["compute_capability"]
     level = sidecar.options.get("hardware_compatibility") if sidecar else None
     wanted = sidecar.compute_capabilities if sidecar else ()
@@ -49,7 +55,7 @@ def device_fit(sidecar: Sidecar | None, gpu: dict[str, str]) -> Fit:
 
 
 def check_description(path: str | Path, sidecar: Sidecar, header: PlanHeader) -> None:
-    """Raises EngineError when the plan is of no TensorRT we know, or the description beside it another engine's."""
+    """Raises EngineError when the description beside the plan belongs to another engine."""
     if header.flavor != sidecar.flavor or sidecar.engine_sha256 != file_sha256(path):
         raise EngineError(
             f"opening {path}: {Path(path).name}.json belongs to another engine. Copy the right one along."
@@ -61,7 +67,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
-    """Raises EngineError when ``flavor`` cannot build a file of this description."""
+    """Raises EngineError when ``flavor`` cannot build a model of this description."""
     if spec.input.takes_any_size:
         raise EngineError(
             f"building {spec.model} with {flavor}: it takes images of any size and finds boxes inside, which no profile"
@@ -69,12 +75,13 @@ def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
         )
     if not flavor.is_rtx:
         return
-    if spec.output.format == "flat":
+    layout = find_format(spec)
+    if layout.rows_vary:
         raise EngineError(
-            f"building {spec.model} with {flavor}: the flat format has a data-dependent number of rows (NonZero), which"
-            " TensorRT-RTX cannot build. Export it in batch format."
+            f"building {spec.model} with {flavor}: the {layout.name} format has a data-dependent number of rows"
+            " (NonZero), which TensorRT-RTX cannot build. Export it in batch format."
         )
-    if spec.output.format == "batch" and not spec.plugins_required:
+    if layout.finished and not spec.plugins_required:
         raise EngineError(
             f"building {spec.model} with {flavor}: it was exported for ONNX Runtime, and TensorRT-RTX cannot build its"
             " NonMaxSuppression. Export it with --backend tensorrt."

@@ -1,4 +1,4 @@
-"""Compiling the plugin library from a checkout, with CMake."""
+"""Compilation of the plugin library from a checkout, with CMake."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _SOURCES = Path(__file__).resolve().parent.parent.parent / "plugins"
 def build_plugin(
     include: Path | None = None, architectures: str | None = None, folder: Path = _SOURCES / "build"
 ) -> Path:
-    """Builds libtrt_pose_plugins.so in ``folder``; by default where :func:`load_plugins` finds it.
+    """Builds libtrt_pose_plugins.so in ``folder``, by default one that :func:`load_plugins` searches.
 
     Args:
         include: the folder of NvInferRuntimePlugin.h; None lets CMake search (``TENSORRT_INCLUDE_DIR``, the system).
-        architectures: CMake's list of GPUs; None builds for Turing and all that follow.
+        architectures: CMake's list of GPUs; None builds for Turing and newer.
 
     Raises:
-        MissingDependencyError: no CMake or no nvcc. EngineError: no sources, no headers, or the compiler's complaint.
+        MissingDependencyError: CMake or nvcc is not installed.
+        EngineError: the sources or headers are missing, or CMake or the compiler fails.
     """
     if not (_SOURCES / "CMakeLists.txt").exists():
         raise EngineError(
@@ -33,7 +34,7 @@ def build_plugin(
     for program, what in (("cmake", "pip install cmake"), ("nvcc", "the CUDA toolkit (cuda-nvcc)")):
         if shutil.which(program) is None:
             raise MissingDependencyError(f"building the plugin: {program} is not on the path. Install {what}.")
-    # Said in full each time: what an earlier build was asked for must not linger in CMake's cache.
+    # Passed on every build, so that the value of an earlier build does not remain in CMake's cache.
     gpus = f"-DTRT_POSE_ARCHITECTURES={architectures or ''}"
     configure = ["cmake", "-S", str(_SOURCES), "-B", str(folder), gpus]
     if include is not None:
@@ -53,6 +54,6 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command line
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        # CMake's own message spans lines; compilers say the first error first.
+        # CMake's message spans several lines; compilers print the first error first.
         reason = " ".join(lines[:6])[:500]
         raise EngineError(f"building the plugin: {' '.join(command[:2])} failed: {reason}")

@@ -1,4 +1,4 @@
-"""Which TensorRT is installed: TensorRT 10.3 to 11.x, or TensorRT-RTX."""
+"""Detection and import of the installed TensorRT: TensorRT 10.3 to 11.x, or TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
 
 @dataclass(frozen=True)
 class Flavor:
-    """An importable TensorRT.
+    """An installed TensorRT.
 
     Attributes:
-        name: ``tensorrt`` or ``tensorrt_rtx``. version: of the package. module: the imported package.
-        plugin: where its NMS plugin came from, when it was asked in another process.
-        operators: the NMS operators it has, then.
+        name: ``tensorrt`` or ``tensorrt_rtx``.
+        version: version of the package.
+        module: the imported package; None if it is not imported in this process.
+        plugin: origin of its NMS plugin, if this was determined in another process.
+        operators: the NMS operators that it has, if these were determined in another process.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Flavor:
 
     @property
     def has_implicit_int8(self) -> bool:
-        """Whether it still has calibrators and precision switches, which ended with TensorRT 10."""
+        """Whether it has calibrators and precision flags; TensorRT 10 is the last version with them."""
         return not self.is_rtx and int(self.version.partition(".")[0]) <= 10
 
     def __str__(self) -> str:
@@ -52,7 +54,9 @@ def find_flavor(name: str | None = None) -> Flavor:
         name: ``tensorrt`` or ``tensorrt_rtx``; None takes the first of them that is installed.
 
     Raises:
-        MissingDependencyError: none is installed. UsageError: an unknown name. EngineError: one that does not load.
+        MissingDependencyError: none is installed.
+        UsageError: the name is unknown.
+        EngineError: the package cannot be imported.
     """
     candidate = describe_flavor(name).name
     try:
@@ -65,22 +69,23 @@ def find_flavor(name: str | None = None) -> Flavor:
 
 
 def describe_flavor(name: str | None = None) -> Flavor:
-    """The TensorRT that would be imported, without importing it: name and version only.
+    """Returns name and version of the TensorRT that :func:`find_flavor` would import; ``module`` is None.
 
     Raises:
-        MissingDependencyError: none is installed. UsageError: an unknown name.
+        MissingDependencyError: none is installed.
+        UsageError: the name is unknown.
     """
     if name not in (None, TENSORRT, RTX):
         raise UsageError(f"choosing TensorRT: got {name!r}, expected {TENSORRT} or {RTX}. Correct it.")
     for candidate in (name,) if name else (TENSORRT, RTX):
         found = importlib.util.find_spec(candidate)
-        if found is not None and found.origin is not None:  # a folder of that name is no package
+        if found is not None and found.origin is not None:  # a folder of that name is not a package
             return Flavor(candidate, _installed_version(candidate), None)
     raise missing(name or TENSORRT, "looking for TensorRT")
 
 
 def _installed_version(name: str) -> str:
-    # The distributions are named after the CUDA they are for; TensorRT of a system package has no distribution.
+    # Distributions are named after their CUDA version; TensorRT from a system package has no distribution.
     for suffix in ("", "_cu13", "_cu12", "_cu13_bindings", "_cu12_bindings"):
         with suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(f"{name}{suffix}")
@@ -88,9 +93,10 @@ def _installed_version(name: str) -> str:
 
 
 def mend_rtx_library() -> None:
-    """Gives the RTX wheel's library the unversioned name its own parser looks for when a graph holds a plugin.
+    """Links ``libtensorrt_rtx.so`` to the versioned library of the RTX wheel, if the link is missing.
 
-    Without ``libtensorrt_rtx.so`` beside ``libtensorrt_rtx.so.1`` (wheels up to 1.7) the parser aborts the process.
+    When a graph holds a plugin, TensorRT-RTX's parser looks for ``libtensorrt_rtx.so``. Wheels up to 1.7 have only
+    ``libtensorrt_rtx.so.1``, with which the parser aborts the process.
 
     Raises:
         EngineError: the link is missing and cannot be made.
@@ -105,7 +111,7 @@ def mend_rtx_library() -> None:
         return
     try:
         link.symlink_to(versioned[0].name)
-    except FileExistsError:  # another process was quicker
+    except FileExistsError:  # another process made the link
         return
     except OSError as error:
         raise EngineError(

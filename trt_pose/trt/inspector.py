@@ -1,4 +1,4 @@
-"""What TensorRT itself says about an engine, and in which types its layers compute."""
+"""Inspection of engines: deserialization, tensors, and the data types of the layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sidecar import Sidecar
 
 _TIMEOUT_S = 300
 
-# How the versions of the engine inspector write a type, and how we do.
+# Names of data types in the versions of the engine inspector, and the names used here.
 _TYPES = {
     "int8": "INT8", "half": "FP16", "fp16": "FP16", "float": "FP32", "fp32": "FP32", "bf16": "BF16", "bfloat16": "BF16",
     "fp8": "FP8", "fp4": "FP4", "int4": "INT4", "uint8": "UINT8", "int32": "INT32", "int64": "INT64", "bool": "BOOL",
@@ -25,10 +25,10 @@ _TYPES = {
 
 
 def open_engine(trt: Any, logger: Any, plan: bytes, host_code: bool) -> Any:
-    """Deserializes a plan; None where TensorRT refuses.
+    """Deserializes a plan; returns None when TensorRT rejects it.
 
     Args:
-        host_code: let the plan bring code of its own, as version-compatible ones do (their lean runtime, plugins).
+        host_code: allow code in the plan; version-compatible plans hold their lean runtime and plugins.
     """
     runtime = trt.Runtime(logger)
     if host_code:
@@ -37,7 +37,7 @@ def open_engine(trt: Any, logger: Any, plan: bytes, host_code: bool) -> Any:
 
 
 def read_layers(trt: Any, engine: Any) -> tuple[dict[str, int] | None, str]:
-    """Layers per type, or why they are not known."""
+    """Returns the number of layers per data type, or None and the reason."""
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return count_types(json.loads(text))
 
@@ -60,17 +60,18 @@ def count_types(information: dict[str, Any]) -> tuple[dict[str, int] | None, str
 
 
 def probe(path: str | Path, flavor: str) -> dict[str, Any]:
-    """What TensorRT says about an engine, asked in a process of its own.
+    """Opens an engine in a separate process and returns TensorRT's information about it.
 
     Args:
-        path: the engine.
+        path: path of the engine.
         flavor: ``tensorrt`` or ``tensorrt_rtx``.
 
     Returns:
-        ``tensors``, ``layers`` per type (None where unknown), ``note``, ``device_memory_bytes``.
+        A dict of ``tensors`` (mode, dtype and shape by name), ``layers`` (number per data type, or None when unknown),
+        ``note`` (why ``layers`` is None) and ``device_memory_bytes``.
 
     Raises:
-        EngineError: the engine does not load here, with TensorRT's reason, or TensorRT crashed.
+        EngineError: the engine does not load here, with TensorRT's reason, or TensorRT crashed or timed out.
     """
     return call(_describe, str(path), flavor, doing=f"opening {path}", timeout_s=_TIMEOUT_S)
 
@@ -101,7 +102,7 @@ def _describe(path: str, name: str) -> dict[str, Any]:
 
 
 def _may_bring_code(path: str) -> bool:
-    """Whether the engine's own description says it is version compatible: those carry a runtime, which is code."""
+    """Returns whether the engine is version compatible by its description; such engines hold code (a runtime)."""
     try:
         sidecar = Sidecar.read(path)
     except EngineError:

@@ -14,12 +14,12 @@ _ERRORS_SHOWN = 3
 
 
 class Log:
-    """TensorRT's logger, and the errors it was told.
+    """A TensorRT logger, and the errors that it received.
 
     Args:
         flavor: the TensorRT that logs.
         shown: write every message to standard error.
-        file: where standard error goes, for the message of :meth:`failure`.
+        file: file that standard error is redirected to, named in the message of :meth:`failure`.
     """
 
     def __init__(self, flavor: Flavor, shown: bool = True, file: Path | None = None) -> None:
@@ -41,7 +41,10 @@ class Log:
         self._rest = f" {file} has the rest." if file else ""
 
     def failure(self, action: str, details: list[str]) -> EngineError:
-        """The error of a step, with the plugin's own reason where a callback failed; all of it goes to the log."""
+        """Returns the error of a failed step and writes its reasons to standard error.
+
+        The first reason is the exception of a plugin callback, if one was raised.
+        """
         reason = take_error()
         parts = [*([str(reason)] if reason else []), *details, *self.errors]
         sys.stderr.writelines(f"{part}\n" for part in parts)

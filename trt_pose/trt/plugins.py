@@ -1,7 +1,7 @@
-"""The NMS plugins for TensorRT: the compiled library where there is one, else the same operators in Python.
+"""Registration of the NMS plugins with TensorRT: the compiled library if there is one, else the Python plugins.
 
-All are found by name, version and namespace, so an engine built with one runs with the other. The specification is
-plugins/README.md.
+TensorRT finds plugins by name, version and namespace, so an engine built with one kind runs with the other.
+plugins/README.md specifies the operators.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ LIBRARY_VARIABLE = "TRT_POSE_PLUGINS"
 
 @dataclass(frozen=True)
 class LoadedPlugin:
-    """How the operator came into this process.
+    """Origin of the operators registered in this process.
 
     Attributes:
-        kind: ``library``, ``python``, or ``existing`` when somebody else registered it.
-        path: of the library or module. version: of the operator.
+        kind: ``library``, ``python``, or ``existing`` when other code registered the operators.
+        path: path of the library or module.
+        version: version of the operators.
     """
 
     kind: str
@@ -41,11 +42,11 @@ class LoadedPlugin:
 def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlugin:
     """Registers the operators with TensorRT, once per process.
 
-    Looked for in this order: ``library``, ``$TRT_POSE_PLUGINS``, the package, ``plugins/build`` of a checkout, the
-    loader's path; where there is none, or ``python`` is asked for by name, the Python plugin serves.
+    The library is searched in this order: ``library``, ``$TRT_POSE_PLUGINS``, the package, ``plugins/build`` of a
+    checkout, ``$LD_LIBRARY_PATH``. If none loads, or the name given is ``python``, the Python plugins are registered.
 
     Raises:
-        EngineError: a named library is missing, does not load, or lacks an operator.
+        EngineError: a named library is missing, does not load or lacks an operator, or another one is registered.
     """
     registry = flavor.module.get_plugin_registry()
     wanted = str(library or os.environ.get(LIBRARY_VARIABLE) or "")
@@ -68,12 +69,12 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
     return found
 
 
-_loaded: dict[str, LoadedPlugin] = {}  # by flavor: the bindings of 10.3 give another registry object each time
+_loaded: dict[str, LoadedPlugin] = {}  # by flavor: the bindings of 10.3 return a new registry object on each call
 _kept_alive: list[Any] = []  # TensorRT keeps no reference to a creator
 
 
 def find_libraries() -> Iterator[Path]:
-    """The compiled library wherever it lies, the package first."""
+    """Yields the existing copies of the compiled library, the one in the package first."""
     return (path for path in _places() if path.exists())
 
 
@@ -99,7 +100,7 @@ def _load_library(registry: Any, path: Path) -> LoadedPlugin:
 
 
 def _try_library(registry: Any, path: Path) -> LoadedPlugin | None:
-    """A library that was found, not asked for: where it does not serve, the Python plugin does."""
+    """Loads a library that the caller did not name; returns None when it does not load."""
     try:
         return _load_library(registry, path)
     except EngineError:
@@ -108,7 +109,7 @@ def _try_library(registry: Any, path: Path) -> LoadedPlugin | None:
 
 def _register_python(registry: Any, trt: Any) -> LoadedPlugin:
     for creator in make_creators(trt):
-        if registry.get_creator(creator.name, VERSION, NAMESPACE) is not None:  # of a library that has only the other
+        if registry.get_creator(creator.name, VERSION, NAMESPACE) is not None:  # of a library without the other
             continue
         if not registry.register_creator(creator, NAMESPACE):
             raise EngineError(f"loading plugins: TensorRT refused to register {creator.name}. Restart Python.")
@@ -117,8 +118,8 @@ def _register_python(registry: Any, trt: Any) -> LoadedPlugin:
 
 
 def registered(flavor: Flavor) -> tuple[str, ...]:
-    """The NMS operators in the registry: ours, and TensorRT's own EfficientNMS_TRT, which TensorRT-RTX lacks."""
-    if not flavor.is_rtx:  # puts TensorRT's own into the registry
+    """Returns the registered NMS operators: those of trt_pose, and EfficientNMS_TRT, which TensorRT-RTX lacks."""
+    if not flavor.is_rtx:  # registers TensorRT's own plugins
         flavor.module.init_libnvinfer_plugins(None, "")
     registry = flavor.module.get_plugin_registry()
     known = ((NAME, VERSION), (DETECTION_NAME, VERSION), (EFFICIENT_NAME, EFFICIENT_VERSION))

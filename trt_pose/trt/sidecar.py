@@ -1,7 +1,7 @@
 """Engine files and their sidecars, read without TensorRT.
 
-A plan stays as TensorRT wrote it, so trtexec and C++ load it; what it lacks (what it is a model of, how images go in)
-lies beside it in ``x.engine.json``.
+A plan is stored as TensorRT wrote it, so that trtexec and C++ can load it. The sidecar ``x.engine.json`` holds the
+description of the model, its input and the build.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .flavor import RTX, TENSORRT
 
 SUFFIXES = (".engine", ".plan", ".trt")
 SIDECAR_VERSION = 1
-# trtexec's own reader (--getPlanVersionOnly): a tag, the version of the format, the version of TensorRT at byte 24.
+# As trtexec reads it (--getPlanVersionOnly): a tag, the version of the format, the version of TensorRT at byte 24.
 _TAGS = {b"ftrt": TENSORRT, b"vtrt": RTX}
 
 
@@ -27,7 +27,13 @@ _VERSION_AT, _HEADER_BYTES = 24, 32
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What the first bytes of a plan say: the flavour (None when the tag is unknown) and the version of TensorRT."""
+    """The header of a plan.
+
+    Attributes:
+        flavor: the TensorRT that built the plan; None when unknown.
+        version: version of that TensorRT.
+        tag: first four bytes of the plan.
+    """
 
     flavor: str | None
     version: str
@@ -39,18 +45,26 @@ class Sidecar:
     """The description beside an engine.
 
     Attributes:
-        spec: of the model. engine_sha256, onnx_sha256: of the files. engine_bytes: size.
-        flavor, flavor_version: what built it.
+        spec: description of the model.
+        engine_sha256: SHA-256 of the engine file.
+        engine_bytes: size of the engine file.
+        onnx_sha256: SHA-256 of the ONNX file.
+        flavor: ``tensorrt`` or ``tensorrt_rtx``, whichever built the engine.
+        flavor_version: version of that TensorRT.
         gpu: name and compute capability of the GPU it was built on; None for an ahead-of-time build.
-        compute_capabilities: GPUs it was built for, as ``8.6``; empty for ``gpu`` alone.
-        precision_asked: on the command line or by the file.
-        precision_found: layers per type of their outputs, from the engine inspector; None where it could not run.
-        precision_note: why not.
-        plugins: operators the engine calls. plugin: where they came from for the build.
-        profile: least, best, largest shape per input.
-        options: the build options. quantization, comparison: reports, where there are any.
-        accuracy: AP of the ``file``, of what was ``quantized`` for the build and of the ``engine``, where measured.
-        seconds: build time. generator: program and version.
+        compute_capabilities: compute capabilities it was built for, such as ``8.6``; empty when built for ``gpu`` only.
+        precision_asked: precision requested for the build, or else that of the ONNX file.
+        precision_found: number of layers per output type, from the engine inspector; None when unavailable.
+        precision_note: the reason when ``precision_found`` is None.
+        plugins: plugin operators that the engine calls.
+        plugin: origin of these plugins during the build.
+        profile: minimum, optimum and maximum shape per input.
+        options: build options.
+        quantization: report of the quantization, if any.
+        comparison: report of the comparison of the source with the quantized file, if any.
+        accuracy: AP of the ``file``, of the ``quantized`` file made for the build and of the ``engine``, if measured.
+        seconds: build time.
+        generator: program and version that wrote the sidecar.
     """
 
     spec: ModelSpec
@@ -76,15 +90,15 @@ class Sidecar:
 
     @property
     def target(self) -> str:
-        """The GPUs the engine is for, in words."""
+        """Description of the GPUs that the engine was built for."""
         if self.compute_capabilities:
             return f"compute capability {', '.join(self.compute_capabilities)}"
-        if self.flavor == RTX:  # portable over the GPUs it builds for by default, wherever it was built
+        if self.flavor == RTX:  # runs on all GPUs that it builds for by default, whichever GPU built it
             return "the GPUs TensorRT-RTX builds for by default"
         return f"{self.gpu['name']} ({self.gpu['compute_capability']})" if self.gpu else "an unknown GPU"
 
     def summary(self, engine: str | Path) -> str:
-        """What was built, in one line."""
+        """Returns a one-line summary of the engine."""
         found = ", ".join(f"{count} layers {kind}" for kind, count in (self.precision_found or {}).items())
         made = f"TensorRT-RTX {self.flavor_version}" if self.flavor == RTX else f"TensorRT {self.flavor_version}"
         return (
@@ -97,7 +111,7 @@ class Sidecar:
 
     @classmethod
     def read(cls, engine: str | Path) -> Sidecar:
-        """The sidecar of ``engine``. Raises EngineError when it is missing, damaged, or of another engine version."""
+        """Reads the sidecar of ``engine``. Raises EngineError when it is missing, damaged or of a newer version."""
         path = sidecar_path(engine)
         try:
             record = json.loads(path.read_text())
@@ -121,7 +135,7 @@ class Sidecar:
             raise EngineError(f"reading {path}: not a description of an engine ({error}). Build it again.") from error
 
     def _check(self) -> None:
-        """Raises ValueError for a field of another type: everything here is printed or compared later."""
+        """Raises ValueError when a field that is printed or compared later has the wrong type."""
         texts = (
             self.engine_sha256, self.onnx_sha256, self.flavor, self.flavor_version, self.precision_asked,
             self.precision_note, self.plugin, self.generator, *self.compute_capabilities, *self.plugins,
@@ -139,7 +153,7 @@ def sidecar_path(engine: str | Path) -> Path:
 
 
 def read_header(path: str | Path) -> PlanHeader:
-    """Raises EngineError when the file is missing, truncated, or no plan."""
+    """Reads the header of a plan. Raises EngineError when the file is missing, truncated or not a plan."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(_HEADER_BYTES)

@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from ..._version import __version__
-from ...choices import ExportTargetBackend
+from ...choices import DetectionOutputFormatMode, ExportTargetBackend
 from ...errors import ExportError, UsageError
 from ...files import check_writable, write_atomically
-from ...formats import FLAT_OUTPUTS, batch_outputs
+from ...formats import FORMATS, find_format
 from ...nms import contract
 from ...nms.contract import DOMAIN
 from ...progress import step
 from ...skeleton import Skeleton
 from ...spec import InputSpec, ModelSpec, OutputSpec
+from ...tasks import POSE
+from ..format_modules import FORMAT_MODULES
 from ..plan import check_suffix
 from ..preprocess import Normalize
 from ..select import SelectDecoded, Selection
@@ -43,7 +45,8 @@ class AttachOptions:
             ``decoded``: boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores,
             joints (B, A, J, 2), joint confidences (B, A, J).
         tensors: names of these tensors in the file, in this order; None takes the file's outputs in their order.
-        selection: thresholds, limits and output format.
+        selection: thresholds and limits.
+        layout: output format.
         target: the backend that will run the file.
         skeleton: the joints; None takes the known joint set of that size.
         input: image policy. None takes, for ``yolov8-pose``, Ultralytics' (RGB, long side, centre, padding 114); for
@@ -55,6 +58,7 @@ class AttachOptions:
     head: str = "yolov8-pose"
     tensors: Sequence[str] | None = None
     selection: Selection = field(default_factory=lambda: Selection(0.25, 0.7, 1000, 300))
+    layout: DetectionOutputFormatMode = DetectionOutputFormatMode.BATCH_FORMAT
     target: ExportTargetBackend = ExportTargetBackend.ONNXRUNTIME
     skeleton: Skeleton | None = None
     input: InputSpec | None = None
@@ -143,7 +147,7 @@ def _describe(
     batch, height, width, element = size
     policy = options.input or POLICIES[options.head]
     in_graph = element == "uint8" or options.uint8_input
-    names = FLAT_OUTPUTS if chosen.flat else batch_outputs("pose")
+    layout = FORMATS[options.layout]
     plugin = options.target is ExportTargetBackend.TENSORRT
     return ModelSpec(
         model=source.stem,
@@ -154,7 +158,7 @@ def _describe(
             normalized_in_graph=in_graph,
         ),
         output=OutputSpec(
-            "flat" if chosen.flat else "batch", names, chosen.confidence, chosen.iou, chosen.limit, chosen.candidates
+            layout.name, layout.names(POSE), chosen.confidence, chosen.iou, chosen.limit, chosen.candidates
         ),
         skeleton=options.skeleton or Skeleton.for_joint_count(joints),
         weights=source.name,
@@ -176,7 +180,7 @@ def _merge_tail(
     select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
     inputs = [f"{TAIL}in{index}" for index in range(len(names))]
     tail = _trace(
-        Tail(HEAD_MODULES[options.head](), select),
+        Tail(HEAD_MODULES[options.head](), nn.Sequential(select, FORMAT_MODULES[options.layout]())),
         [torch.rand(shape) for shape in shapes],
         inputs,
         list(spec.output.names),
@@ -218,10 +222,10 @@ def _trace(
     if not 16 <= opset <= 20:
         raise ExportError(f"attaching: the file has opset {opset}, expected 16 to 20. Export it with --opset 17.")
     axes = {} if spec.input.batch else {name: {0: "batch"} for name in inputs}
-    if spec.output.format == "batch" and not spec.input.batch:
+    if outputs == list(spec.output.names):
+        axes |= find_format(spec).axes(spec)
+    elif not spec.input.batch:
         axes |= {name: {0: "batch"} for name in outputs}
-    if spec.output.format == "flat" and outputs == list(FLAT_OUTPUTS):
-        axes |= {name: {0: "predictions"} for name in outputs}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

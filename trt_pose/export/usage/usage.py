@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...formats import find_format
 from ...nms.contract import EFFICIENT_NAME
 from ...spec import InputSpec, ModelSpec
 
@@ -81,7 +82,7 @@ def _tensorrt_section(path: str, spec: ModelSpec) -> list[str]:
 
 
 def _trt_pose_section(path: str, spec: ModelSpec) -> list[str]:
-    if not spec.output.is_finished or not spec.input.normalized_in_graph:
+    if not find_format(spec).finished or not spec.input.normalized_in_graph:
         return []
     return [
         "",

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ...errors import UsageError
+from ...files import file_sha256
 from ...optional import needed
 from .. import layers
+from ..card import Card
+from ..catalogue import look_up
 from ..model import Model
-from ..processing import rcnn_defaults
 
 if TYPE_CHECKING:
-    from ...export.result import ModelExportResult
-    from ...results.detections import Result
+    pass
 
 
 NAME = "keypointrcnn_resnet50_fpn"
@@ -46,6 +46,9 @@ class KeypointRCNN(Model):
     """
 
     task = "pose"
+    # Its anchors are neither parameters nor buffers: they would be lost on torch's "meta" device.
+    built_on = "cpu"
+    sizes_itself = True
     # Modules of torchvision's network.
     transform: Any
     backbone: Any
@@ -53,7 +56,7 @@ class KeypointRCNN(Model):
     roi_heads: Any
 
     def __init__(self, name: str, num_joints: int = 17, num_classes: int = 2, **options: Any) -> None:
-        super().__init__(name, rcnn_defaults(num_joints))
+        super().__init__(name, look_up(name).processing.with_joints(num_joints))
         self.num_joints, self.num_classes = num_joints, num_classes
         with needed(f"making {name}"):
             from torchvision.models.detection import keypointrcnn_resnet50_fpn
@@ -93,51 +96,24 @@ class KeypointRCNN(Model):
             re.sub(f"^{old[0]}$", old[1], re.sub(f"^{older[0]}$", older[1], key)): value for key, value in state.items()
         }
 
-    def export(self, output: str | Path, *options: Any, **named: Any) -> ModelExportResult:
-        """Exports to ONNX; the options are those of :func:`trt_pose.export.keypoint_rcnn.export_keypoint_rcnn`."""
-        from ...export.keypoint_rcnn import export_keypoint_rcnn
-
-        return export_keypoint_rcnn(self, output, *options, **named)
-
-    def predict(
-        self,
-        images: Any,
-        *,
-        iou: float | None = None,
-        conf: float | None = None,
-        pre_nms_max_predictions: int | None = None,
-        post_nms_max_predictions: int | None = None,
-        batch_size: int = 1,
-        fuse_model: bool = True,
-    ) -> Result | list[Result]:
-        """Finds the people in images with torch; see :meth:`trt_pose.models.model.Model.predict`.
-
-        Raises:
-            UsageError: ``pre_nms_max_predictions`` is given, or ``batch_size`` is not 1.
-        """
-        if pre_nms_max_predictions is not None or batch_size != 1:
-            raise UsageError(
-                f"predicting with {self.name}: it takes one image at a time and has no pre_nms_max_predictions. Leave"
-                " them out."
-            )
-        from ...export.keypoint_rcnn import make_runner
-        from ...predictor import PosePredictor
-
-        with PosePredictor(make_runner(self, conf, iou, post_nms_max_predictions, fuse_model)) as predictor:
-            return predictor.predict(images)
-
-
-def use_published_norms(model: nn.Module) -> None:
-    """Sets the ``eps`` of all batch norms to 0, as torchvision does for the published weights (COCO_V1)."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = 0.0
+    def adopt(self, path: Path) -> None:
+        """Sets the batch norms as the published weights need them: trained with no addition to the variance."""
+        card = look_up(self.name)
+        if file_sha256(path).startswith(card.remote_sha256):  # torchvision, COCO_V1
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = 0.0
 
 
 def _fold(parent: nn.Module, conv: str, norm: str) -> None:
     if isinstance(getattr(parent, norm), nn.BatchNorm2d):  # not folded yet
         setattr(parent, conv, layers.fold_batch_norm(getattr(parent, conv), getattr(parent, norm)))
         setattr(parent, norm, nn.Identity())
+
+
+def build(card: Card, joints: int, classes: int) -> KeypointRCNN:
+    """Creates the network of a card with torch's initialisation."""
+    return KeypointRCNN(card.name, joints, classes)
 
 
 def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..card import Card
+from ..catalogue import look_up
 from ..layers import BINS, ConvBNAct, RepVGG
 from ..model import DetectionModel
 
@@ -232,7 +235,7 @@ class PPYoloE(DetectionModel):
     strides = (32, 16, 8)
 
     def __init__(self, name: str, num_classes: int = 80, variant: Variant | None = None) -> None:
-        super().__init__(name, num_classes)
+        super().__init__(name, look_up(name).processing, num_classes)
         variant = variant or VARIANTS[name]
         self.backbone = Backbone(variant)
         self.neck = Neck(variant)
@@ -243,3 +246,14 @@ class PPYoloE(DetectionModel):
 
     def first_conv(self) -> nn.Conv2d:
         return self.backbone.stem.conv1.seq.conv  # type: ignore[union-attr, return-value]
+
+
+def build(card: Card, joints: int, classes: int) -> PPYoloE:  # noqa: ARG001 - objects have no joints
+    """Creates the network of a card with torch's initialisation."""
+    return PPYoloE(card.name, classes)
+
+
+def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Returns the number of ``classes`` in a state dict; None when it is of another family."""
+    head = state.get("head.pred_cls.0.weight")
+    return None if head is None or head.ndim != 4 else {"classes": len(head)}

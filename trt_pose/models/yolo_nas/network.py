@@ -5,12 +5,15 @@ Attribute names are checkpoint keys; see layers.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..body import BODY_L, BODY_M, BODY_S, BOX_CHANNELS, STRIDES, Backbone, Body, Neck, rounded
+from ..card import Card
+from ..catalogue import look_up
 from ..layers import BINS, ConvBNAct, set_batch_norm
 from ..model import DetectionModel
 
@@ -72,7 +75,7 @@ class YoloNAS(DetectionModel):
 
     def __init__(self, name: str, num_classes: int = 80, variant: Variant | None = None) -> None:
         """Creates the network called ``name``; ``variant`` overrides its dimensions."""
-        super().__init__(name, num_classes)
+        super().__init__(name, look_up(name).processing, num_classes)
         variant = variant or VARIANTS[name]
         self.backbone = Backbone(variant.body)
         self.neck = Neck(variant.body)
@@ -84,3 +87,16 @@ class YoloNAS(DetectionModel):
 
     def first_conv(self) -> nn.Conv2d:
         return self.backbone.stem.conv.rbr_reparam
+
+
+def build(card: Card, joints: int, classes: int) -> YoloNAS:  # noqa: ARG001 - objects have no joints
+    """Creates the network of a card with torch's initialisation."""
+    return YoloNAS(card.name, classes)
+
+
+def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Returns the number of ``classes`` in a state dict; None when it is of another family."""
+    head = state.get("heads.head1.cls_pred.weight")
+    if head is None or head.ndim != 4 or "heads.head1.pose_pred.weight" in state:
+        return None
+    return {"classes": len(head)}

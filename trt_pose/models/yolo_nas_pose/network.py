@@ -5,13 +5,15 @@ Attribute names are checkpoint keys; see layers.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..body import BODY_DEMO, BODY_L, BODY_M, BODY_N, BODY_S, BOX_CHANNELS, STRIDES, Backbone, Body, Neck, rounded
+from ..card import Card
+from ..catalogue import look_up
 from ..layers import BINS, ConvBNAct, set_batch_norm
 from ..model import PoseModel
 
@@ -25,13 +27,11 @@ class Variant(NamedTuple):
         body: backbone and neck.
         head_width: width multiplier of the heads.
         bn_momentum: momentum of the batch norms.
-        side: height and width of the input, px.
     """
 
     body: Body
     head_width: float
     bn_momentum: float
-    side: int = 640
 
 
 VARIANTS = {
@@ -39,7 +39,7 @@ VARIANTS = {
     "yolo_nas_pose_s": Variant(BODY_S, 0.5, 0.1),
     "yolo_nas_pose_m": Variant(BODY_M, 0.75, 0.1),
     "yolo_nas_pose_l": Variant(BODY_L, 1.0, 0.03),
-    "demo": Variant(BODY_DEMO, 0.2, 0.03, 320),
+    "demo": Variant(BODY_DEMO, 0.2, 0.03),
 }
 
 
@@ -95,10 +95,9 @@ class YoloNASPose(PoseModel):
 
     def __init__(self, name: str, num_joints: int = 17, variant: Variant | None = None) -> None:
         """Creates the network called ``name``; ``variant`` overrides its dimensions."""
-        super().__init__(name, num_joints)
+        card = look_up(name)
+        super().__init__(name, card.processing, num_joints)
         variant = variant or VARIANTS[name]
-        spec = self.processing.input.with_size(variant.side, variant.side)
-        self.processing = replace(self.processing, input=spec)
         self.backbone = Backbone(variant.body)
         self.neck = Neck(variant.body)
         self.heads = PoseHeads(variant.body.feature_channels, variant.head_width, num_joints)
@@ -109,3 +108,16 @@ class YoloNASPose(PoseModel):
 
     def first_conv(self) -> nn.Conv2d:
         return self.backbone.stem.conv.rbr_reparam
+
+
+def build(card: Card, joints: int, classes: int) -> YoloNASPose:  # noqa: ARG001 - poses have one class
+    """Creates the network of a card with torch's initialisation."""
+    return YoloNASPose(card.name, joints)
+
+
+def count_outputs(state: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Returns the number of ``joints`` in a state dict; None when it is of another family."""
+    head = state.get("heads.head1.cls_pred.weight")
+    if head is None or head.ndim != 4 or "heads.head1.pose_pred.weight" not in state:
+        return None
+    return {"joints": len(head) - 1}  # the first logit is the person's
