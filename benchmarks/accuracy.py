@@ -19,7 +19,7 @@ from trt_pose import models
 from trt_pose.benchmark.machine import machine
 from trt_pose.choices import CalibrationMethod, Precision
 from trt_pose.evaluation import CANDIDATES, CONFIDENCE, IOU, LIMIT, evaluate_model, evaluate_predictor
-from trt_pose.images.annotations import Annotated
+from trt_pose.images.annotations import Annotations
 from trt_pose.images.synthetic import SyntheticPeople, write_coco
 from trt_pose.predictor import PosePredictor
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
@@ -36,7 +36,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = Annotated.read(
+        data = Annotations.read(
             write_coco(SyntheticPeople(chosen.images, seed=1), folder / "held_out"), folder / "held_out"
         )
         write_coco(SyntheticPeople(CALIBRATED, seed=3), folder / "calibration")
@@ -80,7 +80,7 @@ def fine_tune(source: Path, folder: Path, epochs: int) -> Path:
     return train_quantized(source, learnt, folder / "qat", options, validation=measured)[0]
 
 
-def measure(form: str, path: Path, data: Annotated) -> dict[str, Any]:
+def measure(form: str, path: Path, data: Annotations) -> dict[str, Any]:
     # ONNX Runtime's own CPU provider computes what the graph says; the fast one rounds otherwise.
     with PosePredictor(path, providers="cpu") as predictor:
         return {"form": form, **evaluate_predictor(predictor, form, data, batch_size=8).metrics}

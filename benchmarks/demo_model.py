@@ -21,7 +21,7 @@ import trt_pose
 from trt_pose import models
 from trt_pose.benchmark.machine import machine
 from trt_pose.evaluation import evaluate_model
-from trt_pose.images.annotations import Annotated
+from trt_pose.images.annotations import Annotations
 from trt_pose.images.synthetic import SCENES, Scene, SyntheticPeople, write_coco
 from trt_pose.models.model import PoseModel
 from trt_pose.skeleton import COCO
@@ -111,7 +111,9 @@ def package(checkpoint: Path, folder: Path) -> None:
     packaged = models.get("demo")
     rows = []
     for name, scene in SCENES.items():
-        data = Annotated.read(write_coco(SyntheticPeople(HELD_OUT, seed=1, scene=scene), folder / name), folder / name)
+        data = Annotations.read(
+            write_coco(SyntheticPeople(HELD_OUT, seed=1, scene=scene), folder / name), folder / name
+        )
         rows.append((name, evaluate_model(packaged, data).metrics))
     write_card(rows, sum(value.numel() for value in tensors.values()))
 

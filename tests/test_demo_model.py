@@ -11,7 +11,7 @@ import trt_pose
 from trt_pose import PosePredictor, models
 from trt_pose.choices import CalibrationMethod, Precision
 from trt_pose.evaluation import CANDIDATES, CONFIDENCE, IOU, LIMIT, evaluate_model, evaluate_predictor
-from trt_pose.images.annotations import Annotated
+from trt_pose.images.annotations import Annotations
 from trt_pose.images.synthetic import SyntheticPeople, write_coco
 from trt_pose.models import families
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
@@ -29,7 +29,7 @@ def demo():
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("held_out")
-    return Annotated.read(write_coco(SyntheticPeople(IMAGES, seed=1), folder), folder)
+    return Annotations.read(write_coco(SyntheticPeople(IMAGES, seed=1), folder), folder)
 
 
 @pytest.fixture(scope="module")

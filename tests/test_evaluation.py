@@ -9,7 +9,7 @@ from trt_pose import PosePredictor, SourceError, UsageError
 from trt_pose.choices import Precision
 from trt_pose.cli import main
 from trt_pose.evaluation import accuracy, evaluate, match_categories, score
-from trt_pose.images.annotations import Annotated, read_annotations
+from trt_pose.images.annotations import Annotations, read_annotations
 from trt_pose.skeleton import COCO
 from trt_pose.spec import ModelSpec
 
@@ -232,7 +232,7 @@ def test_accuracy_is_recorded_in_the_file(tiny_onnx, data, picture_folder, tmp_p
 
     path = tmp_path / "m.onnx"
     path.write_bytes(tiny_onnx.read_bytes())
-    found = accuracy(path, Annotated.read(data, picture_folder))
+    found = accuracy(path, Annotations.read(data, picture_folder))
     assert (found["confidence"], found["images"], found["data"]) == (0.2, 6, "truth.json")  # the file's own threshold
     assert found["metrics"]["AR"] == pytest.approx(1.0)
     for _ in range(2):  # twice leaves one entry

@@ -25,7 +25,7 @@ from .tasks import POSE, find_task
 
 if TYPE_CHECKING:
     from .models.model import Model
-from .images.annotations import Annotated, pose_categories
+from .images.annotations import Annotations, pose_categories
 
 # Names of the metrics, in the order of the evaluator's ``stats``.
 POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -126,12 +126,12 @@ def evaluate(
     check_evaluator()
     if results is not None:
         check_writable(results, SourceError)
-    return evaluate_file(file, Annotated.read(data, images), model, confidence=confidence, results=results, **options)
+    return evaluate_file(file, Annotations.read(data, images), model, confidence=confidence, results=results, **options)
 
 
 def evaluate_file(
     file: str | Path,
-    data: Annotated,
+    data: Annotations,
     model: str | None = None,
     *,
     confidence: float = CONFIDENCE,
@@ -143,7 +143,7 @@ def evaluate_file(
         return evaluate_predictor(predictor, str(file), data, confidence=confidence, results=results)
 
 
-def evaluate_model(network: Model, data: Annotated, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
+def evaluate_model(network: Model, data: Annotations, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
     """Evaluates a network on ``data``, run by torch; see :func:`evaluate`."""
     check_evaluator()
     with _predictor_of(network, CONFIDENCE) as predictor:
@@ -153,7 +153,7 @@ def evaluate_model(network: Model, data: Annotated, *, name: str = "torch", batc
 def evaluate_predictor(
     predictor: PosePredictor,
     name: str,
-    data: Annotated,
+    data: Annotations,
     *,
     confidence: float = CONFIDENCE,
     results: Path | None = None,
@@ -181,7 +181,7 @@ def evaluate_predictor(
     )
 
 
-def accuracy(file: str | Path, data: Annotated) -> dict[str, Any]:
+def accuracy(file: str | Path, data: Annotations) -> dict[str, Any]:
     """Returns the record that ``export`` and ``build`` store: the metrics of a file at its own threshold, and the data.
 
     Raises:

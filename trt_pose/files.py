@@ -1,15 +1,12 @@
-"""Atomic file writing, file digests, the cache folder, and strictly valid JSON."""
+"""Atomic file writing, file digests, and the cache folder."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .errors import PoseError
 
@@ -101,16 +98,3 @@ def _temporary(path: Path) -> Path:
 
 def _sentence(path: Path, problem: OSError, error: type[PoseError]) -> PoseError:
     return error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.")
-
-
-def to_json(record: Any) -> str:
-    """Returns strictly valid JSON; infinities and NaN become null."""
-    return json.dumps(_finite(record), indent=2, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .documents import parse, to_json
 from .errors import EngineError, MissingDependencyError, RunnerError
 from .files import file_sha256
 from .gpu.device import find_gpu
@@ -49,7 +49,7 @@ class Inspection:
         return asdict(self)
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2)
+        return to_json(self)
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -99,7 +99,7 @@ class EngineInspection:
     note: str
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2)
+        return to_json(self)
 
 
 def inspect_engine(path: str | Path) -> EngineInspection:
@@ -137,7 +137,7 @@ def _load(path: Path) -> Any:
 
 def _accuracy(model: Any) -> dict[str, Any] | None:
     try:
-        return next((dict(json.loads(item.value)) for item in model.metadata_props if item.key == ACCURACY_KEY), None)
+        return next((dict(parse(item.value)) for item in model.metadata_props if item.key == ACCURACY_KEY), None)
     except (ValueError, TypeError):  # an entry of that name that trt_pose did not write
         return None
 

@@ -7,16 +7,19 @@ sigmas of MMPose's dataset descriptions (https://github.com/open-mmlab/mmpose).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from .documents import Magnitude, Name, convert, parse
 from .errors import UsageError
 
-Color = tuple[int, int, int]
+_Level = Annotated[int, Meta(ge=0, le=255)]
+Color = tuple[_Level, _Level, _Level]
 
 # Approximate share of a box that the body covers; evaluators (also super-gradients) use it when there is no mask.
 BODY_SHARE = 0.53
@@ -40,10 +43,10 @@ class Skeleton:
         edge_colors: one RGB colour per edge.
     """
 
-    names: tuple[str, ...]
+    names: tuple[Name, ...]
     edges: tuple[tuple[int, int], ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
-    sigmas: tuple[float, ...] = ()
+    sigmas: tuple[Magnitude, ...] = ()
     joint_colors: tuple[Color, ...] = ()
     edge_colors: tuple[Color, ...] = ()
 
@@ -66,15 +69,12 @@ class Skeleton:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Skeleton:
-        """Makes a skeleton from the output of :meth:`to_dict`, or from a partial mapping with at least ``names``."""
-        return cls(
-            names=tuple(str(name) for name in fields["names"]),
-            edges=_int_pairs(fields.get("edges", ())),
-            flip_pairs=_int_pairs(fields.get("flip_pairs", ())),
-            sigmas=tuple(float(sigma) for sigma in fields.get("sigmas", ())),
-            joint_colors=_colors(fields.get("joint_colors", ())),
-            edge_colors=_colors(fields.get("edge_colors", ())),
-        )
+        """Makes a skeleton from the output of :meth:`to_dict`, or from a partial mapping with at least ``names``.
+
+        Raises:
+            ValueError: a value has another type, or is out of bounds; the message names its path.
+        """
+        return convert(dict(fields), cls)
 
     @classmethod
     def from_colormap(cls, path: str | Path) -> Skeleton:
@@ -86,7 +86,7 @@ class Skeleton:
             UsageError: the file cannot be read or is not of that form.
         """
         try:
-            items = json.loads(Path(path).read_text(encoding="utf-8"))["items"]
+            items = parse(Path(path).read_bytes())["items"]
             return cls(
                 names=tuple(str(item["label"]) for item in items),
                 joint_colors=tuple(_color(item["color"]) for item in items),

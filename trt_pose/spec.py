@@ -6,19 +6,25 @@ input, K classes. Boxes are xyxy, images are RGB, coordinates are pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from .errors import RunnerError, UsageError
+from msgspec import Meta
+
+from .choices import Precision
+from .documents import Count, Name, Share, Side, convert, parse, to_json
+from .errors import RunnerError, UsageError, first_line
 from .skeleton import Skeleton
+from .tasks import TASKS
 
 # The key of the ONNX metadata entry that holds a ModelSpec as JSON, and the version of that JSON.
 METADATA_KEY = "trt_pose"
 ACCURACY_KEY = "trt_pose_accuracy"  # metadata key of the measured accuracy, as JSON
 SPEC_VERSION = 1
+
+BatchSize = Annotated[int, Meta(ge=1, le=65_536)]
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,15 @@ class InputSpec:
             unknown.
     """
 
-    name: str = "input"
-    batch: int | None = 1
-    height: int = 640
-    width: int = 640
-    channels: int = 3
+    name: Name = "input"
+    batch: BatchSize | None = 1
+    height: Side = 640
+    width: Side = 640
+    channels: Annotated[int, Meta(ge=1, le=1024)] = 3
     dtype: str = "uint8"
     resize: str = "longest_side"
-    resize_to: tuple[int, int] = (640, 640)
-    divisor: int = 1
+    resize_to: tuple[Side, Side] = (640, 640)
+    divisor: Side = 1
     padding: str = "bottom_right"
     pad_value: int = 127
     normalization: Normalization = field(default_factory=Normalization)
@@ -79,6 +85,11 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         resizes = ("longest_side", "stretch", "shortest_side", "none")
+        if self.dtype not in ("uint8", "float32", "float16") or self.white not in (1, 255):
+            raise UsageError(
+                f"input policy: got dtype {self.dtype!r} and white {self.white}, expected uint8, float32 or float16;"
+                " 1 or 255."
+            )
         if self.resize not in resizes or self.padding not in ("bottom_right", "center"):
             raise UsageError(
                 f"input policy: got resize={self.resize!r}, padding={self.padding!r}, expected one of"
@@ -117,12 +128,12 @@ class OutputSpec:
         num_pre_nms_predictions: number of candidates that enter NMS.
     """
 
-    format: str = "batch"
-    names: tuple[str, ...] = ()
-    confidence_threshold: float | None = None
-    nms_threshold: float | None = None
-    max_predictions_per_image: int | None = None
-    num_pre_nms_predictions: int | None = None
+    format: Name = "batch"
+    names: tuple[Name, ...] = ()
+    confidence_threshold: Share | None = None
+    nms_threshold: Share | None = None
+    max_predictions_per_image: Count | None = None
+    num_pre_nms_predictions: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -145,22 +156,28 @@ class ModelSpec:
         version: version of this description.
     """
 
-    model: str
+    model: Name
     task: str = "pose"
     input: InputSpec = field(default_factory=InputSpec)
     output: OutputSpec = field(default_factory=OutputSpec)
     skeleton: Skeleton = field(default_factory=lambda: Skeleton(()))
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[Name, ...] = ()
     precision: str = "fp32"
-    quantization: str = ""
-    weights: str = ""
-    weights_sha256: str = ""
-    plugins_required: tuple[str, ...] = ()
-    generator: str = ""
+    quantization: Name = ""
+    weights: Name = ""
+    weights_sha256: Name = ""
+    plugins_required: tuple[Name, ...] = ()
+    generator: Name = ""
     version: int = SPEC_VERSION
 
+    def __post_init__(self) -> None:
+        if self.task not in (*TASKS, "custom"):
+            raise UsageError(f"task: got {self.task!r}, expected {', '.join(TASKS)} or custom.")
+        if self.precision not in {member.value for member in Precision}:
+            raise UsageError(f"precision: got {self.precision!r}, expected {', '.join(Precision)}.")
+
     def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(asdict(self), indent=indent)
+        return to_json(self, indent)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], origin: str | Path = "model file") -> ModelSpec:
@@ -176,36 +193,21 @@ class ModelSpec:
     def from_json(cls, text: str, origin: str | Path = "model file") -> ModelSpec:
         """Reads the output of :meth:`to_json`. Raises RunnerError that names ``origin`` when it is not valid."""
         try:
-            record = json.loads(text)
-            if record["version"] > SPEC_VERSION:
+            record = parse(text)
+            version = record["version"] if isinstance(record, dict) else None
+            if not isinstance(version, int):
+                raise ValueError("it has no version")
+            if version > SPEC_VERSION:
                 raise RunnerError(
-                    f"reading the description in {origin}: version {record['version']}, this trt_pose knows up to"
+                    f"reading the description in {origin}: version {version}, this trt_pose knows up to"
                     f" {SPEC_VERSION}. Upgrade trt-pose."
                 )
-            inputs = _known(InputSpec, record["input"])
-            inputs["normalization"] = Normalization(**_tupled(_known(Normalization, inputs["normalization"])))
-            top = _known(cls, record)
-            top["input"] = InputSpec(**_tupled(inputs))
-            top["output"] = OutputSpec(**_tupled(_known(OutputSpec, record["output"])))
-            top["skeleton"] = Skeleton.from_dict(record["skeleton"])
-            return cls(**_tupled(top))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, RunnerError):
-                raise
+            return convert(record, cls)
+        except (ValueError, KeyError) as error:
             raise RunnerError(
-                f"reading the description in {origin}: not a trt_pose description ({type(error).__name__}: {error})."
+                f"reading the description in {origin}: not a trt_pose description ({first_line(error)})."
                 " Export the model again with trt-pose."
             ) from error
-
-
-def _known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Keeps the entries of ``record`` that are fields of ``cls``, so that files of newer minor versions can be read."""
-    names = {item.name for item in fields(cls)}
-    return {name: value for name, value in record.items() if name in names}
-
-
-def _tupled(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from trt_pose import SourceError, UsageError
 from trt_pose.images import draw
-from trt_pose.images.annotations import Annotated
+from trt_pose.images.annotations import Annotations
 from trt_pose.images.synthetic import Scene, SyntheticPeople, write_coco
 from trt_pose.models.processing import POSE_INPUT
 from trt_pose.skeleton import ANIMALPOSE, COCO, CROWDPOSE, Skeleton
@@ -127,7 +127,7 @@ def coco(tmp_path_factory):
 
 
 def test_people_of_coco_annotations_in_the_letterbox(coco):
-    pictures = CocoPictures(Annotated.read(coco, coco.parent), SPEC, COCO)
+    pictures = CocoPictures(Annotations.read(coco, coco.parent), SPEC, COCO)
     assert len(pictures) == 6
     record = json.loads(coco.read_text())
     pixels, people = pictures[0]
@@ -143,13 +143,13 @@ def test_people_of_coco_annotations_in_the_letterbox(coco):
         np.testing.assert_allclose(joints[seen, :2], expected[seen, :2] * scale, rtol=1e-5)
         assert (joints[~seen] == 0).all()
     assert (pixels[:, 115:] == SPEC.pad_value).all()
-    centered = CocoPictures(Annotated.read(coco, coco.parent), replace(SPEC, padding="center"), COCO)
+    centered = CocoPictures(Annotations.read(coco, coco.parent), replace(SPEC, padding="center"), COCO)
     np.testing.assert_allclose(centered[0][1].boxes[:, 1] - people.boxes[:, 1], 7, atol=1e-4)  # of 14 px
 
 
 def test_the_number_decides_the_picture(coco):
     """The same number is the same picture, the next epoch's is another; so a resumed training sees what it would."""
-    make = lambda seed: CocoPictures(Annotated.read(coco, coco.parent), SPEC, COCO, Augmentation(), seed)  # noqa: E731
+    make = lambda seed: CocoPictures(Annotations.read(coco, coco.parent), SPEC, COCO, Augmentation(), seed)  # noqa: E731
     first, again, other = make(0), make(0), make(1)
     assert torch.equal(first[2][0], again[2][0])
     np.testing.assert_array_equal(first[2][1].joints, again[2][1].joints)
@@ -178,7 +178,7 @@ def test_a_broken_picture_is_one_sentence_from_another_process_too(coco, tmp_pat
     for file in coco.parent.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "000003.png").write_bytes((coco.parent / "000003.png").read_bytes()[:200])
-    pictures = CocoPictures(Annotated.read(tmp_path / coco.name, tmp_path), SPEC, COCO)
+    pictures = CocoPictures(Annotations.read(tmp_path / coco.name, tmp_path), SPEC, COCO)
     for workers in (0, 1):
         with pytest.raises(SourceError, match=r"000003\.png: the file is truncated\. Fetch it again\.$"):
             list(Batches(pictures, 2, workers=workers).epoch(0))
@@ -193,7 +193,7 @@ def test_every_kind_with_the_joints_is_learnt_and_no_other(tmp_path):
     record = json.loads(path.read_text())
     record["categories"] = [{"id": kind, "name": str(kind)} for kind in (1, 2, 3)]
     path.write_text(json.dumps(record))
-    _, people = CocoPictures(Annotated.read(path, tmp_path), SPEC, COCO)[0]
+    _, people = CocoPictures(Annotations.read(path, tmp_path), SPEC, COCO)[0]
     assert len(people.boxes) == 2
 
 
@@ -237,27 +237,27 @@ def test_bad_annotations_are_one_sentence(tmp_path):
     box, person = [5, 5, 40, 40], [10, 10, 2] * 17
     path = write(tmp_path / "a.json", [{"bbox": box, "keypoints": [1, 2, 2] * 20}])
     with pytest.raises(UsageError, match=r"none has the model's 17 joints \(they have 20 joints\)"):
-        CocoPictures(Annotated.read(path, tmp_path), SPEC, COCO)
+        CocoPictures(Annotations.read(path, tmp_path), SPEC, COCO)
     path = write(tmp_path / "a.json", [{"bbox": [5, 5, 0, 40], "keypoints": person}])
     with pytest.raises(SourceError, match="nobody is annotated"):
-        CocoPictures(Annotated.read(path, tmp_path), SPEC, COCO)
+        CocoPictures(Annotations.read(path, tmp_path), SPEC, COCO)
     for note, words in (
         ({"bbox": box, "keypoints": person[:-1]}, "keypoints there are none of"),
         ({"bbox": box, "keypoints": person, "category_id": 9}, "keypoints there are none of"),
         ({"bbox": box[:3]}, "not COCO annotations"),
     ):
         with pytest.raises(SourceError, match=words):
-            Annotated.read(write(tmp_path / "a.json", [note]), tmp_path)
+            Annotations.read(write(tmp_path / "a.json", [note]), tmp_path)
     path = write(tmp_path / "a.json", [{"bbox": box, "keypoints": person}])
     twice = json.loads(path.read_text())
     twice["images"] *= 2
     (tmp_path / "twice.json").write_text(json.dumps(twice))
     with pytest.raises(SourceError, match="two images or categories with one id"):
-        Annotated.read(tmp_path / "twice.json", tmp_path)
+        Annotations.read(tmp_path / "twice.json", tmp_path)
     # People without joints, and crowds, are kept: boxes to learn, and cells to leave alone.
     notes = [{"bbox": box, "keypoints": []}, {"bbox": box, "keypoints": person, "iscrowd": 1}]
     path = write(tmp_path / "a.json", notes)
-    _, people = CocoPictures(Annotated.read(path, tmp_path), SPEC, COCO)[0]
+    _, people = CocoPictures(Annotations.read(path, tmp_path), SPEC, COCO)[0]
     assert people.crowd.tolist() == [False, True]
     assert people.joints[0].sum() == 0
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..documents import to_json
 from ..errors import SourceError
-from ..files import check_writable, to_json, write_atomically
+from ..files import check_writable, write_atomically
 from ..optional import check_installed
 from ..runtime.runner import QueryTimes
 from .figures import Figures, Ratio

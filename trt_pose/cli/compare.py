@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..files import to_json
+from ..documents import to_json
 from .app import Json, app, print_table
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..documents import to_json
 from .app import Json, app, print_table
 
 
@@ -17,13 +17,12 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say what is installed, what works, and whether a file will; exit 1 when something is wrong."""
-    from dataclasses import asdict
 
     from ..doctor import examine
 
     findings = examine(file)
     if json:
-        print(jsonlib.dumps([asdict(finding) for finding in findings], indent=2))
+        print(to_json(findings))
     else:
         marks = {True: "ok", False: "WRONG", None: "-"}
         print_table(("", "what", "found"), [(marks[item.fine], item.what, item.detail) for item in findings])

@@ -30,9 +30,10 @@ def evaluate_files(
     json: Json = False,
 ) -> None:
     """Average precision on annotated images; of several files also what each loses against the first."""
+    from ..documents import to_json
     from ..evaluation import check_evaluator, evaluate_file
-    from ..files import check_writable, to_json
-    from ..images.annotations import Annotated as AnnotatedImages
+    from ..files import check_writable
+    from ..images.annotations import Annotations
     from ..results.sinks import write_json
 
     if (synthetic is None) == (data is None) or (data is None) != (images is None):
@@ -46,7 +47,7 @@ def evaluate_files(
     with TemporaryDirectory(prefix="trt_pose_eval_") as folder:
         if data is None or images is None:
             data, images = synthesize_people(synthetic or 1, seed, scene, Path(folder)), Path(folder)
-        annotated = AnnotatedImages.read(data, images)
+        annotated = Annotations.read(data, images)
         found = [evaluate_file(file, annotated, model, confidence=conf, results=results) for file in files]
         if json:
             print(to_json([item.to_dict() for item in found]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..documents import to_json
 from ..errors import UsageError
 from .app import Json, app, read_size
 from .attach import read_batch
@@ -83,8 +83,7 @@ def export(
     )
     accuracy = record(output, measure) if measure else None
     if json:
-        spec = jsonlib.loads(result.spec.to_json())
-        print(jsonlib.dumps({"output": result.output, "spec": spec, "accuracy": accuracy}, indent=2))
+        print(to_json({"output": result.output, "spec": result.spec, "accuracy": accuracy}))
     else:
         print(result)
         print_accuracy({str(output): accuracy} if accuracy else {})
@@ -93,14 +92,14 @@ def export(
 def measure_accuracy(data: Path | None, images: Path | None) -> Callable[[Path], dict[str, Any]] | None:
     """A file to its accuracy on annotated images; None where none are named."""
     from ..evaluation import accuracy, check_evaluator
-    from ..images.annotations import Annotated as AnnotatedImages
+    from ..images.annotations import Annotations
 
     if (data is None) != (images is None):
         raise UsageError("--verify-data: name the annotations, and with --verify-images the folder of their images.")
     if data is None or images is None:
         return None
     check_evaluator()  # before the work, not after
-    annotated = AnnotatedImages.read(data, images)
+    annotated = Annotations.read(data, images)
     return lambda file: accuracy(file, annotated)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..documents import to_json
 from .app import Json, app, print_table
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _print_engine(found: EngineInspection) -> None:
             ("for", sidecar.target),
             ("precision asked", sidecar.precision_asked),
             ("layers found", layers or sidecar.precision_note),
-            ("profile", jsonlib.dumps(sidecar.profile) if sidecar.profile else "fixed shapes"),
+            ("profile", to_json(sidecar.profile, None) if sidecar.profile else "fixed shapes"),
             *_facts(sidecar.spec),
         ]
     if found.note:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import Annotated
 
 import typer
 
+from ..documents import to_json
 from .app import Json, app, print_table
 
 
@@ -19,7 +19,7 @@ def models(
     from ..models.catalogue import MODELS
 
     if json:
-        print(jsonlib.dumps([card.to_dict() for card in MODELS.values()], indent=2))
+        print(to_json([card.to_dict() for card in MODELS.values()]))
         return
     rows = [
         (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..documents import to_json
 from .app import app, print_table
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def predict(
             if json != Path("-"):
                 _print_found(result)
     if json == Path("-"):
-        print(jsonlib.dumps(records, indent=2))
+        print(to_json(records))
     elif json:
         write_json(records, json)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..documents import to_json
 from ..errors import UsageError
-from ..files import to_json
 from .app import Json, app, print_table
 
 if TYPE_CHECKING:

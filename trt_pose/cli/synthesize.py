@@ -19,7 +19,7 @@ def synthesize(
     json: Json = False,
 ) -> None:
     """Write pictures of articulated figures with COCO annotations: data where none can be fetched."""
-    from ..files import to_json
+    from ..documents import to_json
 
     written = synthesize_people(count, seed, scene, folder)
     print(to_json({"annotations": str(written), "images": count}) if json else f"{written}: {count} pictures")

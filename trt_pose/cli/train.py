@@ -53,8 +53,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Fine-tune a pose model, or train one, on COCO keypoint annotations of any joints."""
+    from ..documents import to_json
     from ..evaluation import in_words
-    from ..files import to_json
     from ..images.synthetic import find_scene
 
     chosen: dict[str, Any] = {

@@ -8,8 +8,9 @@ from typing import Any
 
 import onnx
 
+from ..documents import to_json
 from ..errors import CalibrationError, ExportError, RunnerError, first_line
-from ..files import to_json, write_atomically
+from ..files import write_atomically
 from ..spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
 
 

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from msgspec import Meta
+
+from ..documents import read
 from ..errors import SourceError, UsageError
 from ..skeleton import BODY_SHARE
 
 
+class _Image(msgspec.Struct, omit_defaults=True):
+    id: int
+    file_name: Annotated[str, Meta(min_length=1, max_length=4096)]
+    width: int | None = None
+    height: int | None = None
+
+
+class _Note(msgspec.Struct, omit_defaults=True):
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    id: int | None = None
+    area: float | None = None
+    iscrowd: int | None = None
+    ignore: int | None = None
+    keypoints: list[float] | None = None
+    num_keypoints: int | None = None
+
+
+class _Category(msgspec.Struct, omit_defaults=True):
+    id: int
+    name: str = ""
+    keypoints: list[str] | None = None
+    skeleton: list[tuple[int, int]] | None = None
+    sigmas: list[float] | None = None
+
+
+class _Coco(msgspec.Struct):
+    """The parts of a COCO annotation file that are used (https://cocodataset.org/#format-data)."""
+
+    images: list[_Image]
+    annotations: list[_Note]
+    categories: list[_Category]
+
+
 @dataclass(frozen=True)
-class Annotated:
+class Annotations:
     """COCO annotations and the folder of their images.
 
     Attributes:
@@ -27,7 +65,7 @@ class Annotated:
     name: str
 
     @classmethod
-    def read(cls, data: str | Path, images: str | Path) -> Annotated:
+    def read(cls, data: str | Path, images: str | Path) -> Annotations:
         """Reads annotations and checks their images. Raises SourceError when they are damaged or images are missing."""
         truth = read_annotations(data)
         _check_images(truth, Path(images))
@@ -47,33 +85,34 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
     Raises:
         SourceError: the file cannot be read or does not hold COCO annotations.
     """
+    mend = "Give images, annotations and categories."
+    record = read(path, _Coco, "COCO annotations", SourceError, mend)
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        truth = {name: list(record[name]) for name in ("images", "annotations", "categories")}
-        known, kinds = ({item["id"] for item in truth[name]} for name in ("images", "categories"))
-        if len(known) < len(truth["images"]) or len(kinds) < len(truth["categories"]):
-            raise ValueError("two images or categories with one id")
-        kept = []
-        for number, item in enumerate(truth["annotations"], 1):
-            if item["image_id"] not in known:
-                continue
-            x, y, width, height = item["bbox"]
-            if item["category_id"] not in kinds or len(item.get("keypoints", ())) % 3:
-                raise ValueError(f"annotation {item.get('id', number)} with a category or keypoints there are none of")
-            visible = sum(flag > 0 for flag in item.get("keypoints", ())[2::3])
-            filled = {"id": number, "iscrowd": 0, "area": BODY_SHARE * width * height, "num_keypoints": visible}
-            kept.append({**filled, **item, "bbox": [x, y, width, height]})
-        truth["annotations"] = kept
-        if not truth["images"] or not all(isinstance(item["file_name"], str) for item in truth["images"]):
-            raise ValueError("no images in it")
-        return truth
-    except OSError as error:
-        raise SourceError(f"reading {path}: {error.strerror or error}. Check the path.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(
-            f"reading {path}: not COCO annotations ({type(error).__name__}: {error}). Give images, annotations and"
-            " categories."
-        ) from error
+        return _fill(record)
+    except ValueError as error:
+        raise SourceError(f"reading {path}: not COCO annotations ({error}). {mend}") from error
+
+
+def _fill(record: _Coco) -> dict[str, Any]:
+    """Checks the references between the parts and fills in what the evaluator needs."""
+    known, kinds = {item.id for item in record.images}, {item.id for item in record.categories}
+    if len(known) < len(record.images) or len(kinds) < len(record.categories):
+        raise ValueError("two images or categories with one id")
+    if not record.images:
+        raise ValueError("no images in it")
+    notes = []
+    for number, note in enumerate(record.annotations, 1):
+        if note.image_id not in known:
+            continue
+        if note.category_id not in kinds or len(note.keypoints or ()) % 3:
+            raise ValueError(f"annotation {note.id or number} with a category or keypoints there are none of")
+        plain = msgspec.to_builtins(note)
+        x, y, width, height = note.bbox
+        visible = sum(flag > 0 for flag in (note.keypoints or ())[2::3])
+        filled = {"id": number, "iscrowd": 0, "area": BODY_SHARE * width * height, "num_keypoints": visible}
+        notes.append({**filled, **plain, "bbox": [x, y, width, height]})
+    parts = {"images": record.images, "categories": record.categories}
+    return {**{name: msgspec.to_builtins(part) for name, part in parts.items()}, "annotations": notes}
 
 
 def _check_images(truth: Mapping[str, Any], folder: Path) -> None:

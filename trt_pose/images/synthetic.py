@@ -6,7 +6,6 @@ The proportions follow drawing manuals (a body is seven and a half heads tall); 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..documents import to_json
 from ..errors import SourceError, UsageError
 from ..files import make_folder, write_atomically
 from ..skeleton import COCO
@@ -389,4 +389,6 @@ def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
     edges = [[first + 1, second + 1] for first, second in COCO.edges]  # COCO counts joints from 1 here
     categories = [{"id": 1, "name": "person", "keypoints": list(COCO.names), "skeleton": edges}]
     record = {"images": images, "annotations": notes, "categories": categories}
-    return write_atomically(folder / "annotations.json", lambda path: path.write_text(json.dumps(record)), SourceError)
+    return write_atomically(
+        folder / "annotations.json", lambda path: path.write_text(to_json(record, None)), SourceError
+    )

@@ -6,7 +6,6 @@ inert records (NumPy scalars, OmegaConf lists) that super-gradients' trainer sto
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..documents import parse
 from ..errors import CheckpointError, UsageError
 from ..skeleton import Skeleton
 from .catalogue import MODELS
@@ -176,7 +176,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     except SafetensorError as error:
         raise CheckpointError(f"loading {path}: not a safetensors file, or a damaged one. Fetch it again.") from error
     if params:
-        record["processing_params"] = json.loads(params)
+        record["processing_params"] = parse(params)
     return record
 
 

@@ -139,20 +139,24 @@ def _read_classes(params: Mapping[str, Any], base: tuple[str, ...]) -> tuple[str
 
 
 def _read_skeleton(params: Mapping[str, Any], base: Skeleton) -> Skeleton:
+    """Applies the entries of a checkpoint over ``base``; its lists hold NumPy's or text's numbers as it comes."""
     names = params.get("joint_names") or params.get("keypoint_names") or params.get("class_names")
-    fields: dict[str, Any] = {"names": base.names, "flip_pairs": base.flip_pairs, "sigmas": base.sigmas}
     # A one-class list is the class ("person"), not the joints.
-    if names is not None and len(names) == base.num_joints:
-        fields["names"] = list(names)
-    edges = params.get("edge_links")
-    fields["edges"] = base.edges if edges is None else [list(pair) for pair in edges]
-    if params.get("keypoint_colors") is not None:
-        fields["joint_colors"] = params["keypoint_colors"]
-    if params.get("edge_colors") is not None:
-        fields["edge_colors"] = params["edge_colors"]
-    elif edges is None:
-        fields["edge_colors"] = base.edge_colors
-    return Skeleton.from_dict(fields)
+    own_names = names is not None and len(names) == base.num_joints
+    edges, joint_colors, edge_colors = (params.get(key) for key in ("edge_links", "keypoint_colors", "edge_colors"))
+    kept = base.edge_colors if edges is None else ()
+    return Skeleton(
+        names=tuple(str(name) for name in names or ()) if own_names else base.names,
+        edges=base.edges if edges is None else tuple((int(first), int(second)) for first, second in edges),
+        flip_pairs=base.flip_pairs,
+        sigmas=base.sigmas,
+        joint_colors=() if joint_colors is None else _colors(joint_colors),
+        edge_colors=kept if edge_colors is None else _colors(edge_colors),
+    )
+
+
+def _colors(values: Any) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in values)
 
 
 @dataclass

@@ -6,15 +6,16 @@ cache of trt_pose records the model, images and method that it was made with, an
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..documents import Count, Magnitude, Name, convert, read, to_json
 from ..errors import CalibrationError
 from ..files import write_atomically
 
@@ -37,13 +38,13 @@ class CalibrationCache:
         versions: versions of the programs that made the cache, for information.
     """
 
-    thresholds: dict[str, float]
-    model: str
-    preprocessing: str
-    data: str
-    images: int
-    method: str
-    versions: str
+    thresholds: dict[Name, Magnitude]
+    model: Name
+    preprocessing: Name
+    data: Name
+    images: Count
+    method: Name
+    versions: Name
 
     def check(self, **expected: str) -> None:
         """Raises CalibrationError when ``model``, ``preprocessing``, ``data`` or ``method`` differs, and names it."""
@@ -58,30 +59,21 @@ class CalibrationCache:
 
     def write(self, path: str | Path) -> None:
         """Writes the cache as JSON, atomically. Raises CalibrationError when the file cannot be written."""
-        text = json.dumps({"trt_pose_calibration": _VERSION, **asdict(self)}, indent=1)
+        text = to_json({"trt_pose_calibration": _VERSION, **asdict(self)}, indent=1)
         write_atomically(path, lambda target: target.write_text(text), CalibrationError)
 
     @classmethod
     def read(cls, path: str | Path) -> CalibrationCache:
         """Reads a cache. Raises CalibrationError when the file is missing, damaged or of another version."""
+        tensorrt = "A cache of TensorRT is taken in by: trt-pose calibration import."
+        what, mend = "a trt_pose calibration cache", f"Delete it and calibrate. {tensorrt}"
+        record: dict[str, Any] = read(path, dict, what, CalibrationError, mend)
         try:
-            record = json.loads(Path(path).read_text())
-            if record.pop("trt_pose_calibration") != _VERSION:
+            if record.get("trt_pose_calibration") != _VERSION:
                 raise ValueError("another version")
-            cache = cls(**{item.name: record[item.name] for item in fields(cls)})
-            texts = (cache.model, cache.preprocessing, cache.data, cache.method, cache.versions)
-            if not all(isinstance(text, str) for text in texts) or not isinstance(cache.images, int):
-                raise ValueError("a field of another type")
-            if not all(np.isfinite(value) and value >= 0 for value in cache.thresholds.values()):
-                raise ValueError("a threshold that is no number from 0")
-            return cache
-        except OSError as error:
-            raise CalibrationError(f"reading {path}: {error.strerror}. Check the path.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            tensorrt = " A cache of TensorRT is taken in by: trt-pose calibration import."
-            raise CalibrationError(
-                f"reading {path}: not a trt_pose calibration cache ({error}). Delete it and calibrate.{tensorrt}"
-            ) from error
+            return convert(record, cls)
+        except ValueError as error:
+            raise CalibrationError(f"reading {path}: not {what} ({error}). {mend}") from error
 
 
 def tensorrt_version(text: str) -> int:

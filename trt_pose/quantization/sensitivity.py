@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..choices import Precision
+from ..documents import parse, to_json
 from ..errors import CalibrationError, UsageError
 from ..files import cache_folder, write_atomically
 from ..graphs.file import load, read_spec
@@ -82,7 +82,7 @@ def analyze(
         found = compute(quantize_layers(network, chosen, cache.thresholds), network.border, samples)
         return min(signal_to_noise(reference[name], found[name]) for name in network.border)
 
-    key = "\n".join([cache.model, json.dumps(cache.thresholds), _digest(samples)])
+    key = "\n".join([cache.model, to_json(cache.thresholds), _digest(samples)])
     kept = cache_folder("sensitivity") / f"{_sha(key)[:24]}.json"
     alone = _each_alone(layers, quality, kept)
     everything = quality(layers)
@@ -103,7 +103,7 @@ def _each_alone(layers: Sequence[Layer], quality: Callable[[Sequence[Layer]], fl
     """Returns the ratio with each layer alone in INT8; reuses the results of an interrupted run."""
     alone: dict[str, float] = {}
     with suppress(OSError, ValueError, AttributeError, TypeError):
-        alone = {str(name): float(value) for name, value in json.loads(kept.read_text()).items()}
+        alone = {str(name): float(value) for name, value in parse(kept.read_bytes()).items()}
     try:
         for index, layer in enumerate(track(layers, "measuring layers", len(layers))):
             if layer.name not in alone:
@@ -118,7 +118,7 @@ def _each_alone(layers: Sequence[Layer], quality: Callable[[Sequence[Layer]], fl
 def _save(alone: dict[str, float], kept: Path) -> None:
     with suppress(OSError, CalibrationError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, lambda path: path.write_text(json.dumps(alone)), CalibrationError)
+        write_atomically(kept, lambda path: path.write_text(to_json(alone)), CalibrationError)
 
 
 def _fewest(

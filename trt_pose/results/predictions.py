@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..documents import to_json
 from ..formats import Floats
 from ..images import draw
 from ..images.pixels import Image
@@ -116,7 +116,7 @@ class Predictions:
         raise NotImplementedError
 
     def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dicts(), indent=indent)
+        return to_json(self.to_dicts(), indent)
 
 
 def name_corners(box: Floats) -> dict[str, float]:
@@ -168,4 +168,4 @@ class ImageResult:
         draw.show(self.draw())
 
     def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dict(), indent=indent)
+        return to_json(self.to_dict(), indent)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..documents import to_json
 from ..errors import SourceError
 from ..files import write_atomically
 from ..images.draw import save
@@ -55,5 +55,5 @@ def _is_number(text: str) -> bool:
 
 def write_json(results: list[dict[str, Any]], path: str | Path) -> None:
     """Writes result dicts to one JSON file, atomically."""
-    text = json.dumps(results, indent=2)
+    text = to_json(results)
     write_atomically(path, lambda target: target.write_text(text), SourceError)

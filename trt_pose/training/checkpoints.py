@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 
@@ -94,8 +94,8 @@ def read_resumable(path: str | Path) -> dict[str, Any]:
 def check_recipe(path: str | Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises CheckpointError, which names the entry, when the recipe differs from that of the checkpoint."""
     # A round trip through JSON turns tuples into lists, as in the file.
-    plain = json.loads(json.dumps(wanted))
-    for name, value in json.loads(json.dumps(found)).items():
+    plain = msgspec.to_builtins(wanted)
+    for name, value in msgspec.to_builtins(found).items():
         if plain.get(name) != value:
             raise CheckpointError(
                 f"resuming from {path}: it was begun with {name} {value}, this is {plain.get(name)}. Give what it was"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import PoseError, SourceError
-from ..images.annotations import Annotated, pose_categories
+from ..images.annotations import Annotations, pose_categories
 from ..images.pixels import Image, letterbox, read
 from ..images.synthetic import SCENE_SIDE, SCENES, Scene, SyntheticPeople
 from ..skeleton import Skeleton
@@ -55,7 +55,7 @@ class CocoPictures(Dataset[Item]):
 
     def __init__(
         self,
-        data: Annotated,
+        data: Annotations,
         spec: InputSpec,
         skeleton: Skeleton,
         augmentation: Augmentation | None = None,

@@ -17,7 +17,7 @@ from ..evaluation import CONFIDENCE, check_evaluator, evaluate_model, evaluate_p
 from ..export.plan import check_sides
 from ..files import make_folder
 from ..graphs.file import load, read_spec
-from ..images.annotations import Annotated, pose_categories
+from ..images.annotations import Annotations, pose_categories
 from ..images.synthetic import Scene, SyntheticPeople, write_coco
 from ..models.model import PoseModel
 from ..models.yolo_nas_pose.network import VARIANTS, YoloNASPose
@@ -68,10 +68,10 @@ class Data:
             )
 
     @cached_property
-    def _files(self) -> Annotated | None:
+    def _files(self) -> Annotations | None:
         if self.annotations is None or self.images is None:
             return None
-        return Annotated.read(self.annotations, self.images)
+        return Annotations.read(self.annotations, self.images)
 
     def pictures(self, spec: InputSpec, skeleton: Skeleton, options: TrainOptions) -> Pictures:
         """Returns the training data. Raises UsageError when the pictures have other joints."""
@@ -81,7 +81,7 @@ class Data:
             raise UsageError("training on synthetic people: they have COCO's 17 joints, the model has others.")
         return SyntheticPictures(self.synthetic or 1, spec, self.seed, self.scene)
 
-    def annotated(self, model: PoseModel, folder: Path) -> Annotated:
+    def annotated(self, model: PoseModel, folder: Path) -> Annotations:
         """Returns the validation data for ``model``; synthetic pictures are written into ``folder``.
 
         Raises:
@@ -91,7 +91,7 @@ class Data:
         found = self._files
         if found is None:
             people = SyntheticPeople(self.synthetic or 1, seed=self.seed, scene=self.scene)
-            found = Annotated.read(write_coco(people, folder), folder)
+            found = Annotations.read(write_coco(people, folder), folder)
         pose_categories(found.truth, model.num_joints)
         return found
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from ..documents import parse
 from ..errors import EngineError
 from ..files import file_sha256
 from .flavor import find_flavor
@@ -39,7 +39,7 @@ def open_engine(trt: Any, logger: Any, plan: bytes, host_code: bool) -> Any:
 def read_layers(trt: Any, engine: Any) -> tuple[dict[str, int] | None, str]:
     """Returns the number of layers per data type, or None and the reason."""
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return count_types(json.loads(text))
+    return count_types(parse(text))
 
 
 def count_types(information: dict[str, Any]) -> tuple[dict[str, int] | None, str]:

@@ -6,13 +6,12 @@ description of the model, its input and the build.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineError, RunnerError
-from ..files import to_json
+from ..documents import Name, convert, read, to_json
+from ..errors import EngineError
 from ..spec import ModelSpec
 from .flavor import RTX, TENSORRT
 
@@ -68,25 +67,25 @@ class Sidecar:
     """
 
     spec: ModelSpec
-    engine_sha256: str
+    engine_sha256: Name
     engine_bytes: int
-    onnx_sha256: str
-    flavor: str
-    flavor_version: str
-    gpu: dict[str, str] | None = None
-    compute_capabilities: tuple[str, ...] = ()
-    precision_asked: str = ""
-    precision_found: dict[str, int] | None = None
-    precision_note: str = ""
-    plugins: tuple[str, ...] = ()
-    plugin: str = ""
-    profile: dict[str, Any] = field(default_factory=dict)
+    onnx_sha256: Name
+    flavor: Name
+    flavor_version: Name
+    gpu: dict[Name, Name] | None = None
+    compute_capabilities: tuple[Name, ...] = ()
+    precision_asked: Name = ""
+    precision_found: dict[Name, int] | None = None
+    precision_note: Name = ""
+    plugins: tuple[Name, ...] = ()
+    plugin: Name = ""
+    profile: dict[Name, list[list[int]]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     quantization: dict[str, Any] | None = None
     comparison: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     seconds: float = 0.0
-    generator: str = ""
+    generator: Name = ""
 
     @property
     def target(self) -> str:
@@ -113,39 +112,25 @@ class Sidecar:
     def read(cls, engine: str | Path) -> Sidecar:
         """Reads the sidecar of ``engine``. Raises EngineError when it is missing, damaged or of a newer version."""
         path = sidecar_path(engine)
-        try:
-            record = json.loads(path.read_text())
-            if record["trt_pose_engine"] > SIDECAR_VERSION:
-                raise EngineError(f"reading {path}: version {record['trt_pose_engine']}. Upgrade trt-pose.")
-            known = {item.name: record[item.name] for item in fields(cls) if item.name in record}
-            known["spec"] = ModelSpec.from_json(json.dumps(record["spec"]), path)
-            for name in ("compute_capabilities", "plugins"):
-                known[name] = tuple(known.get(name, ()))
-            sidecar = cls(**known)
-            sidecar._check()
-            return sidecar
-        except FileNotFoundError as error:
+        if not path.exists():
             raise EngineError(
                 f"reading {path}: there is no description beside the engine. Build it with trt-pose build, or copy the"
                 " .json along with it."
-            ) from error
-        except OSError as error:
-            raise EngineError(f"reading {path}: {error.strerror}. Check the path.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RunnerError) as error:
-            raise EngineError(f"reading {path}: not a description of an engine ({error}). Build it again.") from error
-
-    def _check(self) -> None:
-        """Raises ValueError when a field that is printed or compared later has the wrong type."""
-        texts = (
-            self.engine_sha256, self.onnx_sha256, self.flavor, self.flavor_version, self.precision_asked,
-            self.precision_note, self.plugin, self.generator, *self.compute_capabilities, *self.plugins,
-        )  # fmt: skip
-        gpu = {"name": "", "compute_capability": ""} if self.gpu is None else self.gpu
-        right = all(isinstance(text, str) for text in texts) and isinstance(self.options, dict)
-        right = right and isinstance(gpu, dict) and {"name", "compute_capability"} <= set(gpu)
-        right = right and isinstance(self.precision_found, (dict, type(None))) and isinstance(self.profile, dict)
-        if not right or not all(isinstance(number, (int, float)) for number in (self.engine_bytes, self.seconds)):
-            raise ValueError("a field of another type")
+            )
+        what, mend = "a description of an engine", "Build it again."
+        record: dict[str, Any] = read(path, dict, what, EngineError, mend)
+        version = record.get("trt_pose_engine")
+        if isinstance(version, int) and version > SIDECAR_VERSION:
+            raise EngineError(f"reading {path}: version {version}. Upgrade trt-pose.")
+        try:
+            if version is None:
+                raise ValueError("it has no version")
+            sidecar = convert(record, cls)
+            if sidecar.gpu is not None and not {"name", "compute_capability"} <= set(sidecar.gpu):
+                raise ValueError("$.gpu: expected name and compute_capability")
+            return sidecar
+        except ValueError as error:
+            raise EngineError(f"reading {path}: not {what} ({error}). {mend}") from error
 
 
 def sidecar_path(engine: str | Path) -> Path:
