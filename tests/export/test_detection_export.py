@@ -14,7 +14,7 @@ from trt_pose.comparison import compare
 from trt_pose.export.decode import DecodeDetections
 from trt_pose.export.select import SelectDetections, Selection
 from trt_pose.export.select_detection_trt import EfficientSelect
-from trt_pose.graphs.surgery import cut
+from trt_pose.graphs.surgery import extract_subgraph
 from trt_pose.models.layers import BINS
 from trt_pose.models.pp_yoloe.network import PPYoloE, Variant as PPVariant
 from trt_pose.models.yolo_nas.network import Variant as NASVariant, YoloNAS
@@ -188,7 +188,7 @@ def test_the_node_of_tensorrt(model, tmp_path, pixels, batch, flat):
     if not flat:
         shapes = [[dim.dim_value for dim in item.type.tensor_type.shape.dim][1:] for item in proto.graph.output]
         assert shapes == [[1], [20, 4], [20], [20]]
-    heads = cut(proto, list(node.input))
+    heads = extract_subgraph(proto, list(node.input))
     model.export(tmp_path / "raw.onnx", postprocessing=False, **{**SMALL, "batch_size": 2})
     with (
         OnnxRunner(heads.SerializeToString(), providers=["cpu"]) as fed,
@@ -252,8 +252,7 @@ def test_the_replaced_node(model, tmp_path, pixels):
 
     model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **OPTIONS, batch_size=3)
     theirs = onnx.load(tmp_path / "m.onnx")
-    ours = onnx.load(tmp_path / "m.onnx")
-    replace_efficient_nms(ours)
+    ours = replace_efficient_nms(onnx.load(tmp_path / "m.onnx"))
     (node,) = [node for node in ours.graph.node if node.domain == "TRT"]
     assert node.op_type == "DetectionNMS_TRT"
     names = {item.name for item in node.attribute}

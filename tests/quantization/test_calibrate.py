@@ -8,7 +8,7 @@ import pytest
 from trt_pose import CalibrationError
 from trt_pose.choices import CalibrationMethod as Method
 from trt_pose.graphs.file import read_spec
-from trt_pose.graphs.surgery import cut
+from trt_pose.graphs.surgery import extract_subgraph
 from trt_pose.images.pixels import letterbox, read
 from trt_pose.quantization import CalibrationCache, CalibrationOptions, calibrate, open_batches
 from trt_pose.quantization.cache import from_tensorrt, tensorrt_version, to_tensorrt
@@ -37,7 +37,7 @@ def run(network, data, options=ALL, cache=None):
 def test_thresholds_are_those_of_the_tensors(network, pixels):
     """minmax has one right answer: the largest magnitude, from a plain run of the graph."""
     found = run(network, [pixels], CalibrationOptions(Method.MINMAX))
-    part = cut(network.proto, network.activations())
+    part = extract_subgraph(network.proto, network.activations())
     largest = dict.fromkeys(network.activations(), 0.0)
     with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
         for image in pixels:

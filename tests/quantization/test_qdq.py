@@ -9,7 +9,7 @@ from trt_pose import CalibrationError, ExportError, UsageError
 from trt_pose.quantization import SelectiveQuantizer
 from trt_pose.quantization.fp16 import to_half
 from trt_pose.quantization.network import Network
-from trt_pose.quantization.qdq import half_scale, quantize_layers, quantized_layers
+from trt_pose.quantization.qdq import fp16_exact_scale, quantize_layers, quantized_layers
 from trt_pose.runtime.ort import OnnxRunner
 from trt_pose.spec import METADATA_KEY, ModelSpec
 
@@ -118,12 +118,12 @@ def test_weights_are_within_half_a_step(quantized, network):
 
 def test_scales_fit_fp16_and_never_clip():
     wanted = np.array([1e-9, 1e-7, 3e-5, 0.001234, 1.0, 254.9, 6e6])
-    scale = half_scale(wanted)
+    scale = fp16_exact_scale(wanted)
     assert (scale.astype(np.float16).astype(np.float32) == scale).all()
     assert (scale.astype(np.float64) >= wanted / 127).all()
     assert (scale[4:] <= wanted[4:] / 127 * 1.001).all()
-    assert half_scale(np.array(0.0)) == 1.0  # nothing to scale
-    assert np.isinf(half_scale(np.array(1e9)))
+    assert fp16_exact_scale(np.array(0.0)) == 1.0  # nothing to scale
+    assert np.isinf(fp16_exact_scale(np.array(1e9)))
 
 
 def test_a_threshold_beyond_fp16_is_one_sentence(network, thresholds):
@@ -214,18 +214,18 @@ def test_int8_computes_what_its_integers_say(network, thresholds):
     """One convolution by hand: rounded integers, products, the scale of both, the bias."""
     layer = next(layer for layer in network.layers if layer.kind == "Conv" and "stage1/downsample" in layer.name)
     proto = quantize_layers(network, [layer], {layer.activation: 3.0})
-    from trt_pose.graphs.surgery import cut
+    from trt_pose.graphs.surgery import extract_subgraph
 
     made = producers(proto)[next(node for node in proto.graph.node if node.name == layer.name).output[0]]
-    part = cut(proto, [layer.activation, made.output[0]])
+    part = extract_subgraph(proto, [layer.activation, made.output[0]])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 128, 160), dtype=np.uint8)
     with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
         outputs = runner.run({"input": pixels})
     import torch
 
-    x = np.clip(np.rint(outputs[layer.activation] / (np.float32(half_scale(np.array(3.0))))), -128, 127)
+    x = np.clip(np.rint(outputs[layer.activation] / (np.float32(fp16_exact_scale(np.array(3.0))))), -128, 127)
     w = network.constant(layer.weight).astype(np.float64)
-    scale = half_scale(np.abs(w).max(axis=(1, 2, 3)))
+    scale = fp16_exact_scale(np.abs(w).max(axis=(1, 2, 3)))
     integers = np.clip(np.rint(w / scale[:, None, None, None]), -127, 127)
     node = next(node for node in network.proto.graph.node if node.name == layer.name)
     options = {item.name: list(item.ints) for item in node.attribute if item.ints}
@@ -236,7 +236,7 @@ def test_int8_computes_what_its_integers_say(network, thresholds):
         padding=options["pads"][:2],
     ).numpy()
     bias = network.constant(node.input[2])
-    want = sums * scale[:, None, None] * float(half_scale(np.array(3.0))) + bias[:, None, None]
+    want = sums * scale[:, None, None] * float(fp16_exact_scale(np.array(3.0))) + bias[:, None, None]
     np.testing.assert_allclose(outputs[made.output[0]], want, rtol=1e-4, atol=1e-4)
 
 

@@ -12,11 +12,11 @@ import torch
 from trt_pose import UsageError
 from trt_pose.cli import main
 from trt_pose.graphs.file import load
-from trt_pose.graphs.surgery import cut
+from trt_pose.graphs.surgery import extract_subgraph
 from trt_pose.images.pixels import letterbox
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
 from trt_pose.quantization.network import Network
-from trt_pose.quantization.qdq import half_scale
+from trt_pose.quantization.qdq import fp16_exact_scale
 from trt_pose.training.qat import QuantizedPose, quantized_weight
 
 from ..conftest import SMALL, make_tiny
@@ -45,7 +45,7 @@ def border(proto, network, feed):
     """What ONNX Runtime computes up to the decode."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    part = cut(proto, network.border)
+    part = extract_subgraph(proto, network.border)
     session = onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return dict(zip(network.border, session.run(None, {"input": feed}), strict=True))
 
@@ -93,7 +93,7 @@ def test_weights_are_quantized_as_the_file_holds_them(rng, axis):
     weight = rng.normal(0, 0.05, (6, 5, 3, 3)).astype(np.float32)
     weight[(slice(None),) * axis + (2,)] = 0  # a channel of zeros
     others = tuple(index for index in range(4) if index != axis)
-    scale = half_scale(np.abs(weight.astype(np.float64)).max(axis=others) / 1.0)
+    scale = fp16_exact_scale(np.abs(weight.astype(np.float64)).max(axis=others) / 1.0)
     along = scale.reshape([-1 if index == axis else 1 for index in range(4)])
     expected = np.clip(np.rint(weight.astype(np.float64) / along), -127, 127) * along
     given = torch.tensor(weight, requires_grad=True)

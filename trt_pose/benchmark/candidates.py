@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..graphs.file import load, read_spec
-from ..graphs.surgery import cut
+from ..graphs.surgery import extract_subgraph
 from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
 from ..runtime.ort import OnnxRunner
 from ..runtime.runner import Arrays
@@ -28,5 +28,5 @@ def count_candidates(path: str | Path, feeds: Iterable[Arrays]) -> list[int] | N
     if len(nodes) != 1 or threshold is None:
         return None
     scores = nodes[0].input[1]  # scores are the second input of every NMS operator
-    with OnnxRunner(cut(proto, [scores]).SerializeToString(), providers=["cpu"]) as runner:
+    with OnnxRunner(extract_subgraph(proto, [scores]).SerializeToString(), providers=["cpu"]) as runner:
         return [int((runner.run(feed)[scores] > np.float32(threshold)).sum()) for feed in feeds]

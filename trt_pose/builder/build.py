@@ -66,7 +66,7 @@ def build_engine(
     flavor = describe_flavor(options.flavor)
     options = replace(options, flavor=flavor.name)
     options.check_flavor(flavor)
-    check_installed("onnx", "polygraphy", doing="building an engine")  # fail before a calibration
+    check_installed("onnx", "onnx_graphsurgeon", "polygraphy", doing="building an engine")  # fail before a calibration
     for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
         check_writable(path, EngineError)  # fail before the build
     with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
@@ -85,11 +85,7 @@ def build_engine(
         built = _build(job, engine.name)
         layers = _count_layers(job, built)
         sidecar = replace(
-            _describe(onnx, precision, prepared, job, built),
-            precision_found=layers[0],
-            precision_note=layers[1],
-            comparison=comparison,
-            accuracy=accuracy,
+            _describe(onnx, precision, prepared, job, built, layers), comparison=comparison, accuracy=accuracy
         )
         # Removes the old description first: no description is better than that of another engine.
         sidecar_path(engine).unlink(missing_ok=True)
@@ -109,7 +105,7 @@ def _check(engine: Path, options: BuildOptions) -> BuildOptions:
     flavor = describe_flavor(options.flavor)
     options = replace(options, flavor=flavor.name)
     options.check_flavor(flavor)
-    check_installed("onnx", "polygraphy", doing="building an engine")
+    check_installed("onnx", "onnx_graphsurgeon", "polygraphy", doing="building an engine")
     for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
         check_writable(path, EngineError)
     return options
@@ -132,7 +128,14 @@ def _measure_engine(measure: Callable[[Path], dict[str, Any]], engine: Path) -> 
         return {"not_measured": str(error)}
 
 
-def _describe(onnx: Path, precision: str | None, prepared: Prepared, job: Job, built: Built) -> Sidecar:
+def _describe(
+    onnx: Path,
+    precision: str | None,
+    prepared: Prepared,
+    job: Job,
+    built: Built,
+    layers: tuple[dict[str, int] | None, str],
+) -> Sidecar:
     options = job.options
     return Sidecar(
         spec=replace(prepared.spec, plugins_required=built.plugins),
@@ -144,6 +147,8 @@ def _describe(onnx: Path, precision: str | None, prepared: Prepared, job: Job, b
         gpu=built.gpu,
         compute_capabilities=tuple(f"{major}.{minor}" for major, minor in options.compute_capabilities),
         precision_asked=precision or prepared.spec.precision,
+        precision_found=layers[0],
+        precision_note=layers[1],
         plugins=built.plugins,
         plugin=built.plugin,
         profile={name: [list(shape) for shape in shapes] for name, shapes in job.profile.items()},

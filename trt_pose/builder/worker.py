@@ -133,10 +133,8 @@ def _with_own_nms(path: Path, folder: Path) -> Path:
     from ..graphs.file import load, save
     from ..nms.rewrite import replace_efficient_nms
 
-    model = load(path)
-    replace_efficient_nms(model)
     written = folder / "own_nms.onnx"
-    save(model, written)
+    save(replace_efficient_nms(load(path)), written)
     return written
 
 

@@ -67,12 +67,16 @@ class ExportOptions:
 
     def changed(self) -> dict[str, Any]:
         """Returns the options that differ from their defaults."""
-        return {
-            item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != item.default
-        }
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        return {name: value for name, (value, default) in values.items() if not _same(value, default)}
 
     def refuse(self, model: str, names: Sequence[str]) -> None:
         """Raises UsageError when one of ``names`` is set: the model does not have that option."""
         for name, value in self.changed().items():
             if name in names:
                 raise UsageError(f"exporting {model}: it has no option {name} (got {value!r}). Leave it out.")
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether an option has its default; arrays and modules are never compared by value."""
+    return value is default or (isinstance(value, (str, int, float)) and value == default)

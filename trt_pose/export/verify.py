@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_graphsurgeon as gs
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 from ..errors import ExportError
 from ..formats import find_format
-from ..graphs.surgery import cut
+from ..graphs.surgery import extract_subgraph, to_graph, to_model
 from ..images.pixels import example, letterbox
 from ..results import predictions_of
 from ..results.pairing import Difference, compare_predictions
@@ -77,7 +77,7 @@ def _without_plugin(
     """Returns the graph and the model up to the plugin node, and the names of the decoded heads."""
     decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
     names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
-    return graph.with_postprocess(decode), cut(proto, names), names
+    return graph.with_postprocess(decode), extract_subgraph(proto, names), names
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:
@@ -108,14 +108,11 @@ def _with_candidates(
     threshold = min(select.selection.confidence, float(best) * 0.999)
     chosen = select.selection
     lowered = replace(chosen, confidence=threshold)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    node = next(node for node in copy.graph.node if node.op_type == "NonMaxSuppression")
-    name = "verification_threshold"
-    copy.graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), name))
-    node.input[4] = name
+    surgery = to_graph(proto)
+    node = next(node for node in surgery.nodes if node.op == "NonMaxSuppression")
+    node.inputs[4] = gs.Constant("verification_threshold", np.array([threshold], np.float32))
     again: nn.Module = type(select)(select.decode, lowered)  # type: ignore[arg-type]
-    return DeployGraph(graph.preprocess, graph.network, again, graph.layout), copy
+    return DeployGraph(graph.preprocess, graph.network, again, graph.layout), to_model(surgery, proto)
 
 
 def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:

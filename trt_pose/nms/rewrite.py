@@ -6,41 +6,38 @@ threshold. In rows beyond the count the class is -1 for DetectionNMS_TRT and 0 f
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 
 from ..errors import EngineError
+from ..graphs.surgery import to_graph, to_model
 from . import contract
 
 # The values that DetectionNMS_TRT implements; EfficientNMS_TRT supports others, too.
 _FIXED = {"background_class": -1, "score_activation": 0, "class_agnostic": 0, "box_coding": 0}
 
 
-def replace_efficient_nms(model: onnx.ModelProto) -> None:
-    """Replaces every EfficientNMS_TRT node of a model, in place.
+def replace_efficient_nms(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with every EfficientNMS_TRT node replaced.
 
     Raises:
         EngineError: a node has an attribute value that DetectionNMS_TRT does not support.
     """
-    for node in model.graph.node:
-        if node.op_type != contract.EFFICIENT_NAME:
+    graph = to_graph(model)
+    for node in graph.nodes:
+        if node.op != contract.EFFICIENT_NAME:
             continue
-        given: dict[str, Any] = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        other = [name for name, value in _FIXED.items() if given.get(name, value) != value]
+        other = [name for name, value in _FIXED.items() if node.attrs.get(name, value) != value]
         if other:
             raise EngineError(
-                f"replacing {contract.EFFICIENT_NAME}: {other[0]} is {given[other[0]]}, {contract.DETECTION_NAME} has"
-                f" {_FIXED[other[0]]} only. Export the model with trt-pose, or build it with a TensorRT that has"
+                f"replacing {contract.EFFICIENT_NAME}: {other[0]} is {node.attrs[other[0]]}, {contract.DETECTION_NAME}"
+                f" has {_FIXED[other[0]]} only. Export the model with trt-pose, or build it with a TensorRT that has"
                 f" {contract.EFFICIENT_NAME}."
             )
-        kept = [item for item in node.attribute if item.name in contract.NmsFields.__dataclass_fields__]
-        node.op_type = contract.DETECTION_NAME
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        own = {
+        node.op = contract.DETECTION_NAME
+        node.attrs = {
+            **{name: value for name, value in node.attrs.items() if name in contract.NmsFields.__dataclass_fields__},
             "num_pre_nms_predictions": contract.EFFICIENT_CANDIDATES,
             "plugin_version": contract.VERSION,
             "plugin_namespace": contract.NAMESPACE,
         }
-        node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in own.items())
+    return to_model(graph, model)

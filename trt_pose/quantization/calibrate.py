@@ -25,7 +25,7 @@ from ..choices import CalibrationMethod
 from ..errors import CalibrationError
 from ..files import cache_folder, check_writable, write_atomically
 from ..graphs.file import load, read_spec
-from ..graphs.surgery import cut
+from ..graphs.surgery import extract_subgraph
 from ..progress import track
 from ..runtime.ort import OnnxRunner
 from ..spec import InputSpec, ModelSpec
@@ -94,7 +94,7 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     spec = read_spec(network.proto)
-    part = cut(network.proto, tensors)
+    part = extract_subgraph(network.proto, tensors)
     expected = {"model": _digest(network), "preprocessing": _preprocessing(spec.input), "method": options.label}
     if cache is not None and Path(cache).exists():
         return _known(Path(cache), expected, tensors, data, spec, options)
@@ -298,11 +298,14 @@ class Calibration:
 def _digest(network: Network) -> str:
     """Returns the SHA-256 of the graph up to the weighted layers, with weights; excludes decode and metadata."""
     digest = hashlib.sha256()
-    part = cut(network.proto, network.results())
-    for node in sorted(part.graph.node, key=lambda node: node.name):
+    nodes = network.upstream(network.results())
+    used = [node for node in network.proto.graph.node if node.name in nodes]
+    for node in sorted(used, key=lambda node: node.name):
         digest.update(node.SerializeToString(deterministic=True))
-    for item in sorted(part.graph.initializer, key=lambda tensor: tensor.name):
-        digest.update(item.name.encode() + onnx.numpy_helper.to_array(item).tobytes())
+    read = {name for node in used for name in node.input}
+    for item in sorted(network.proto.graph.initializer, key=lambda tensor: tensor.name):
+        if item.name in read:
+            digest.update(item.name.encode() + onnx.numpy_helper.to_array(item).tobytes())
     return digest.hexdigest()
 
 

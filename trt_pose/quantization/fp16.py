@@ -6,14 +6,14 @@ TensorRT 11 and TensorRT-RTX have no FP16 flag: the types in the graph determine
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from ..errors import ExportError, first_line
-from ..graphs.surgery import cut, float_tensors, replace_nodes, tidy
+from ..graphs.surgery import extract, float_tensors, forget_types, normalize_graph, to_graph, to_model
 from ..runtime.ort import OnnxRunner
 from .batches import Pixels, feeds
 from .network import Network
@@ -39,39 +39,42 @@ def find_overflows(network: Network, batches: Iterable[Pixels]) -> dict[str, str
     Returns:
         The reason by node name: a weight above 65,504, or an activation above half of that on the images.
     """
-    found = {}
+    reasons = {}
     for node in network.members():
-        # Bounds of a Clip are clamped later, like its values. Constants of Reshape and Slice are shapes and indices.
-        values = [network.constant(name) for name in node.input if node.op_type not in ("Clip", "Reshape", "Slice")]
-        floats = [v for v in values if v is not None and v.dtype == np.float32 and v.size]
-        largest = max((float(np.abs(value).max()) for value in floats), default=0.0)
+        # Clip bounds are clamped to the FP16 range, and shape inputs are not values of the network.
+        inputs = () if node.op in ("Clip", "Reshape", "Slice") else node.inputs
+        constants = [tensor for tensor in inputs if isinstance(tensor, gs.Constant) and tensor.dtype == np.float32]
+        largest = max((float(np.abs(tensor.values).max(initial=0.0)) for tensor in constants), default=0.0)
         if largest > LARGEST:
-            found[node.name] = f"a weight of {largest:.3g}"
+            reasons[node.name] = f"a weight of {largest:.3g}"
     ranges = _ranges(network, batches)
     for node in network.members():
-        largest = max((ranges.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        tensors = (*node.inputs, *node.outputs)
+        largest = max((ranges.get(tensor.name, 0.0) for tensor in tensors), default=0.0)
         if largest > LARGEST * _MARGIN:
-            found.setdefault(node.name, f"values up to {largest:.3g}")
-    return found
+            reasons.setdefault(node.name, f"values up to {largest:.3g}")
+    return reasons
 
 
 def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
     """Returns the largest magnitude of every floating-point tensor of the network over the images."""
-    part = cut(network.proto, network.border)
-    names = [name for node in part.graph.node for name in node.output if name in network.floats]
-    del part.graph.output[:]
+    part = extract(network.graph, network.border)
+    names = [tensor.name for node in part.nodes for tensor in node.outputs if tensor.name in network.floats]
+    tensors, operators = part.tensors(), ("ReduceMax", "ReduceMin")
+    part.outputs = []
     for name in names:
-        for kind in ("ReduceMax", "ReduceMin"):
-            part.graph.node.append(helper.make_node(kind, [name], [f"{name}/{kind}"], keepdims=0))
-            part.graph.output.append(helper.make_tensor_value_info(f"{name}/{kind}", TensorProto.FLOAT, []))
+        for operator in operators:
+            extreme = gs.Variable(f"{name}/{operator}", np.float32, ())
+            part.nodes.append(gs.Node(operator, extreme.name, {"keepdims": 0}, [tensors[name]], [extreme]))
+            part.outputs.append(extreme)
     ranges = dict.fromkeys(names, 0.0)
-    with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
+    with OnnxRunner(to_model(part, network.proto).SerializeToString(), providers=["cpu"]) as runner:
         (feed,) = runner.inputs
         for images, _ in feeds(batches, runner.spec.input):
             outputs = runner.run({feed: images})
             for name in names:
-                seen = max(abs(float(outputs[f"{name}/{kind}"])) for kind in ("ReduceMax", "ReduceMin"))
-                ranges[name] = max(ranges[name], seen if np.isfinite(seen) else np.inf)
+                largest = max(abs(float(outputs[f"{name}/{operator}"])) for operator in operators)
+                ranges[name] = max(ranges[name], largest if np.isfinite(largest) else np.inf)
     return ranges
 
 
@@ -94,7 +97,7 @@ def to_half(network: Network, keep: Collection[str] = ()) -> onnx.ModelProto:
 def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """Converts a graph to a newer operator set. Raises ExportError when onnx cannot convert it."""
     try:
-        raised: onnx.ModelProto = onnx.version_converter.convert_version(tidy(proto), version)
+        raised: onnx.ModelProto = onnx.version_converter.convert_version(normalize_graph(proto), version)
     except Exception as error:  # the converter's exceptions have no common base
         raise ExportError(
             f"raising the operator set to {version}: {first_line(error)[:200]}. Export the model with"
@@ -105,77 +108,78 @@ def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
 
 
 class _Converter:
-    """A single conversion of a graph to FP16."""
+    """One conversion of one graph."""
 
     def __init__(self, proto: onnx.ModelProto, half: Collection[str]) -> None:
-        self._proto = onnx.ModelProto()
-        self._proto.CopyFrom(proto)
-        self._half = half
+        self._proto, self._half = proto, half
+        self._graph = to_graph(proto)
         self._floats = float_tensors(proto)
-        self._constants = {item.name: item for item in proto.graph.initializer}
-        self._producers = {name: node.name for node in proto.graph.node for name in node.output}
-        self._outputs = {item.name for item in proto.graph.output}
-        self._cast: set[str] = set()
+        self._outputs = {tensor.name for tensor in self._graph.outputs}
+        self._produced_half = {
+            tensor.name
+            for node in self._graph.nodes
+            if node.name in half
+            for tensor in node.outputs
+            if tensor.name in self._floats
+        }
+        self._made: dict[str, gs.Tensor] = {}
 
     def convert(self) -> onnx.ModelProto:
-        graph = self._proto.graph
-        nodes = []
-        for node in graph.node:
+        nodes: list[gs.Node] = []
+        for node in list(self._graph.nodes):
             nodes += [*self._casts_before(node), node, *self._casts_after(node)]
-        del graph.value_info[:]
-        replace_nodes(graph, nodes)
-        return self._proto
+        self._graph.nodes = nodes
+        forget_types(self._graph)
+        return to_model(self._graph.cleanup(remove_unused_graph_inputs=False), self._proto)
 
-    def _casts_before(self, node: Any) -> Iterator[onnx.NodeProto]:
-        """Connects the inputs of a node to tensors of its own type; yields the Cast nodes that this needs."""
+    def _casts_before(self, node: gs.Node) -> Iterator[gs.Node]:
+        """Connects the inputs of a node to tensors of its own type; yields the casts this needs."""
         in_half = node.name in self._half
         if in_half:
-            self._retype_attributes(node)
-        for position, name in enumerate(node.input):
-            want_half = in_half and position not in _ALWAYS_FP32.get(node.op_type, ())
-            if name in self._constants:
-                if want_half and self._constants[name].data_type == TensorProto.FLOAT:
-                    node.input[position] = self._half_constant(name)
-            elif name in self._floats:
-                made_half, output = self._made_half(name), name in self._outputs
-                if want_half and made_half:
-                    node.input[position] = f"{name}/fp16" if output else name
-                elif want_half:
-                    node.input[position] = f"{name}/fp16"
-                    yield from self._cast_node(name, f"{name}/fp16", TensorProto.FLOAT16)
-                elif made_half and not output:
-                    node.input[position] = f"{name}/fp32"
-                    yield from self._cast_node(name, f"{name}/fp32", TensorProto.FLOAT)
+            _retype_attributes(node)
+        for position, tensor in enumerate(list(node.inputs)):
+            want_half = in_half and position not in _ALWAYS_FP32.get(node.op, ())
+            if isinstance(tensor, gs.Constant):
+                if want_half and tensor.dtype == np.float32:
+                    node.inputs[position] = self._half_constant(tensor)
+            elif tensor.name in self._floats:
+                made_half, is_output = tensor.name in self._produced_half, tensor.name in self._outputs
+                if want_half and made_half and is_output:
+                    node.inputs[position] = self._made[f"{tensor.name}/fp16"]
+                elif want_half and not made_half:
+                    yield from self._cast(tensor, "fp16", TensorProto.FLOAT16)
+                    node.inputs[position] = self._made[f"{tensor.name}/fp16"]
+                elif not want_half and made_half and not is_output:
+                    yield from self._cast(tensor, "fp32", TensorProto.FLOAT)
+                    node.inputs[position] = self._made[f"{tensor.name}/fp32"]
 
-    def _casts_after(self, node: Any) -> Iterator[onnx.NodeProto]:
-        """Yields the Cast nodes that give outputs computed in FP16 their original name and type."""
-        for position, name in enumerate(node.output):
-            if name in self._outputs and self._made_half(name):
-                node.output[position] = f"{name}/fp16"
-                yield helper.make_node("Cast", [f"{name}/fp16"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT)
+    def _casts_after(self, node: gs.Node) -> Iterator[gs.Node]:
+        """Casts the file outputs that a node computes in FP16 back to FP32, under their original names."""
+        for position, tensor in enumerate(list(node.outputs)):
+            if tensor.name in self._outputs and tensor.name in self._produced_half:
+                half = self._made[f"{tensor.name}/fp16"] = gs.Variable(f"{tensor.name}/fp16")
+                node.outputs[position] = half
+                yield gs.Node("Cast", f"{tensor.name}/Cast", {"to": int(TensorProto.FLOAT)}, [half], [tensor])
 
-    def _made_half(self, name: str) -> bool:
-        return name in self._floats and self._producers.get(name) in self._half
-
-    def _half_constant(self, name: str) -> str:
-        half = f"{name}/fp16"
-        if half not in self._cast:
-            self._cast.add(half)
-            values = numpy_helper.to_array(self._constants[name])
+    def _half_constant(self, tensor: gs.Constant) -> gs.Tensor:
+        name = f"{tensor.name}/fp16"
+        if name not in self._made:
             with np.errstate(over="ignore"):
-                clipped = np.clip(values, -LARGEST, LARGEST)
-            self._proto.graph.initializer.append(numpy_helper.from_array(clipped.astype(np.float16), half))
-        return half
+                clipped = np.clip(tensor.values, -LARGEST, LARGEST)
+            self._made[name] = gs.Constant(name, np.asarray(clipped, np.float16))
+        return self._made[name]
 
-    def _cast_node(self, name: str, output: str, kind: int) -> Iterator[onnx.NodeProto]:
-        if output not in self._cast:
-            self._cast.add(output)
-            yield helper.make_node("Cast", [name], [output], name=f"{output}/Cast", to=kind)
+    def _cast(self, tensor: gs.Tensor, suffix: str, dtype: int) -> Iterator[gs.Node]:
+        name = f"{tensor.name}/{suffix}"
+        if name not in self._made:
+            self._made[name] = gs.Variable(name)
+            yield gs.Node("Cast", f"{name}/Cast", {"to": int(dtype)}, [tensor], [self._made[name]])
 
-    def _retype_attributes(self, node: Any) -> None:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
-            elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
-                values = numpy_helper.to_array(attribute.t)
-                attribute.t.CopyFrom(numpy_helper.from_array(values.astype(np.float16), attribute.t.name))
+
+def _retype_attributes(node: gs.Node) -> None:
+    """Makes the attributes of a node that runs in FP16 produce FP16."""
+    for name, value in node.attrs.items():
+        if node.op == "Cast" and name == "to" and value == TensorProto.FLOAT:
+            node.attrs[name] = int(TensorProto.FLOAT16)
+        elif isinstance(value, gs.Constant) and value.dtype == np.float32:
+            node.attrs[name] = gs.Constant(value.name, np.asarray(value.values, np.float16))

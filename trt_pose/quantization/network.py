@@ -7,21 +7,20 @@ precision costs it 10 to 17 dB, and INT8 breaks it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+import onnx_graphsurgeon as gs
 
 from ..errors import ExportError
-from ..graphs.surgery import float_tensors, tidy
+from ..graphs.surgery import float_tensors, normalize_graph, to_graph
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_CARRIERS = {"Reshape", "Concat", "Transpose", "Flatten", "Identity", "Squeeze", "Unsqueeze"}
+SHAPE_OPERATORS = {"Reshape", "Concat", "Transpose", "Flatten", "Identity", "Squeeze", "Unsqueeze"}
 
 
 @dataclass(frozen=True)
@@ -49,32 +48,31 @@ class Network:
     """The part of a graph between the image and the decode.
 
     Attributes:
-        proto: the model, normalized by :func:`trt_pose.graphs.surgery.tidy`.
+        proto: the model, normalized by :func:`trt_pose.graphs.surgery.normalize_graph`.
+        graph: the same, opened by GraphSurgeon; not to be changed.
+        floats: names of computed FP32 tensors and inputs.
         nodes: names of the network's nodes.
         border: tensors of the network that the decode reads or the file outputs.
         layers: the layers that INT8 can run, in order of execution.
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
-        self.proto = proto = tidy(proto)
-        self.constants = {item.name: item for item in proto.graph.initializer}
-        self._producers = {name: node for node in proto.graph.node for name in node.output}
-        self._consumers: dict[str, list[Any]] = defaultdict(list)
-        for node in proto.graph.node:
-            for name in node.input:
-                self._consumers[name].append(node)
-        self.floats = float_tensors(proto)
+        self.proto = normalize_graph(proto)
+        self.graph = to_graph(self.proto)
+        self.floats = float_tensors(self.proto)
+        self._tensors = self.graph.tensors()
         self.nodes = self._find_nodes()
         self.border = tuple(self._find_border())
         self.layers = tuple(self._find_layers())
 
-    def members(self) -> Iterator[Any]:
+    def members(self) -> Iterator[gs.Node]:
         """Yields the network's nodes in order of execution."""
-        return (node for node in self.proto.graph.node if node.name in self.nodes)
+        return (node for node in self.graph.nodes if node.name in self.nodes)
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
         """Returns the value of a constant tensor, or None for a computed one."""
-        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
+        tensor = self._tensors.get(name)
+        return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None
 
     def activations(self) -> tuple[str, ...]:
         """Returns the activations to quantize, each once."""
@@ -82,96 +80,110 @@ class Network:
 
     def all_activations(self) -> tuple[str, ...]:
         """Returns every computed FP32 tensor of the network. TensorRT's implicit INT8 needs a range for each."""
-        return tuple(name for node in self.members() for name in node.output if name in self.floats)
+        return tuple(tensor.name for node in self.members() for tensor in node.outputs if tensor.name in self.floats)
 
     def results(self) -> tuple[str, ...]:
         """Returns the outputs of all weighted layers. Calibration depends on the graph up to these only."""
-        return tuple(node.output[0] for node in self.members() if self._weight(node))
+        return tuple(node.outputs[0].name for node in self.members() if _weight(node) is not None)
 
     def images(self) -> frozenset[str]:
         """Returns the tensors that hold the unchanged image: the graph's inputs, and casts of them."""
-        found = {item.name for item in self.proto.graph.input}
-        for node in self.proto.graph.node:
-            if node.op_type == "Cast" and node.input[0] in found:
-                found.add(node.output[0])
-        return frozenset(found)
+        images = {tensor.name for tensor in self.graph.inputs}
+        for node in self.graph.nodes:
+            if node.op == "Cast" and node.inputs[0].name in images:
+                images.add(node.outputs[0].name)
+        return frozenset(images)
+
+    def upstream(self, tensors: Iterable[str]) -> frozenset[str]:
+        """Returns the names of the nodes that compute ``tensors``."""
+        return _upstream([node for name in tensors for node in self._tensors[name].inputs])
 
     def _find_nodes(self) -> frozenset[str]:
-        waiting = [node for node in self.proto.graph.node if self._weight(node) and not self._is_decode(node)]
-        if not waiting:
+        layers = [node for node in self.graph.nodes if _weight(node) is not None and not _is_decode(node)]
+        if not layers:
             raise ExportError("reading the graph: it holds no convolution with constant weights. Check the file.")
-        found: set[str] = set()
-        while waiting:
-            node = waiting.pop()
-            if node.name not in found:
-                found.add(node.name)
-                waiting.extend(self._producers[name] for name in node.input if name in self._producers)
-        for node in self.proto.graph.node:
-            if node.op_type in _CARRIERS:
-                carried = node.input if node.op_type == "Concat" else node.input[:1]
-                if all(name in self._producers and self._producers[name].name in found for name in carried):
-                    found.add(node.name)
-        return frozenset(found)
-
-    def _weight(self, node: Any) -> str | None:
-        """Returns the name of a weighted layer's constant weight, or None."""
-        if node.op_type not in WEIGHTED or len(node.input) < 2:
-            return None
-        name = str(node.input[1])
-        maker = self._producers.get(name)
-        if maker is not None and maker.op_type == "DequantizeLinear":  # the weight is already INT8
-            return name if maker.input[0] in self.constants else None
-        return name if name in self.constants else None
-
-    def _is_decode(self, node: Any) -> bool:
-        """Returns whether a node multiplies by 0, 1, 2, …, which is the expectation of a distribution, not a layer."""
-        values = self.constant(node.input[1])
-        return values is not None and values.size <= 64 and np.array_equal(values.ravel(), np.arange(values.size))
+        members = set(_upstream(layers))
+        for node in self.graph.nodes:
+            if node.op in SHAPE_OPERATORS:
+                carried = node.inputs if node.op == "Concat" else node.inputs[:1]
+                if all(tensor.inputs and tensor.inputs[0].name in members for tensor in carried):
+                    members.add(node.name)
+        return frozenset(members)
 
     def _find_border(self) -> Iterator[str]:
-        outputs = {item.name for item in self.proto.graph.output}
+        outputs = {tensor.name for tensor in self.graph.outputs}
         for node in self.members():
-            for name in node.output:
-                readers = self._consumers[name]
-                outside = name in outputs or any(reader.name not in self.nodes for reader in readers)
-                if outside and name not in self.constants and self._computes(node):
-                    yield name
-
-    def _computes(self, node: Any) -> bool:
-        return node.op_type not in ("Constant", "Shape", "Cast")
+            if node.op in ("Constant", "Shape", "Cast"):
+                continue
+            for tensor in node.outputs:
+                if tensor.name in outputs or any(reader.name not in self.nodes for reader in tensor.outputs):
+                    yield tensor.name
 
     def _find_layers(self) -> Iterator[Layer]:
         depths = self._depths()
         for node in self.members():
-            kind, weight = node.op_type, self._weight(node)
-            if not any(name in self.floats for name in node.output):
+            weight, inputs = _weight(node), [tensor.name for tensor in node.inputs]
+            if not any(tensor.name in self.floats for tensor in node.outputs):
                 continue  # shape arithmetic
-            if weight is not None and weight not in self.constants:
+            if weight is not None and not isinstance(weight, gs.Constant):
                 continue  # already INT8
             if weight is not None:
-                yield Layer(node.name, kind, node.input[0], 0, weight, self._channel_axis(node))
-            elif kind == "MaxPool":
-                yield Layer(node.name, kind, node.input[0], 0)
-            elif kind == "Add" and not any(name in self.constants for name in node.input):
+                yield Layer(node.name, node.op, inputs[0], 0, weight.name, _channel_axis(node))
+            elif node.op == "MaxPool":
+                yield Layer(node.name, node.op, inputs[0], 0)
+            elif node.op == "Add" and not any(isinstance(tensor, gs.Constant) for tensor in node.inputs):
                 # A residual sum is fused into the deeper branch's convolution, so only the shortcut is quantized.
-                first, second = (depths.get(name, 0) for name in node.input)
+                first, second = (depths.get(name, 0) for name in inputs)
                 position = 0 if first <= second else 1
-                yield Layer(node.name, kind, node.input[position], position)
-
-    def _channel_axis(self, node: Any) -> int:
-        """Returns the axis of the output channels in the weight of a layer."""
-        if node.op_type == "Conv":
-            return 0
-        if node.op_type == "Gemm":
-            return 0 if any(item.name == "transB" and item.i for item in node.attribute) else 1
-        if node.op_type == "MatMul":
-            return len(self.constants[node.input[1]].dims) - 1
-        return 1  # ConvTranspose
+                yield Layer(node.name, node.op, inputs[position], position)
 
     def _depths(self) -> dict[str, int]:
         """Returns for each tensor the number of nodes on the longest path from the image."""
         depths: dict[str, int] = {}
-        for node in self.proto.graph.node:
-            depth = 1 + max((depths.get(name, 0) for name in node.input), default=0)
-            depths.update(dict.fromkeys(node.output, depth))
+        for node in self.graph.nodes:
+            depth = 1 + max((depths.get(tensor.name, 0) for tensor in node.inputs), default=0)
+            depths.update((tensor.name, depth) for tensor in node.outputs)
         return depths
+
+
+def _weight(node: gs.Node) -> gs.Tensor | None:
+    """Returns the constant weight of a weighted layer, the dequantized tensor where it is INT8 already, or None."""
+    if node.op not in WEIGHTED or len(node.inputs) < 2:
+        return None
+    weight = node.inputs[1]
+    if isinstance(weight, gs.Constant):
+        return weight
+    maker = weight.inputs[0] if weight.inputs else None
+    dequantized = maker is not None and maker.op == "DequantizeLinear" and isinstance(maker.inputs[0], gs.Constant)
+    return weight if dequantized else None
+
+
+def _is_decode(node: gs.Node) -> bool:
+    """Returns whether a node multiplies by 0, 1, 2, …, which is the expectation of a distribution, not a layer."""
+    weight = node.inputs[1]
+    if not isinstance(weight, gs.Constant) or np.prod(weight.shape) > 64:
+        return False
+    values = np.ravel(weight.values)
+    return np.array_equal(values, np.arange(values.size))
+
+
+def _channel_axis(node: gs.Node) -> int:
+    """Returns the axis of the output channels in the weight of a layer."""
+    if node.op == "Conv":
+        return 0
+    if node.op == "Gemm":
+        return 0 if node.attrs.get("transB") else 1
+    if node.op == "MatMul":
+        return len(node.inputs[1].shape) - 1
+    return 1  # ConvTranspose
+
+
+def _upstream(nodes: Iterable[gs.Node]) -> frozenset[str]:
+    """Returns the names of ``nodes`` and of all nodes they depend on."""
+    waiting, names = list(nodes), set[str]()
+    while waiting:
+        node = waiting.pop()
+        if node.name not in names:
+            names.add(node.name)
+            waiting.extend(maker for tensor in node.inputs for maker in tensor.inputs)
+    return frozenset(names)

@@ -9,15 +9,15 @@ Concatenations have no quantizers, so the scales of their readers pass through t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from ..errors import CalibrationError
-from ..graphs.surgery import replace_nodes
+from ..graphs.surgery import to_model
 from .network import Layer, Network
 
 INT8_MAX = 127.0
@@ -47,7 +47,17 @@ def quantize_layers(network: Network, layers: Iterable[Layer], thresholds: Mappi
         raise CalibrationError(
             f"quantizing: no threshold for {lacking[0]} and {len(lacking) - 1} more. Calibrate again."
         )
-    return _Writer(network, chosen, thresholds).write()
+    graph, quantizers, nodes = network.graph.copy(), _Quantizers(thresholds), list[gs.Node]()
+    for node in graph.nodes:
+        layer = chosen.get(node.name)
+        if layer is not None:
+            node.inputs[layer.position] = quantizers.activation(node.inputs[layer.position])
+            if layer.weight is not None:
+                node.inputs[1] = quantizers.weight(node.inputs[1], layer.axis)
+        nodes += [*quantizers.new_nodes, node]
+        quantizers.new_nodes.clear()
+    graph.nodes = nodes
+    return to_model(graph.cleanup(remove_unused_graph_inputs=False), network.proto)
 
 
 def opset(proto: onnx.ModelProto) -> int:
@@ -55,7 +65,7 @@ def opset(proto: onnx.ModelProto) -> int:
     return max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=0)
 
 
-def half_scale(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def fp16_exact_scale(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Returns the scales of INT8 tensors, (C,) or (): ``threshold / 127`` rounded up to an FP16 number.
 
     The FP32 and the FP16 form of the graph can then use the same INT8 weights. A scale of 0 becomes 1.
@@ -67,66 +77,50 @@ def half_scale(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.where(scale > 0, scale, np.float16(1.0)).astype(np.float32)
 
 
-class _Writer:
-    """A single rewrite of a graph."""
+class _Quantizers:
+    """The quantized tensors of one graph, each made once."""
 
-    def __init__(self, network: Network, layers: Mapping[str, Layer], thresholds: Mapping[str, float]) -> None:
-        self._network, self._layers, self._thresholds = network, layers, thresholds
-        self._proto = onnx.ModelProto()
-        self._proto.CopyFrom(network.proto)
-        self._ready: dict[
-            tuple[str, int], str
-        ] = {}  # tensor and axis (-1 for activations) to the name of the dequantized tensor
-        self._nodes: list[onnx.NodeProto] = []
+    def __init__(self, thresholds: Mapping[str, float]) -> None:
+        self._thresholds = thresholds
+        self._made: dict[tuple[str, int], gs.Variable] = {}  # tensor name and axis (-1: per tensor)
+        self.new_nodes: list[gs.Node] = []
 
-    def write(self) -> onnx.ModelProto:
-        graph = self._proto.graph
-        for node in graph.node:
-            layer = self._layers.get(node.name)
-            if layer is not None:
-                node.input[layer.position] = self._activation(layer.activation)
-                if layer.weight is not None:
-                    node.input[1] = self._weight(layer.weight, layer.axis)
-            self._nodes.append(node)
-        replace_nodes(graph, self._nodes)
-        return self._proto
-
-    def _activation(self, name: str) -> str:
-        if (name, -1) not in self._ready:
-            scale = half_scale(np.array(self._thresholds[name]))
+    def activation(self, tensor: gs.Tensor) -> gs.Variable:
+        """Returns an activation after QuantizeLinear and DequantizeLinear."""
+        name = tensor.name
+        if (name, -1) not in self._made:
+            scale = fp16_exact_scale(np.array(self._thresholds[name]))
             if np.isinf(scale):
                 raise CalibrationError(
                     f"quantizing {name}: its threshold {self._thresholds[name]:.3g} exceeds FP16. Exclude it."
                 )
-            self._constant(f"{name}/scale", scale)
-            self._constant(f"{name}/zero", np.array(0, np.int8))
-            parameters = [f"{name}/scale", f"{name}/zero"]
-            self._node("QuantizeLinear", [name, *parameters], f"{name}/quantized")
-            self._node("DequantizeLinear", [f"{name}/quantized", *parameters], f"{name}/dequantized")
-            self._ready[name, -1] = f"{name}/dequantized"
-        return self._ready[name, -1]
+            parameters = [gs.Constant(f"{name}/scale", scale), gs.Constant(f"{name}/zero", np.array(0, np.int8))]
+            quantized = self._node("QuantizeLinear", [tensor, *parameters], f"{name}/quantized")
+            self._made[name, -1] = self._node("DequantizeLinear", [quantized, *parameters], f"{name}/dequantized")
+        return self._made[name, -1]
 
-    def _weight(self, name: str, axis: int) -> str:
-        if (name, axis) not in self._ready:
-            values = numpy_helper.to_array(self._network.constants[name]).astype(np.float64)
+    def weight(self, tensor: gs.Constant, axis: int) -> gs.Variable:
+        """Returns a weight that is stored in INT8, per channel along ``axis``, after DequantizeLinear."""
+        name = tensor.name
+        if (name, axis) not in self._made:
+            values = np.asarray(tensor.values).astype(np.float64)
             others = tuple(index for index in range(values.ndim) if index != axis)
-            scale = half_scale(np.abs(values).max(axis=others))
+            scale = fp16_exact_scale(np.abs(values).max(axis=others))
             along = scale.reshape([-1 if index == axis else 1 for index in range(values.ndim)])
             quantized = np.clip(np.rint(values / along), -INT8_MAX, INT8_MAX).astype(np.int8)
             base = f"{name}/axis{axis}"
-            self._constant(f"{base}/quantized", quantized)
-            self._constant(f"{base}/scale", scale)
-            self._constant(f"{base}/zero", np.zeros(len(scale), np.int8))
-            inputs = [f"{base}/quantized", f"{base}/scale", f"{base}/zero"]
-            self._node("DequantizeLinear", inputs, f"{base}/dequantized", axis=axis)
-            self._ready[name, axis] = f"{base}/dequantized"
-        return self._ready[name, axis]
+            inputs = [
+                gs.Constant(f"{base}/quantized", quantized),
+                gs.Constant(f"{base}/scale", scale),
+                gs.Constant(f"{base}/zero", np.zeros(len(scale), np.int8)),
+            ]
+            self._made[name, axis] = self._node("DequantizeLinear", inputs, f"{base}/dequantized", axis=axis)
+        return self._made[name, axis]
 
-    def _constant(self, name: str, value: npt.NDArray[np.generic]) -> None:
-        self._proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self._nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}/{kind}", **attributes))
+    def _node(self, operator: str, inputs: list[gs.Tensor], output: str, **attributes: int) -> gs.Variable:
+        made = gs.Variable(output)
+        self.new_nodes.append(gs.Node(operator, f"{output}/{operator}", attributes, inputs, [made]))
+        return made
 
 
 def quantized_layers(proto: onnx.ModelProto) -> int:

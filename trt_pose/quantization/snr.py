@@ -12,7 +12,7 @@ import onnx
 
 from ..errors import CalibrationError
 from ..graphs.file import load, read_spec
-from ..graphs.surgery import cut
+from ..graphs.surgery import extract_subgraph
 from ..runtime.ort import OnnxRunner
 from .batches import Pixels, feeds, open_batches
 from .network import Network
@@ -30,7 +30,7 @@ def noise_between(
 
 def compute(proto: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]) -> dict[str, Values]:
     """Runs a graph up to ``tensors``; returns the values of each over all samples, flattened."""
-    with OnnxRunner(cut(proto, tensors).SerializeToString(), providers=["cpu"]) as runner:
+    with OnnxRunner(extract_subgraph(proto, tensors).SerializeToString(), providers=["cpu"]) as runner:
         inputs = runner.spec.input
         runs = [runner.run({inputs.name: images}) for images, _ in feeds(samples, inputs)]
     return {name: np.concatenate([np.ravel(outputs[name]) for outputs in runs]).astype(np.float64) for name in tensors}

@@ -29,7 +29,7 @@ from ..models.model import PoseModel
 from ..models.processing import Processing
 from ..quantization.calibrate import calibrate
 from ..quantization.network import Layer, Network
-from ..quantization.qdq import INT8_MAX, half_scale, quantize_layers
+from ..quantization.qdq import INT8_MAX, fp16_exact_scale, quantize_layers
 from ..quantization.quantize import QuantizationReport, QuantizeOptions, Seen
 from ..quantization.snr import noise_between
 from ..spec import ModelSpec, Normalization
@@ -66,7 +66,7 @@ class QuantizedPose(PoseModel):
         cache = calibrate(network, network.activations(), data, options.calibration, options.cache)
         self.cache = cache
         self.weights = f"{cache.model} on {cache.data}"  # must be the same when a training run is resumed
-        self._scales = {name: float(half_scale(np.array(value))) for name, value in cache.thresholds.items()}
+        self._scales = {name: float(fp16_exact_scale(np.array(value))) for name, value in cache.thresholds.items()}
         chosen = {layer.name: layer for layer in self.layers}
         self._steps = [_Step.of(node, chosen.get(node.name)) for node in network.members()]
         self._images = network.images()
@@ -182,7 +182,7 @@ def quantized_weight(weight: Tensor, axis: int) -> Tensor:
             weight.detach().double().abs().amax([index for index in range(weight.ndim) if index != axis]) / INT8_MAX
         )
         scale = wanted.half()
-        # Rounds up to the next FP16 number, as qdq.half_scale does. For a positive float it is the next bit pattern.
+        # Rounds up to the next FP16 number, as fp16_exact_scale does: for a positive float the next bit pattern.
         above = (scale.view(torch.int16) + 1).view(torch.float16)
         scale = torch.where(scale.double() < wanted, above, scale).float()
         scale = torch.where(scale > 0, scale, 1.0)
@@ -202,13 +202,13 @@ class _Step:
 
     @classmethod
     def of(cls, node: Any, layer: Layer | None) -> _Step:
-        if node.op_type not in (*_OPERATORS, "Cast"):
+        if node.op not in (*_OPERATORS, "Cast"):
             raise ExportError(
-                f"fine-tuning: the graph holds {node.op_type} ({node.name}), which training has no form of. Export a"
+                f"fine-tuning: the graph holds {node.op} ({node.name}), which training has no form of. Export a"
                 " YOLO-NAS-Pose with trt-pose export."
             )
-        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        return cls(node.op_type, list(node.input), node.output[0], attributes, layer)
+        inputs = [tensor.name for tensor in node.inputs]
+        return cls(node.op, inputs, node.outputs[0].name, dict(node.attrs), layer)
 
 
 def _convolve(x: list[Any], a: Mapping[str, Any]) -> Tensor:

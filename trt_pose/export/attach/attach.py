@@ -21,6 +21,7 @@ from ...choices import DetectionOutputFormatMode, ExportTargetBackend
 from ...errors import ExportError, UsageError
 from ...files import check_writable, write_atomically
 from ...formats import FORMATS, find_format
+from ...graphs.surgery import join, rename, to_graph, to_model
 from ...nms import contract
 from ...nms.contract import DOMAIN
 from ...progress import step
@@ -97,11 +98,8 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         check_limits(chosen, anchors, joints)
     spec = _describe(Path(source), options, chosen, (batch, height, width, element), joints)
     with step("attaching"):
-        try:
-            merged = _merge_tail(proto, names, shapes, spec, options, chosen)
-            merged = _merge_front(merged, spec, element)
-        except ValueError as error:  # raised by onnx.compose
-            raise ExportError(f"attaching to {source}: the parts do not join: {error}. Please report this.") from error
+        merged = _merge_tail(proto, names, shapes, spec, options, chosen)
+        merged = _merge_front(merged, spec, element)
         merged = simplify(merged)
         finish(merged, spec)
     write_atomically(output, lambda target: onnx.save(merged, target, format="protobuf"), ExportError)
@@ -123,7 +121,7 @@ def _load(source: str | Path) -> onnx.ModelProto:
         for entry in proto.opset_import:
             if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
                 entry.version = 1
-        return onnx.compose.add_prefix(proto, THEIRS)
+        return to_model(rename(to_graph(proto), THEIRS), proto)
     except Exception as error:  # protobuf, onnx and file errors have no common base
         raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
 
@@ -189,12 +187,7 @@ def _merge_tail(
         TAIL,
     )
     # Drops every output and node that the predictions do not depend on.
-    merged = onnx.compose.merge_models(
-        proto, tail, io_map=list(zip(names, inputs, strict=True)), outputs=list(spec.output.names)
-    )
-    return onnx.utils.Extractor(merged).extract_model(
-        [item.name for item in merged.graph.input], list(spec.output.names)
-    )
+    return to_model(join(to_graph(proto), to_graph(tail), dict(zip(inputs, names, strict=True))), proto)
 
 
 def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.ModelProto:
@@ -205,7 +198,7 @@ def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.
     example = torch.zeros(shape, dtype=torch.uint8 if spec.input.dtype == "uint8" else torch.float32)
     pixels = f"{FRONT}pixels"
     front = _trace(module, [example], [spec.input.name], [pixels], proto, spec, FRONT)
-    return onnx.compose.merge_models(front, proto, io_map=[(pixels, proto.graph.input[0].name)])
+    return to_model(join(to_graph(front), to_graph(proto), {proto.graph.input[0].name: pixels}), proto)
 
 
 def _trace(
@@ -235,4 +228,4 @@ def _trace(
         )  # fmt: skip
     traced = onnx.load_model_from_string(buffer.getvalue())
     traced.ir_version = like.ir_version
-    return onnx.compose.add_prefix(traced, prefix, rename_inputs=False, rename_outputs=False)
+    return to_model(rename(to_graph(traced), prefix, inside=True), traced)
