@@ -23,7 +23,7 @@ from trt_pose.images.annotations import Annotations
 from trt_pose.images.synthetic import SyntheticPeople, write_coco
 from trt_pose.predictor import PosePredictor
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
-from trt_pose.training.train import QAT, Data, train_quantized
+from trt_pose.training.train import QAT, TrainData, train_quantized
 
 RESULTS = Path(__file__).parent / "results"
 CALIBRATED = 64
@@ -76,7 +76,7 @@ def quantized(source: Path, folder: Path) -> list[tuple[str, Path]]:
 def fine_tune(source: Path, folder: Path, epochs: int) -> Path:
     """The best of the epochs, by other pictures than those the table is of."""
     options = replace(QAT, epochs=epochs, batch=16, warmup_steps=10, ema_decay=0.98, workers=1, device="cpu", seed=9)
-    learnt, measured = Data(synthetic=1024, seed=9), Data(synthetic=100, seed=2)
+    learnt, measured = TrainData(synthetic=1024, seed=9), TrainData(synthetic=100, seed=2)
     return train_quantized(source, learnt, folder / "qat", options, validation=measured)[0]
 
 

@@ -28,7 +28,7 @@ from trt_pose.skeleton import COCO
 from trt_pose.training.checkpoints import BEST, LATEST, processing_params
 from trt_pose.training.loss import LossWeights
 from trt_pose.training.options import TrainOptions
-from trt_pose.training.train import Data, start_model, train
+from trt_pose.training.train import TrainData, start_model, train
 
 ASSETS = Path(trt_pose.__file__).parent / "assets"
 PICTURES = 2048  # of an epoch
@@ -81,10 +81,10 @@ def run(chosen: argparse.Namespace) -> Path:
         model = start_model("demo", str(weights) if weights else None, COCO, (stage.side, stage.side))
         train(
             model,
-            Data(synthetic=PICTURES, seed=number, scene=stage.scene),
+            TrainData(synthetic=PICTURES, seed=number, scene=stage.scene),
             folder,
             options,
-            validation=Data(synthetic=200, seed=2),
+            validation=TrainData(synthetic=200, seed=2),
             resume=(folder / LATEST).exists(),
         )
         weights = folder / BEST

@@ -21,7 +21,7 @@ from trt_pose import models
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.benchmark.machine import machine
 from trt_pose.builder.build import build_engine
-from trt_pose.builder.prepare import Quantizing
+from trt_pose.builder.prepare import QuantizeRequest
 from trt_pose.images.pixels import example
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,7 +38,7 @@ def build(size: str, precision: str, folder: Path) -> Path:
         model.export(onnx, engine="tensorrt", confidence_threshold=0.25, max_predictions_per_image=100)
     photograph = example()
     crops = [photograph[y : y + 400, x : x + 400] for y in (0, 50, 100) for x in (0, 50, 100)]
-    quantizing = Quantizing(crops) if precision == "int8" else Quantizing()
+    quantizing = QuantizeRequest(crops) if precision == "int8" else QuantizeRequest()
     build_engine(onnx, engine, precision, quantizing)
     return engine
 

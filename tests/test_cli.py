@@ -287,7 +287,7 @@ def test_build_with_trtexec_words(tiny_plugin_onnx, picture_folder, tmp_path, ca
     assert call("inspect", engine, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sidecar"]["comparison"]["total"]["found"] > 50
     assert call("build", tiny_plugin_onnx) == 1
-    assert "name the .onnx file" in capsys.readouterr().err
+    assert "--output: name the .engine file" in capsys.readouterr().err
 
 
 def test_accuracy_on_the_command_line(tmp_path, capsys):

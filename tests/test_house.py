@@ -1,18 +1,22 @@
 """Rules of the house that a machine can check."""
 
 import ast
+import dataclasses
+import inspect
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import trt_pose
+from trt_pose.export import ExportOptions
+from trt_pose.models.model import Model
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "trt_pose"
 FILES = sorted(PACKAGE.rglob("*.py"))
+LONG = {("model.py", "export")}  # has the parameters of super-gradients
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -20,7 +24,7 @@ def test_files_and_functions_fit_in_the_head(path):
     text = path.read_text()
     assert text.count("\n") < 400
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and node.name != "export_model":  # the reference-compatible exception
+        if isinstance(node, ast.FunctionDef) and (path.name, node.name) not in LONG:
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = node.end_lineno - body[0].lineno + 1 if body else 0
             assert length <= 40, f"{path.name}:{node.lineno} {node.name} has {length} lines"
@@ -37,20 +41,48 @@ def test_input_is_never_asserted_printed_or_swallowed(path):
             assert path.parent.name == "cli" or path.name == "weights.py", f"{path.name}:{node.lineno} prints"
 
 
-def test_public_names_exist_and_are_the_documented_ones():
-    assert sorted(trt_pose.__all__) == sorted(set(trt_pose.__all__))
+def test_public_names_are_found_and_listed_once():
+    assert len(trt_pose.__all__) == len(set(trt_pose.__all__))
     for name in trt_pose.__all__:
         assert getattr(trt_pose, name) is not None
     assert set(dir(trt_pose)) == set(trt_pose.__all__)
     with pytest.raises(AttributeError):
         trt_pose.nonsense  # noqa: B018
-    assert set(trt_pose.__all__) == {
-        "CalibrationError", "CheckpointError", "DetectionOutputFormatMode", "DetectionResult", "Detections",
-        "EngineError", "ExportError", "ExportQuantizationMode", "ExportTargetBackend", "Letterbox",
-        "MissingDependencyError", "ModelSpec", "Models", "PoseError", "PosePredictor", "PoseResult", "Poses",
-        "Runner", "RunnerError", "Skeleton", "SourceError", "TrainingError", "UsageError", "__version__",
-        "convert_to_onnx", "models", "open_runner",
-    }  # fmt: skip
+    verbs = {
+        "quantize",
+        "build_engine",
+        "attach",
+        "compare",
+        "evaluate",
+        "bench",
+        "open_runner",
+        "PosePredictor",
+        "train",
+    }
+    assert verbs | {"models", "convert_to_onnx", "get_include", "__version__"} <= set(trt_pose.__all__)
+    assert all(callable(getattr(trt_pose, name)) for name in verbs)
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (Model.export, {"confidence_threshold", "conf", "iou", "batch_size", "engine", "calibration_loader"}),
+        (trt_pose.PosePredictor, {"model", "confidence", "conf", "providers", "threads", "device"}),
+        (trt_pose.open_runner, {"path", "providers", "cuda_graph"}),
+    ],
+)
+def test_help_shows_the_parameters(function, names):
+    signature = inspect.signature(function)
+    assert names <= set(signature.parameters)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+
+
+def test_every_parameter_of_export_is_an_option_and_described():
+    options = {item.name for item in dataclasses.fields(ExportOptions)}
+    parameters = set(inspect.signature(Model.export).parameters) - {"self", "output", "conf", "iou"}
+    assert parameters == options
+    assert all(f"{name}:" in Model.export.__doc__ for name in options)
 
 
 def loaded_by(code):
@@ -73,21 +105,6 @@ def test_predicting_never_loads_torch(tiny_onnx, photo_path):
     assert not {"torch", "onnx", "torchvision", "supervision"} & loaded_by(code)
 
 
-def best_of(count, *command):
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def test_starting_is_quick():
-    bare = best_of(5, sys.executable, "-c", "")
-    assert best_of(5, sys.executable, "-c", "import trt_pose") - bare < 0.15
-    assert best_of(5, sys.executable, "-m", "trt_pose.cli", "--help") < 0.6
-
-
 def test_top_level_holds_what_the_house_says():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -95,5 +112,5 @@ def test_top_level_holds_what_the_house_says():
     top = {name.partition("/")[0] for name in listed.stdout.split() if not name.startswith(".")}
     assert top <= {
         "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "trt_pose", "plugins",
-        "tests", "benchmarks", "docker",
+        "tests", "benchmarks", "docker", "SECURITY.md", "CITATION.cff", "MANIFEST.in",
     }  # fmt: skip

@@ -95,6 +95,54 @@ class DetectionOutputFormatMode(StrEnum):
     FLAT_FORMAT = "flat"
 
 
+class BuildPrecision(StrEnum):
+    """The precision asked of an engine; ``int8`` and ``best`` have FP16 where INT8 does not apply."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT8_FP16 = "int8+fp16"
+    BEST = "best"
+
+
+class Int8Mode(StrEnum):
+    """Where INT8 comes from: quantizers in the graph, or TensorRT 10's own calibrator."""
+
+    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"
+
+
+class HeadName(StrEnum):
+    """Layouts of the outputs of other toolkits' pose models, which ``attach`` reads."""
+
+    YOLOV8_POSE = "yolov8-pose"
+    YOLO_NAS_POSE = "yolo-nas-pose"
+    DECODED = "decoded"
+
+
+class SceneName(StrEnum):
+    """The people in synthetic images: one to three large ones, or up to eight of all sizes."""
+
+    SPARSE = "sparse"
+    CROWDED = "crowded"
+
+
+class ScoreLoss(StrEnum):
+    """The loss of the scores in training."""
+
+    FOCAL = "focal"
+    VARIFOCAL = "varifocal"
+    BCE = "bce"
+
+
+class TrainPrecision(StrEnum):
+    """The precision of the forward pass in training."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 def either(name: str, value: Any, alias: str, other: Any) -> Any:
     """Returns an option that may be given under two names. Raises UsageError when both are given."""
     if value is not None and other is not None:

@@ -25,6 +25,7 @@ from .progress import track
 from .results.detections import Result
 from .results.pairing import pair
 from .results.predictions import Predictions
+from .runtime import find_backend
 from .tasks import TASKS
 
 _WORST_SHOWN = 6
@@ -226,9 +227,7 @@ def _run(
 
 
 def _open(path: str | Path, confidence: float | None) -> PosePredictor:
-    # Both ONNX files run on the CPU provider, so that only the files differ.
-    options: dict[str, Any] = {"providers": ["cpu"]} if Path(path).suffix.lower() == ".onnx" else {}
-    return PosePredictor(path, confidence=confidence, **options)
+    return PosePredictor(path, confidence=confidence, **dict(find_backend(path).reference))
 
 
 def _badness(row: ImageComparison) -> float:

@@ -30,12 +30,8 @@ from .images.annotations import Annotations, pose_categories
 # Names of the metrics, in the order of the evaluator's ``stats``.
 POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 BOX_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
-
-
 # Thresholds for AP, as in super-gradients' evaluation of YOLO-NAS-Pose: AP counts scores above CONFIDENCE.
 CONFIDENCE, IOU, CANDIDATES, LIMIT = 0.01, 0.7, 300, 100
-
-
 _CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from .choices import either
 from .errors import RunnerError, SourceError, UsageError
 from .formats import Floats, find_format
 from .images.pixels import Image, letterbox
@@ -19,8 +20,7 @@ from .progress import track
 from .results import predictions_of
 from .results.detections import Result
 from .runtime import Runner, open_runner
-from .runtime.pipeline import PendingBatch, Pipeline, open_pipeline
-from .runtime.runner import Arrays
+from .runtime.runner import Arrays, ImageRunner, Pipeline
 from .spec import InputSpec, Letterbox, ModelSpec
 
 
@@ -51,23 +51,51 @@ class PosePredictor:
     Args:
         model: path of an ``.onnx`` file or engine, or an open Runner (closed with the predictor).
         confidence: keep scores above it; at least the threshold in the file. None uses the file's threshold.
-        options: runner options (``threads``, ``providers``, ``cuda_graph``, ...), see :func:`trt_pose.open_runner`.
+        conf: short for ``confidence``.
+        providers: see :func:`trt_pose.open_runner`, as the following.
+        threads: number of threads of ONNX Runtime.
+        precision: ``fp32``, or ``bf16`` with OpenVINO.
+        device: index of the GPU of an engine.
+        library: plugin library of an engine.
+        cuda_graph: launch an engine as a CUDA graph.
+        spin_wait: poll for the end of a run of an engine.
 
     A predictor may be used from several threads.
 
     Raises:
         RunnerError: the file cannot be opened, does not end in final predictions, or takes normalized input.
-        UsageError: ``confidence`` is below the file's threshold, or ``options`` are given with an open Runner.
+        UsageError: ``confidence`` is below the file's threshold, an option does not apply to this kind of file, or
+            options are given with an open Runner.
     """
 
-    def __init__(self, model: str | Path | Runner, *, confidence: float | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: str | Path | Runner,
+        *,
+        confidence: float | None = None,
+        conf: float | None = None,
+        providers: str | Sequence[str] | None = None,
+        threads: int | None = None,
+        precision: str | None = None,
+        device: int | None = None,
+        library: str | Path | None = None,
+        cuda_graph: bool | None = None,
+        spin_wait: bool | None = None,
+    ) -> None:
+        given = {
+            "providers": providers, "threads": threads, "precision": precision, "device": device, "library": library,
+            "cuda_graph": cuda_graph, "spin_wait": spin_wait,
+        }  # fmt: skip
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        confidence = either("confidence", confidence, "conf", conf)
         if isinstance(model, Runner) and options:
             raise UsageError(f"opening a predictor: {', '.join(options)} belong to opening a file. Leave them out.")
         self._runner = model if isinstance(model, Runner) else open_runner(model, **options)
         try:
             self.spec: ModelSpec = self._runner.spec
             self._confidence = _check(self.spec, confidence)
-            self._pipeline = open_pipeline(self._runner)
+            runner = self._runner
+            self._pipeline: Pipeline | None = runner.pipeline() if isinstance(runner, ImageRunner) else None
         except BaseException:
             self._runner.close()
             raise
@@ -113,7 +141,7 @@ class PosePredictor:
 
     def _run_ahead(self, pipeline: Pipeline, batches: Iterator[list[Frame]]) -> Iterator[Result]:
         """Runs batches on a GPU: the next batch is decoded and uploaded while the current one runs."""
-        waiting: tuple[list[Frame], PendingBatch] | None = None
+        waiting: tuple[list[Frame], Any] | None = None
         try:
             for batch in batches:
                 pending = pipeline.submit([frame.image for frame in batch], self._confidence)

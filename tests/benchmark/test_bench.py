@@ -15,7 +15,7 @@ from trt_pose import PosePredictor, RunnerError, SourceError, UsageError, open_r
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.benchmark.candidates import count_candidates
 from trt_pose.benchmark.figures import percentile, ratio, summarize
-from trt_pose.benchmark.measure import Subject, measure
+from trt_pose.benchmark.measure import Target, measure
 from trt_pose.benchmark.report import FileReport
 from trt_pose.cli import main
 from trt_pose.runtime.runner import QueryTimes, time_query
@@ -60,7 +60,7 @@ class Clockwork:
 
 def test_files_take_turns_until_each_has_had_its_time():
     log = []
-    subjects = [Subject(str(ms), [Clockwork(ms, log)], iter(dict, None)) for ms in (1, 4)]
+    subjects = [Target(str(ms), [Clockwork(ms, log)], iter(dict, None)) for ms in (1, 4)]
     measure(subjects, BenchOptions(warm_up_ms=0, duration_s=0.02, iterations=6, avg_runs=3))
     assert [ms for ms, _ in log[2:14]] == [1, 1, 1, 4, 4, 4] * 2
     assert len(subjects[0].turns) == len(subjects[1].turns) >= 2
@@ -72,7 +72,7 @@ def test_files_take_turns_until_each_has_had_its_time():
 
 def test_streams_run_at_once():
     log = []
-    item = Subject("m", [Clockwork(5, log)] * 3, iter(dict, None))
+    item = Target("m", [Clockwork(5, log)] * 3, iter(dict, None))
     measure([item], BenchOptions(warm_up_ms=0, duration_s=0, iterations=3, avg_runs=2, streams=3))
     assert len({thread for _, thread in log[3:]}) == 3
     assert item.walltime_s < 0.005 * 6  # six queries of 5 ms, three at a time

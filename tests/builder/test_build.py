@@ -19,7 +19,7 @@ from trt_pose.builder import build, prepare
 from trt_pose.builder.build import build_engine
 from trt_pose.builder.calibrator import make_calibrator
 from trt_pose.builder.options import BuildOptions
-from trt_pose.builder.prepare import Quantizing
+from trt_pose.builder.prepare import QuantizeRequest
 from trt_pose.builder.worker import keep_precise
 from trt_pose.cli.trtexec_words import parse_capabilities, parse_hardware, parse_pools, parse_shapes, parse_verbosity
 from trt_pose.doctor import examine
@@ -47,7 +47,7 @@ def engine(tiny_plugin_onnx, picture_folder, tmp_path_factory):
     if not installed("tensorrt_rtx"):
         pytest.skip("needs tensorrt_rtx")
     path = tmp_path_factory.mktemp("engine") / "m.engine"
-    build_engine(tiny_plugin_onnx, path, "int8", Quantizing(picture_folder), BuildOptions(**RTX))
+    build_engine(tiny_plugin_onnx, path, "int8", QuantizeRequest(picture_folder), BuildOptions(**RTX))
     return path
 
 
@@ -57,7 +57,7 @@ def engine(tiny_plugin_onnx, picture_folder, tmp_path_factory):
 def test_rtx_builds_every_precision_ahead_of_time(name, precision, tmp_path, picture_folder):
     make_model(name).export(tmp_path / "m.onnx", engine="tensorrt", verification=False, input_image_shape=320)
     one = QuantizeOptions(calibration=CalibrationOptions(batches=1))
-    quantizing = Quantizing(picture_folder, one) if precision == "int8" else None
+    quantizing = QuantizeRequest(picture_folder, one) if precision == "int8" else None
     sidecar = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", precision, quantizing, BuildOptions(**RTX))
     size = (tmp_path / "m.engine").stat().st_size
     assert sidecar.engine_bytes == size
@@ -353,13 +353,13 @@ def test_an_engine_of_an_int8_file_and_the_wrong_way_round(engine, tiny_plugin_o
         build_engine(tmp_path / "q.onnx", tmp_path / "x.engine", "fp16", options=BuildOptions(**RTX))
     for source, precision in ((tmp_path / "q.onnx", None), (tiny_plugin_onnx, "fp16"), (tiny_plugin_onnx, None)):
         for quantizing in (
-            Quantizing(picture_folder),
-            Quantizing(options=QuantizeOptions(cache=tmp_path / "c.json")),
-            Quantizing(options=QuantizeOptions(selective=SelectiveQuantizer(exclude=("stem",)))),
+            QuantizeRequest(picture_folder),
+            QuantizeRequest(options=QuantizeOptions(cache=tmp_path / "c.json")),
+            QuantizeRequest(options=QuantizeOptions(selective=SelectiveQuantizer(exclude=("stem",)))),
         ):
             with pytest.raises(UsageError, match="belong to an INT8 build of an FP32 file"):
                 build_engine(source, tmp_path / "x.engine", precision, quantizing, BuildOptions(**RTX))
-    verify = Quantizing(verify=lambda first, second: {})
+    verify = QuantizeRequest(verify=lambda first, second: {})
     with pytest.raises(UsageError, match="nothing is quantized here"):
         build_engine(tiny_plugin_onnx, tmp_path / "x.engine", None, verify, BuildOptions(**RTX))
 
@@ -389,10 +389,10 @@ def test_accuracy_beside_the_engine(tiny_plugin_onnx, tmp_path):
 
 
 def test_a_calibration_cache_makes_the_images_unnecessary(engine, tiny_plugin_onnx, picture_folder, tmp_path):
-    quantizing = Quantizing(picture_folder, QuantizeOptions(cache=tmp_path / "c.json"))
+    quantizing = QuantizeRequest(picture_folder, QuantizeOptions(cache=tmp_path / "c.json"))
     first = build_engine(tiny_plugin_onnx, tmp_path / "a.engine", "int8", quantizing, BuildOptions(**RTX))
     second = build_engine(
-        tiny_plugin_onnx, tmp_path / "b.engine", "int8", Quantizing(None, quantizing.options), BuildOptions(**RTX)
+        tiny_plugin_onnx, tmp_path / "b.engine", "int8", QuantizeRequest(None, quantizing.options), BuildOptions(**RTX)
     )
     assert first.quantization["images"] == second.quantization["images"] == 6
 
@@ -441,7 +441,7 @@ def test_tensorrt_builds_int8_on_its_gpu(tiny_plugin_onnx, picture_folder, tmp_p
     if mode == "implicit" and not describe_flavor("tensorrt").has_implicit_int8:
         pytest.skip("TensorRT 11 has no calibrators")
     options = BuildOptions(flavor="tensorrt", int8_mode=mode)
-    sidecar = build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", Quantizing(picture_folder), options)
+    sidecar = build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", QuantizeRequest(picture_folder), options)
     assert sidecar.gpu
     assert sidecar.precision_found.get("INT8", 0) > 20
     assert all(item.fine is not False for item in examine(tmp_path / "m.engine"))
@@ -482,7 +482,7 @@ def test_implicit_int8_gets_ranges_of_the_network_alone(tiny_plugin_onnx, pictur
     monkeypatch.setattr(prepare, "describe_flavor", build.describe_flavor)
     options = BuildOptions(flavor="tensorrt", int8_mode="implicit")
     with pytest.raises(EngineError, match="far enough"):
-        build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", Quantizing(picture_folder), options)
+        build_engine(tiny_plugin_onnx, tmp_path / "m.engine", "int8", QuantizeRequest(picture_folder), options)
     implicit = jobs[0].implicit
     version, thresholds = from_tensorrt(implicit.cache)
     network = Network(onnx.load(tiny_plugin_onnx))
@@ -492,7 +492,7 @@ def test_implicit_int8_gets_ranges_of_the_network_alone(tiny_plugin_onnx, pictur
     assert not set(network.border) & set(thresholds)
     assert set(implicit.nodes) == set(network.nodes)
     cache = tmp_path / "c.json"
-    quantizing = Quantizing(picture_folder, QuantizeOptions(cache=cache))
+    quantizing = QuantizeRequest(picture_folder, QuantizeOptions(cache=cache))
     build_rtx = BuildOptions(**RTX)
     monkeypatch.undo()
     if installed("tensorrt_rtx"):  # a cache of an explicit build serves
@@ -501,7 +501,9 @@ def test_implicit_int8_gets_ranges_of_the_network_alone(tiny_plugin_onnx, pictur
         monkeypatch.setattr(build, "describe_flavor", lambda name=None: Flavor("tensorrt", "10.3.0", None))
         monkeypatch.setattr(prepare, "describe_flavor", build.describe_flavor)
         with pytest.raises(EngineError, match="far enough"):
-            build_engine(tiny_plugin_onnx, tmp_path / "x.engine", "int8", Quantizing(None, quantizing.options), options)
+            build_engine(
+                tiny_plugin_onnx, tmp_path / "x.engine", "int8", QuantizeRequest(None, quantizing.options), options
+            )
         assert set(from_tensorrt(jobs[1].implicit.cache)[1]) == set(network.activations())
 
 

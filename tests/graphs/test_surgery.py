@@ -60,7 +60,7 @@ def test_normalizing_names_nodes_and_makes_constants_initializers():
     assert "" not in names
     assert sorted(item.name for item in tidy.graph.initializer) == ["one", "two"]
     assert [(item.domain, item.version) for item in tidy.opset_import] == [("", 17), ("TRT", 3)]
-    assert [node.op_type for node in model.graph.node][0] == "Constant", "the argument was changed"
+    assert model.graph.node[0].op_type == "Constant", "the argument was changed"
     assert [(item.key, item.value) for item in tidy.metadata_props] == [("k", "v")]
     del tidy.opset_import[1:]
     np.testing.assert_array_equal(run(tidy, [0, 1, 2])[0], [1, 9, 25])

@@ -331,8 +331,8 @@ def test_the_command_line_takes_engines(driver, engine, picture_folder, tmp_path
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(engine), str(picture_folder), "--threads", "2"])
     assert stopped.value.code == 1
-    assert "threads belong to ONNX Runtime, and it is an engine" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="cuda_graph belong to engines"):
+    assert "threads belongs to ONNX Runtime, and it is an engine" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="cuda_graph belongs to TensorRT, and it is an ONNX file"):
         open_runner(engine.with_suffix(".onnx"), cuda_graph=True)
     with pytest.raises(UsageError, match="every file here is an engine"):
         bench([engine], BenchOptions(threads=2))

@@ -8,13 +8,12 @@ import math
 import pytest
 import torch
 
-from trt_pose import CheckpointError, SourceError, TrainingError, UsageError, models
+from trt_pose import CheckpointError, SourceError, TrainingError, UsageError, models, training as run
 from trt_pose.cli import main
 from trt_pose.images.synthetic import Scene, SyntheticPeople, write_coco
 from trt_pose.models.processing import from_checkpoint, pose_defaults
 from trt_pose.models.yolo_nas_pose.network import YoloNASPose
 from trt_pose.skeleton import COCO, CROWDPOSE
-from trt_pose.training import train as run
 from trt_pose.training.augment import Augmentation
 from trt_pose.training.checkpoints import processing_params
 from trt_pose.training.loss import LossWeights, set_priors
@@ -37,7 +36,7 @@ def tiny(seed=0, joints=17):
 
 
 def trainer(folder, epochs=2, evaluate=None, **options):
-    data = run.Data(synthetic=8)
+    data = run.TrainData(synthetic=8)
     model = tiny()
     chosen = TrainOptions(epochs=epochs, **{**QUICK, **options})
     pictures = data.pictures(model.processing.input, COCO, chosen)
@@ -292,7 +291,7 @@ def test_joints_come_from_the_annotations(tmp_path):
     for note in record["annotations"]:
         note["keypoints"] = note["keypoints"][:6]
     (tmp_path / "two.json").write_text(json.dumps(record))
-    data = run.Data(tmp_path / "two.json", tmp_path)
+    data = run.TrainData(tmp_path / "two.json", tmp_path)
     skeleton = data.skeleton()
     assert skeleton.flip_pairs == ((0, 1),)
     model = run.start_model("demo", None, skeleton, (64, 64))
@@ -308,7 +307,10 @@ def test_joints_come_from_the_annotations(tmp_path):
     [
         (("--synthetic", "8", "--imgsz", "100"), "expected positive multiples of 32"),
         (("--synthetic", "8", "--seed", "-1"), "seed=-1, expected 0 or more"),
-        (("--synthetic", "8", "--classification", "hinge"), "expected one of focal, varifocal, bce"),
+        (
+            ("--synthetic", "8", "--classification", "hinge"),
+            "--classification: got 'hinge', expected focal, varifocal or bce",
+        ),
         (("--synthetic", "8", "--data", "a.json"), "name annotations and the folder of their images, or synthetic"),
         ((), "name annotations"),
         (("--synthetic", "8", "--model", "yolo_nas_s"), "the loss is YOLO-NAS-Pose's"),
@@ -326,20 +328,22 @@ def test_bad_commands(arguments, words, tmp_path, capsys):
 def test_synthetic_people_have_cocos_joints(tmp_path):
     model = run.start_model("demo", None, CROWDPOSE, (64, 64))
     with pytest.raises(UsageError, match="they have COCO's 17 joints"):
-        run.train(model, run.Data(synthetic=4), tmp_path / "run")
+        run.train(model, run.TrainData(synthetic=4), tmp_path / "run")
 
 
 def test_places_that_are_no_folders(tmp_path):
     (tmp_path / "file").write_text("")
     model = run.start_model("demo", None, None, (64, 64))
     with pytest.raises(SourceError, match="Choose a writable place"):
-        run.train(model, run.Data(synthetic=4), tmp_path / "file")
+        run.train(model, run.TrainData(synthetic=4), tmp_path / "file")
 
 
 def test_joints_that_are_not_measured(tmp_path):
     """Before the first epoch, not after it."""
     folder = tmp_path / "coco"
-    data = run.Data(write_coco(SyntheticPeople(2, (64, 64), seed=2, scene=Scene((1, 3), (30, 60))), folder), folder)
+    data = run.TrainData(
+        write_coco(SyntheticPeople(2, (64, 64), seed=2, scene=Scene((1, 3), (30, 60))), folder), folder
+    )
     model = run.start_model("demo", None, CROWDPOSE, (64, 64))
     with pytest.raises(UsageError, match=r"none has the model's 14 joints \(they have 17 joints\)"):
         run.train(model, data, tmp_path / "run", validation=data)
@@ -349,7 +353,7 @@ def test_joints_that_are_not_measured(tmp_path):
 def test_four_pictures_are_learnt_by_heart(tmp_path):
     """AP above 0.95 on the four pictures it sees, in minutes on a CPU."""
     people = SyntheticPeople(4, (128, 128), seed=5, scene=Scene((1, 2), (60, 120)))
-    data = run.Data(write_coco(people, tmp_path / "coco"), tmp_path / "coco")
+    data = run.TrainData(write_coco(people, tmp_path / "coco"), tmp_path / "coco")
     model = run.start_model("demo", None, COCO, (128, 128))
     still = Augmentation(flip=0, affine=0, color=0)
     options = TrainOptions(epochs=400, batch=4, workers=0, warmup_steps=20, learning_rate=2e-3, evaluate_every=400,

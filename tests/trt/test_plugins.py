@@ -313,7 +313,7 @@ def test_a_missing_nvrtc_is_named(monkeypatch, tmp_path):
 def test_the_package_ships_the_kernel():
     from importlib import resources
 
-    shipped = resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh").read_text()
+    shipped = resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh").read_text()
     assert shipped == (KERNEL / "pose_nms_kernel.cuh").read_text()
     assert "#include" not in shipped  # NVRTC has no headers to offer
 

@@ -12,13 +12,13 @@ from typing import Any
 from ..errors import UsageError
 from ..formats import count_predictions
 from ..predictor import PosePredictor
-from ..runtime import Runner, open_runner
-from ..runtime.runner import Arrays, QueryTimes
+from ..runtime import Runner, find_backend, open_runner
+from ..runtime.runner import Arrays, ParallelRunner, QueryTimes
 from ..trt.sidecar import SUFFIXES
 from .feeding import MOST_IMAGES, count_images, image_paths, make_feeds
 from .figures import ratio, summarize
 from .machine import machine
-from .measure import Subject, measure, measure_images
+from .measure import Target, measure, measure_images
 from .options import BenchOptions
 from .report import ROWS, BenchReport, FileReport
 from .trtexec import find_trtexec, run_trtexec
@@ -44,7 +44,22 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
     """
     options = options or BenchOptions()
     names = [str(file) for file in files]
-    engines = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    _check(names, options, trtexec)
+    with ExitStack() as stack:
+        targets = [_open_target(name, options, stack) for name in names]
+        measure(targets, options)
+        if options.end_to_end:
+            for target in targets:
+                measure_images(target, PosePredictor(target.runners[0]), image_paths(options), options)
+        reports = [_report(target, targets[0], options) for target in targets]
+    if trtexec:
+        reports = [add_trtexec(report, options) for report in reports]
+    return BenchReport(machine(), options, _headline(options, any(map(_is_engine, names))), tuple(reports))
+
+
+def _check(names: Sequence[str], options: BenchOptions, trtexec: bool) -> None:
+    """Raises UsageError or MissingDependencyError for what can be known before a file is opened."""
+    engines = [name for name in names if _is_engine(name)]
     if not names:
         raise UsageError("measuring: got no file. Name an .onnx file or an engine.")
     if trtexec and len(engines) != len(names):
@@ -56,49 +71,42 @@ def bench(files: Sequence[str | Path], options: BenchOptions | None = None, *, t
     if trtexec:
         for name in names:
             find_trtexec(name)
-    with ExitStack() as stack:
-        subjects, known, predictors = [], [], []
-        for name in names:
-            runner = stack.enter_context(_open(name, options))
-            # An engine needs one context per stream; all threads can share one session of ONNX Runtime.
-            clone = getattr(runner, "clone", None)
-            more = [stack.enter_context(clone()) if clone else runner for _ in range(options.streams - 1)]
-            feeds = make_feeds(runner, options)
-            known.append(_know(name, runner, feeds))
-            if options.end_to_end:
-                predictors.append(_predictor(runner))
-            subjects.append(Subject(name, [runner, *more], itertools.cycle(feeds)))
-        measure(subjects, options)
-        if options.end_to_end:
-            for item, predictor in zip(subjects, predictors, strict=True):
-                measure_images(item, predictor, image_paths(options), options)
-        reports = [_report(item, subjects[0], facts, options) for item, facts in zip(subjects, known, strict=True)]
-    if trtexec:
-        reports = [_beside(item, options) for item in reports]
-    return BenchReport(machine(), options, _headline(options, bool(engines)), tuple(reports))
 
 
-def _open(name: str, options: BenchOptions) -> Runner:
-    if Path(name).suffix.lower() in SUFFIXES:
-        return open_runner(
-            name, cuda_graph=options.cuda_graph, spin_wait=options.spin_wait, transfers=options.transfers
-        )
-    return open_runner(
-        name, threads=options.threads, providers=None if options.provider is None else [options.provider]
-    )
+def _is_engine(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
 
 
-def _predictor(runner: Runner) -> PosePredictor:
-    """Returns a predictor for --end-to-end. Raises UsageError for a fixed batch of several images."""
+def _open_target(name: str, options: BenchOptions, stack: ExitStack) -> Target:
+    """Opens a file and makes its queries; ``stack`` closes it."""
+    given: dict[str, Any] = {
+        "threads": options.threads,
+        "providers": None if options.provider is None else [options.provider],
+        "cuda_graph": options.cuda_graph,
+        "spin_wait": options.spin_wait,
+        "transfers": options.transfers,
+    }
+    known = find_backend(name).options
+    runner = stack.enter_context(open_runner(name, **{key: value for key, value in given.items() if key in known}))
+    more = [runner] * (options.streams - 1)  # all threads share one session of ONNX Runtime
+    if isinstance(runner, ParallelRunner):  # an engine needs one context per stream
+        more = [stack.enter_context(runner.clone()) for _ in more]
+    queries = make_feeds(runner, options)
+    if options.end_to_end:
+        _check_end_to_end(runner)
+    return Target(name, [runner, *more], itertools.cycle(queries), describe_workload(name, runner, queries))
+
+
+def _check_end_to_end(runner: Runner) -> None:
+    """Raises UsageError for a fixed batch of several images."""
     if (runner.spec.input.batch or 1) != 1:
         raise UsageError(
             f"--end-to-end: it follows one image at a time, the file takes {runner.spec.input.batch}. Export it with"
             " --batch 1 or dynamic."
         )
-    return PosePredictor(runner)
 
 
-def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
+def describe_workload(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
     """Returns facts about a file on these inputs, among them the mean numbers of detections and candidates."""
     counts = [count_predictions(runner.run(feed)) for feed in feeds]
     found = [count for count in counts if count is not None]
@@ -113,7 +121,7 @@ def _know(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
 
 
 def _candidates(name: str, feeds: list[Arrays]) -> float | None:
-    if Path(name).suffix.lower() in SUFFIXES:
+    if _is_engine(name):
         return None
     try:
         from .candidates import count_candidates
@@ -123,13 +131,13 @@ def _candidates(name: str, feeds: list[Arrays]) -> float | None:
     return sum(counts) / len(counts) if counts else None
 
 
-def _report(item: Subject, first: Subject, facts: dict[str, Any], options: BenchOptions) -> FileReport:
+def _report(item: Target, first: Target, options: BenchOptions) -> FileReport:
     times = item.times
     fields = {name: [getattr(query, name) for query in times] for name in ROWS}
     if all(value is None for value in fields["h2d_ms"]) and all(value is None for value in fields["enqueue_ms"]):
         del fields["compute_ms"]  # no GPU stages: the compute time equals the latency
     figures = {name: summarize(values, options.percentiles) for name, values in fields.items() if None not in values}
-    medians = [[_median(turn) for turn in subject.turns] for subject in (item, first)]
+    medians = [[_median(turn) for turn in target.turns] for target in (item, first)]
     return FileReport(
         file=item.file,
         queries=len(times),
@@ -139,7 +147,7 @@ def _report(item: Subject, first: Subject, facts: dict[str, Any], options: Bench
         streamed_per_s=item.streamed_per_s,
         ratio=None if item is first else ratio(*medians),
         every=times,
-        **facts,
+        **item.workload,
     )
 
 
@@ -147,7 +155,7 @@ def _median(turn: list[QueryTimes]) -> float:
     return sorted(query.latency_ms for query in turn)[len(turn) // 2]
 
 
-def _beside(item: FileReport, options: BenchOptions) -> FileReport:
+def add_trtexec(item: FileReport, options: BenchOptions) -> FileReport:
     return replace(item, beside=run_trtexec(item.file, options, item.batch))
 
 

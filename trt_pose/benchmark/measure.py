@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..images.pixels import read
 from ..images.sources import Frame
 from ..predictor import PosePredictor, place
 from ..progress import track
-from ..runtime.pipeline import open_pipeline
-from ..runtime.runner import Arrays, QueryTimes, Runner, time_query
-from ..runtime.trt import TrtRunner
+from ..runtime.runner import Arrays, ImageRunner, QueryTimes, Runner, time_query
 from .options import BenchOptions
 
 
 @dataclass
-class Subject:
+class Target:
     """A file under measurement.
 
     Attributes:
         file: path.
         runners: one per stream.
         queries: endless iterator over the inputs.
+        workload: facts about the file on these inputs, for the report.
         turns: query times of each turn.
         stages: end-to-end times per image by stage, ms: decode, letterbox, inference and results; on a GPU decode,
             submit and wait. Empty unless measured.
@@ -36,6 +36,7 @@ class Subject:
     file: str
     runners: list[Runner]
     queries: Iterator[Arrays]
+    workload: dict[str, Any] = field(default_factory=dict)
     turns: list[list[QueryTimes]] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     streamed_per_s: float | None = None
@@ -50,22 +51,22 @@ class Subject:
         return sum(max(q.end_s for q in turn) - min(q.start_s for q in turn) for turn in self.turns)
 
 
-def measure(subjects: list[Subject], options: BenchOptions) -> None:
+def measure(targets: list[Target], options: BenchOptions) -> None:
     """Warms up, then measures the files in turns until each has reached its duration and number of queries."""
-    for item in subjects:
+    for item in targets:
         _warm_up(item, options)
     with ThreadPoolExecutor(options.streams) as pool:
-        for _ in track(_rounds(subjects, options), "measuring", None):
-            for item in subjects:
+        for _ in track(_rounds(targets, options), "measuring", None):
+            for item in targets:
                 item.turns.append(_turn(item, options, pool))
 
 
-def _rounds(subjects: list[Subject], options: BenchOptions) -> Iterator[int]:
+def _rounds(targets: list[Target], options: BenchOptions) -> Iterator[int]:
     count = 0
     while True:
         done = all(
             item.walltime_s >= options.duration_s and sum(map(len, item.turns)) >= options.iterations
-            for item in subjects
+            for item in targets
         )
         if done and count:
             return
@@ -73,7 +74,7 @@ def _rounds(subjects: list[Subject], options: BenchOptions) -> Iterator[int]:
         count += 1
 
 
-def _warm_up(item: Subject, options: BenchOptions) -> None:
+def _warm_up(item: Target, options: BenchOptions) -> None:
     until = time.perf_counter() + options.warm_up_ms / 1e3
     while True:
         for runner in item.runners:
@@ -82,7 +83,7 @@ def _warm_up(item: Subject, options: BenchOptions) -> None:
             return
 
 
-def _turn(item: Subject, options: BenchOptions, pool: ThreadPoolExecutor) -> list[QueryTimes]:
+def _turn(item: Target, options: BenchOptions, pool: ThreadPoolExecutor) -> list[QueryTimes]:
     """Runs ``avg_runs`` queries on every stream, all streams at once, and returns their times."""
     queries = [[next(item.queries) for _ in range(options.avg_runs)] for _ in item.runners]
     if len(item.runners) == 1:
@@ -95,10 +96,10 @@ def _run_all(runner: Runner, queries: list[Arrays]) -> list[QueryTimes]:
     return [time_query(runner, query) for query in queries]
 
 
-def measure_images(item: Subject, predictor: PosePredictor, paths: list[Path], options: BenchOptions) -> None:
+def measure_images(item: Target, predictor: PosePredictor, paths: list[Path], options: BenchOptions) -> None:
     """Measures each stage from image file to poses, one image at a time, then a predictor on as many images."""
     supply = itertools.cycle(paths)
-    follow = _on_gpu(item, predictor) if isinstance(item.runners[0], TrtRunner) else _on_host(item, predictor)
+    follow = _on_gpu(item, predictor)
     until = time.perf_counter() + options.duration_s
     count = 0
     while time.perf_counter() < until or count < options.iterations:
@@ -113,7 +114,7 @@ def measure_images(item: Subject, predictor: PosePredictor, paths: list[Path], o
 _Follow = Callable[[Path], list[tuple[str, float]]]
 
 
-def _on_host(item: Subject, predictor: PosePredictor) -> _Follow:
+def _on_host(item: Target, predictor: PosePredictor) -> _Follow:
     """Returns a function that times decoding and the calls of ``PosePredictor._run`` for one image."""
     spec, runner = predictor.spec, item.runners[0]
 
@@ -132,12 +133,13 @@ def _on_host(item: Subject, predictor: PosePredictor) -> _Follow:
     return follow
 
 
-def _on_gpu(item: Subject, predictor: PosePredictor) -> _Follow:
+def _on_gpu(item: Target, predictor: PosePredictor) -> _Follow:
     """Returns a function that times the host's part of the GPU pipeline for one image.
 
     The stages are decoding, enqueueing the upload, kernels and engine, and waiting for the rows.
     """
-    pipeline = open_pipeline(item.runners[0])
+    runner = item.runners[0]
+    pipeline = runner.pipeline() if isinstance(runner, ImageRunner) else None
     if pipeline is None:
         return _on_host(item, predictor)
 
@@ -145,9 +147,9 @@ def _on_gpu(item: Subject, predictor: PosePredictor) -> _Follow:
         clock = [time.perf_counter()]
         image = read(path)
         clock.append(time.perf_counter())
-        ticket = pipeline.submit([image], 0.0)
+        pending = pipeline.submit([image], 0.0)
         clock.append(time.perf_counter())
-        pipeline.collect(ticket)
+        pipeline.collect(pending)
         clock.append(time.perf_counter())
         return _stages(("decode", "submit", "wait"), clock)
 

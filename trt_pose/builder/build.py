@@ -21,7 +21,7 @@ from ..trt.isolated import call
 from ..trt.sidecar import SUFFIXES, Sidecar, sidecar_path
 from . import worker
 from .options import BuildOptions
-from .prepare import Prepared, Quantizing, prepare
+from .prepare import Prepared, QuantizeRequest, prepare
 from .worker import Built, Job
 
 
@@ -29,7 +29,7 @@ def build_engine(
     onnx: str | Path,
     engine: str | Path,
     precision: str | None = None,
-    quantizing: Quantizing | None = None,
+    quantizing: QuantizeRequest | None = None,
     options: BuildOptions | None = None,
     measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> Sidecar:
@@ -59,7 +59,7 @@ def build_engine(
         MissingDependencyError: TensorRT or another required package is not installed.
     """
     onnx, engine = Path(onnx), Path(engine)
-    options, quantizing = options or BuildOptions(), quantizing or Quantizing()
+    options, quantizing = options or BuildOptions(), quantizing or QuantizeRequest()
     if engine.suffix.lower() not in SUFFIXES:
         got = engine.suffix or "none"
         raise UsageError(f"building {engine}: got the suffix {got!r}, expected .engine. Correct it.")

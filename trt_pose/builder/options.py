@@ -16,8 +16,6 @@ POOLS = {
     "workspace": "WORKSPACE", "dlaSRAM": "DLA_MANAGED_SRAM", "dlaLocalDRAM": "DLA_LOCAL_DRAM",
     "dlaGlobalDRAM": "DLA_GLOBAL_DRAM", "tacticSharedMem": "TACTIC_SHARED_MEMORY",
 }  # fmt: skip
-
-
 HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
 VERBOSITY = {"none": "NONE", "layer_names_only": "LAYER_NAMES_ONLY", "detailed": "DETAILED"}
 # trtexec's name of each option that only one flavour supports, and that flavour.
@@ -27,8 +25,6 @@ _ONLY = {
     "hardware_compatibility": ("--hardwareCompatibilityLevel", TENSORRT),
     "compute_capabilities": ("--computeCapabilities", RTX),
 }
-
-
 # Default smallest, optimal and largest batch of an engine with a symbolic batch.
 _DEFAULT_BATCHES = (1, 4, 8)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..choices import Precision
+from ..choices import BuildPrecision, Precision
 from ..errors import UsageError
 from ..progress import step
 from ..spec import ModelSpec
@@ -18,11 +18,11 @@ from .worker import ImplicitInt8
 
 # Values of --precision. All INT8 values use FP16 where INT8 does not apply, which is fastest on a GPU.
 PRECISIONS = {
-    "fp32": Precision.FP32,
-    "fp16": Precision.FP16,
-    "int8": Precision.INT8_FP16,
-    "int8+fp16": Precision.INT8_FP16,
-    "best": Precision.INT8_FP16,
+    BuildPrecision.FP32: Precision.FP32,
+    BuildPrecision.FP16: Precision.FP16,
+    BuildPrecision.INT8: Precision.INT8_FP16,
+    BuildPrecision.INT8_FP16: Precision.INT8_FP16,
+    BuildPrecision.BEST: Precision.INT8_FP16,
 }
 
 
@@ -44,7 +44,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Quantizing:
+class QuantizeRequest:
     """How an FP32 file is converted to the requested precision.
 
     Attributes:
@@ -59,7 +59,9 @@ class Quantizing:
     verify: Callable[[Path, Path], dict[str, Any]] | None = None
 
 
-def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: BuildOptions, folder: Path) -> Prepared:
+def prepare(
+    onnx: Path, precision: str | None, quantizing: QuantizeRequest, options: BuildOptions, folder: Path
+) -> Prepared:
     """Returns the file for TensorRT in the requested precision; a quantized copy is written into ``folder``.
 
     Args:
@@ -75,15 +77,13 @@ def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: 
     """
     from ..graphs.file import load, read_spec, save
 
-    if precision is not None and precision not in PRECISIONS:
-        raise UsageError(f"--precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}. Correct it.")
     with step(f"reading {onnx.name}"):
         proto = load(onnx)
     spec = read_spec(proto)
     check_buildable(spec, describe_flavor(options.flavor))  # fail before a calibration
     options.profile(spec)
     has = Precision.parse(spec.precision)
-    wanted = PRECISIONS[precision] if precision else has
+    wanted = PRECISIONS[BuildPrecision.parse(precision)] if precision else has
     quantizes = has is Precision.FP32 and wanted is not Precision.FP32
     _check_used(quantizing, quantizes and wanted.has_int8, quantizes and options.int8_mode == "explicit")
     if options.int8_mode == "implicit":
@@ -105,7 +105,7 @@ def prepare(onnx: Path, precision: str | None, quantizing: Quantizing, options: 
     return Prepared(path, read_spec(made), asdict(report))
 
 
-def _check_used(quantizing: Quantizing, calibrates: bool, compares: bool) -> None:
+def _check_used(quantizing: QuantizeRequest, calibrates: bool, compares: bool) -> None:
     """Raises UsageError for quantization options that this build would ignore."""
     chosen = quantizing.options
     layers = chosen is not None and (chosen.selective.exclude or chosen.selective.include != ("*",))
@@ -121,7 +121,9 @@ def _check_used(quantizing: Quantizing, calibrates: bool, compares: bool) -> Non
         )
 
 
-def _prepare_implicit(onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: Quantizing) -> Prepared:
+def _prepare_implicit(
+    onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: QuantizeRequest
+) -> Prepared:
     """Returns the file for implicit INT8, with the ranges of the network's tensors in TensorRT 10's cache format."""
     from ..quantization import CalibrationCache, QuantizeOptions, calibrate
     from ..quantization.cache import to_tensorrt

@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print.
 
-Results go to standard output, everything else to standard error. Exit codes: 0, 1 for a PoseError (one sentence),
-2 for wrong usage, 130 when interrupted.
+Results go to standard output, everything else to standard error. Exit codes: 0, 1 for a PoseError (one sentence), 2 for
+wrong usage, 130 when interrupted. The commands are listed in the order of their imports here.
 """
 
 from __future__ import annotations
@@ -12,39 +12,37 @@ import sys
 import warnings
 
 from ..errors import PoseError
-from . import (
-    attach,
-    bench,
-    build,
-    calibration,
-    compare,
-    doctor,
-    evaluate,
-    export,
-    inspect,
-    models,
-    plugin,
-    predict,
-    quantize,
-    synthesize,
-    train,
-)
-from .app import app
+from .app import app, wrong_value
+
+# isort: off
+from . import models, export, attach, quantize, calibration, build, plugin
+from . import predict, bench
+from . import inspect, doctor, compare, evaluate
+from . import train, synthesize
+
+# isort: on
 
 __all__ = [
     "app", "attach", "bench", "build", "calibration", "compare", "doctor", "evaluate", "export", "inspect", "main",
     "models", "plugin", "predict", "quantize", "synthesize", "train",
 ]  # fmt: skip
 
+# Spellings of other tools.
+_SPELLINGS = {
+    ("--backend", "trt"): "tensorrt",
+    ("--backend", "onnx"): "onnxruntime",
+    ("--backend", "ort"): "onnxruntime",
+}
 
-def _join_imgsz(arguments: list[str]) -> list[str]:
-    """``--imgsz 480 640`` (two words, as users of other exporters write it) to ``--imgsz 480x640``."""
-    joined = list(arguments)
-    if "--imgsz" in joined:
-        at = joined.index("--imgsz")
-        if all(word.isdigit() for word in joined[at + 1 : at + 3]) and len(joined) > at + 2:
-            joined[at + 1 : at + 3] = [f"{joined[at + 1]}x{joined[at + 2]}"]
-    return joined
+
+def _respell(arguments: list[str]) -> list[str]:
+    """``--imgsz 480 640``, two words as users of other exporters write it, to ``--imgsz 480x640``; other spellings."""
+    words = [_SPELLINGS.get(pair, pair[1]) for pair in zip(["", *arguments], arguments, strict=False)]
+    if "--imgsz" in words:
+        at = words.index("--imgsz")
+        if all(word.isdigit() for word in words[at + 1 : at + 3]) and len(words) > at + 2:
+            words[at + 1 : at + 3] = [f"{words[at + 1]}x{words[at + 2]}"]
+    return words
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,13 +50,34 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal's encoding does not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary files go, children with them
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes temporary files and child processes
+    words = _respell(sys.argv[1:] if arguments is None else arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
-            app(args=_join_imgsz(sys.argv[1:] if arguments is None else arguments), prog_name="trt-pose")
+            code = app(args=words, prog_name="trt-pose", standalone_mode=False)
     except PoseError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        sys.exit(_show_click_error(error, words))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_click_error(error: Exception, words: list[str]) -> int:
+    """Prints an error of the command line's parser and returns the exit code; raises other exceptions again.
+
+    The exceptions of click and of the click inside newer versions of Typer are told by their names.
+    """
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    if "Abort" in kinds:
+        return 130
+    if "ClickException" not in kinds:
+        raise error
+    if "BadParameter" in kinds and "MissingParameter" not in kinds:
+        print(f"error: {wrong_value(error, words)}", file=sys.stderr)
+        return 1
+    error.show()  # type: ignore[attr-defined]  # the usage and what is wrong
+    return int(getattr(error, "exit_code", 2))

@@ -1,4 +1,4 @@
-"""The bench command, under trtexec's option names."""
+"""``trt-pose bench``."""
 
 from __future__ import annotations
 
@@ -9,41 +9,90 @@ import typer
 
 from ..errors import SourceError
 from ..files import check_writable
-from .app import Json, app
+from .app import RUN, Command, Json, app, in_range
+
+_TRTEXEC = "Measurement, with the names of trtexec"
+_ENGINES, _ORT = "Engines", "ONNX Runtime"
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=RUN,
+    epilog="""trt-pose bench pose.onnx pose_int8.onnx --images photos/
+trt-pose bench pose.engine --images photos/ --end-to-end --save bench.json --save bench.png""",
+)
 def bench(
     files: Annotated[list[Path], typer.Argument(help="One or more .onnx files or engines, measured in turns.")],
-    images: Annotated[str | None, typer.Option(help="Image, folder or glob to feed; a photograph by default.")] = None,
-    load_inputs: Annotated[
-        list[str] | None, typer.Option("--loadInputs", metavar="NAME:FILE", help="Feed a .npy or raw file instead.")
+    images: Annotated[
+        str | None, typer.Option(help="Image, folder or glob pattern to feed.", show_default="a photograph")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per query of a file with a symbolic batch.")] = None,
-    end_to_end: Annotated[bool, typer.Option("--end-to-end", help="Also decode, letterbox and results.")] = False,
-    warm_up: Annotated[float, typer.Option("--warmUp", help="ms before measuring.")] = 200.0,
-    duration: Annotated[float, typer.Option("--duration", help="s per file, at least.")] = 3.0,
-    iterations: Annotated[int, typer.Option("--iterations", help="Queries per file, at least.")] = 10,
-    avg_runs: Annotated[int, typer.Option("--avgRuns", help="Queries of a file before the next one's turn.")] = 10,
-    percentile: Annotated[str, typer.Option("--percentile", help="Of the latency, in percent.")] = "90,95,99",
-    streams: Annotated[int, typer.Option("--infStreams", help="Queries in flight at a time.")] = 1,
-    cuda_graph: Annotated[bool, typer.Option("--useCudaGraph/--noCudaGraph", help="Engines: launch a graph.")] = True,
-    spin_wait: Annotated[bool, typer.Option("--useSpinWait/--noSpinWait", help="Engines: poll for the end.")] = True,
-    transfers: Annotated[
-        bool, typer.Option("--includeDataTransfers/--noDataTransfers", help="Engines: copies to and from the GPU.")
-    ] = True,
-    threads: Annotated[int | None, typer.Option(help="ONNX Runtime: threads within an operator.")] = None,
-    provider: Annotated[str | None, typer.Option(help="ONNX Runtime: cpu, openvino, cuda or tensorrt.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(callback=in_range(1), help="Images per query of a file with a dynamic batch.", show_default="1"),
+    ] = None,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Measure decoding, letterbox and reading of the results, too.")
+    ] = False,
     trtexec: Annotated[bool, typer.Option("--trtexec", help="Run trtexec on the same engines, too.")] = False,
-    export_times: Annotated[
-        Path | None, typer.Option("--exportTimes", metavar="FILE", help="Write every query's times as JSON.")
-    ] = None,
     save: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Write the report: .json, .csv or .png.")
+        list[Path] | None, typer.Option(metavar="FILE", help="Write the report: .json, .csv or .png; repeatable.")
     ] = None,
     json: Json = False,
+    load_inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--loadInputs", metavar="NAME:FILE", rich_help_panel=_TRTEXEC, help="Feed a .npy or raw file instead."
+        ),
+    ] = None,
+    warm_up: Annotated[
+        float, typer.Option("--warmUp", rich_help_panel=_TRTEXEC, help="Time before measuring, ms.")
+    ] = 200.0,
+    duration: Annotated[
+        float, typer.Option("--duration", rich_help_panel=_TRTEXEC, help="Minimum measured time per file, s.")
+    ] = 3.0,
+    iterations: Annotated[
+        int, typer.Option("--iterations", rich_help_panel=_TRTEXEC, help="Minimum number of queries per file.")
+    ] = 10,
+    avg_runs: Annotated[
+        int, typer.Option("--avgRuns", rich_help_panel=_TRTEXEC, help="Queries of one file before the next one's turn.")
+    ] = 10,
+    percentile: Annotated[
+        str, typer.Option("--percentile", rich_help_panel=_TRTEXEC, help="Latency percentiles to report, %.")
+    ] = "90,95,99",
+    streams: Annotated[
+        int, typer.Option("--infStreams", rich_help_panel=_TRTEXEC, help="Number of concurrent queries.")
+    ] = 1,
+    export_times: Annotated[
+        Path | None,
+        typer.Option("--exportTimes", metavar="FILE", rich_help_panel=_TRTEXEC, help="Write the times of all queries."),
+    ] = None,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option("--useCudaGraph/--noCudaGraph", rich_help_panel=_ENGINES, help="Launch a captured CUDA graph."),
+    ] = True,
+    spin_wait: Annotated[
+        bool, typer.Option("--useSpinWait/--noSpinWait", rich_help_panel=_ENGINES, help="Poll for the end of a query.")
+    ] = True,
+    transfers: Annotated[
+        bool,
+        typer.Option(
+            "--includeDataTransfers/--noDataTransfers",
+            rich_help_panel=_ENGINES,
+            help="Count the copies to and from the GPU.",
+        ),
+    ] = True,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            callback=in_range(1), rich_help_panel=_ORT, help="Threads within an operator.", show_default="one per core"
+        ),
+    ] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_ORT, help="cpu, openvino, cuda or tensorrt.", show_default="the fastest CPU one"),
+    ] = None,
 ) -> None:
-    """Measure latency and throughput as trtexec does; compare files in one run."""
+    """Measure latency and throughput as trtexec does, several files in one run."""
     from ..benchmark import BenchOptions, bench as measure
     from ..benchmark.options import parse_inputs, parse_percentiles
     from ..benchmark.report import check_savable

@@ -8,27 +8,41 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import Json, app, print_table
+from .app import CHECK, Command, Json, app, fail, in_range, print_table
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=CHECK,
+    epilog="""trt-pose compare pose.onnx pose_int8.onnx --images photos/
+trt-pose compare pose.onnx pose.engine --images photos/ --report compare.html --max-oks-loss 0.02""",
+)
 def compare(
     first: Annotated[Path, typer.Argument(help="The reference: an .onnx file or an engine.")],
-    second: Annotated[Path, typer.Argument(help="What is compared with it.")],
-    images: Annotated[str, typer.Option(help="Image, folder or glob.")],
-    conf: Annotated[float | None, typer.Option(help="Keep scores above it.")] = None,
+    second: Annotated[Path, typer.Argument(help="The file to compare.")],
+    images: Annotated[str, typer.Option(help="Image, folder or glob pattern.")],
+    conf: Annotated[
+        float | None,
+        typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.", show_default="the files'"),
+    ] = None,
     max_loss: Annotated[
         float | None,
         typer.Option(
-            "--max-oks-loss", "--max-loss", help="Exit with 1 beyond this loss of OKS (objects: IoU), 0 to 1."
+            "--max-oks-loss",
+            "--max-loss",
+            callback=in_range(0, 1),
+            help="Exit with 1 if the loss of OKS or IoU is higher.",
         ),
     ] = None,
-    tensors: Annotated[bool, typer.Option("--tensors", help="Measure the noise of every shared tensor, too.")] = False,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page of HTML.")] = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Measure the signal-to-noise ratio of every shared tensor, too.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page.")] = None,
     json: Json = False,
 ) -> None:
-    """Show how much the people, or objects, two files find differ, image by image."""
+    """Compare the people, or objects, that two files find in the same images."""
     from ..comparison import check_loss, compare as compare_files
+    from ..tasks import TASKS
 
     result = compare_files(first, second, images, confidence=conf, tensors=tensors, report=report)
     if json:
@@ -54,4 +68,4 @@ def compare(
             print_table(("noisiest tensors", "signal to noise, dB"), [(name, f"{db:.1f}") for name, db in noisiest])
         print(result)
     if max_loss is not None and not check_loss(result, max_loss):
-        raise typer.Exit(1)
+        fail(f"{TASKS[result.task].similarity} loss {result.loss:.4f} is over --max-oks-loss {max_loss:g}")

@@ -8,23 +8,24 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import Json, app, print_table
+from .app import CHECK, Command, Json, app, print_table
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=CHECK, epilog="trt-pose doctor\ntrt-pose doctor pose.engine")
 def doctor(
-    file: Annotated[Path | None, typer.Argument(help="An .onnx file or an engine to look at, too.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="An .onnx file or an engine to check, too.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Say what is installed, what works, and whether a file will; exit 1 when something is wrong."""
-
+    """Show what is installed, what works, and whether a file will run; exit with 1 if something is wrong."""
     from ..doctor import examine
 
-    findings = examine(file)
+    checks = examine(file)
     if json:
-        print(to_json(findings))
+        print(to_json(checks))
     else:
         marks = {True: "ok", False: "WRONG", None: "-"}
-        print_table(("", "what", "found"), [(marks[item.fine], item.what, item.detail) for item in findings])
-    if any(item.fine is False for item in findings):
+        print_table(("", "what", "result"), [(marks[check.fine], check.what, check.detail) for check in checks])
+    if any(check.fine is False for check in checks):
         raise typer.Exit(1)

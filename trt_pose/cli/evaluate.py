@@ -8,28 +8,39 @@ from typing import Annotated, Any
 
 import typer
 
+from ..choices import SceneName
 from ..errors import SourceError, UsageError
-from .app import Json, SceneName, app, print_table
+from .app import CHECK, Command, Json, Scene, app, in_range, print_table
 from .synthesize import synthesize_people
 
 
-@app.command("eval")
+@app.command(
+    "eval",
+    cls=Command,
+    rich_help_panel=CHECK,
+    epilog="""trt-pose eval pose.onnx pose_int8.onnx --data person_keypoints.json --images images/
+trt-pose eval demo demo.onnx --synthetic 60""",
+)
 def evaluate_files(
     files: Annotated[list[Path], typer.Argument(help="One or more .onnx files, engines or checkpoints; or demo.")],
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="COCO annotations, JSON.")] = None,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the annotated images.")] = None,
-    synthetic: Annotated[int | None, typer.Option(min=1, help="So many pictures of figures instead.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the synthetic pictures.")] = 1,
-    scene: SceneName = "sparse",
-    model: Annotated[str | None, typer.Option(help="Model of a checkpoint, see trt-pose models.")] = None,
-    conf: Annotated[float, typer.Option(help="Count scores above it.")] = 0.01,
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results (one file).")] = None,
-    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the worst images of the last file.")] = None,
-    worst: Annotated[int, typer.Option(min=1, help="How many to list and draw.")] = 8,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything as JSON.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the annotated images.")] = None,
+    synthetic: Annotated[
+        int | None, typer.Option(callback=in_range(1), help="Evaluate on this many synthetic images instead.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the synthetic images.")] = 1,
+    scene: Scene = SceneName.SPARSE,
+    model: Annotated[str | None, typer.Option(help="Name of the model of a checkpoint.")] = None,
+    conf: Annotated[float, typer.Option(callback=in_range(0, 1), help="Count predictions with a higher score.")] = 0.01,
+    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results (one file only).")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for drawings of the last file's worst images.")
+    ] = None,
+    worst: Annotated[int, typer.Option(callback=in_range(1), help="Number of images to list and draw.")] = 8,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")] = None,
     json: Json = False,
 ) -> None:
-    """Average precision on annotated images; of several files also what each loses against the first."""
+    """Measure average precision on annotated images, and what each file loses against the first."""
     from ..documents import to_json
     from ..evaluation import check_evaluator, evaluate_file
     from ..files import check_writable
@@ -37,7 +48,7 @@ def evaluate_files(
     from ..results.sinks import write_json
 
     if (synthetic is None) == (data is None) or (data is None) != (images is None):
-        raise UsageError("evaluating: name --data and --images, or --synthetic alone.")
+        raise UsageError("--data: give it with --images, or give --synthetic, not both.")
     if results is not None and len(files) > 1:
         raise UsageError("--results: it is for one file. Give one, or leave it out.")
     check_evaluator()
@@ -48,26 +59,27 @@ def evaluate_files(
         if data is None or images is None:
             data, images = synthesize_people(synthetic or 1, seed, scene, Path(folder)), Path(folder)
         annotated = Annotations.read(data, images)
-        found = [evaluate_file(file, annotated, model, confidence=conf, results=results) for file in files]
+        evaluations = [evaluate_file(file, annotated, model, confidence=conf, results=results) for file in files]
         if json:
-            print(to_json([item.to_dict() for item in found]))
+            print(to_json([item.to_dict() for item in evaluations]))
         else:
-            _print(found, worst)
+            _print(evaluations, worst)
         if report is not None:
-            write_json([item.to_dict() for item in found], report)
+            write_json([item.to_dict() for item in evaluations], report)
         if save is not None:
-            _draw(found[-1], images, save, worst, model)
+            _draw(evaluations[-1], images, save, worst, model)
 
 
-def _print(found: list[Any], worst: int) -> None:
-    names = [name for name, value in found[0].metrics.items() if value is not None]
-    header = ("file", *names, *(("AP lost",) if len(found) > 1 else ()))
+def _print(evaluations: list[Any], worst: int) -> None:
+    names = [name for name, value in evaluations[0].metrics.items() if value is not None]
+    header = ("file", *names, *(("AP lost",) if len(evaluations) > 1 else ()))
     rows = []
-    for item in found:
-        lost = (f"{(found[0].metrics['AP'] or 0) - (item.metrics['AP'] or 0):.4f}",) if len(found) > 1 else ()
-        rows.append((item.file, *(f"{item.metrics[name] or 0:.4f}" for name in names), *lost))
+    for item in evaluations:
+        lost = (evaluations[0].metrics["AP"] or 0) - (item.metrics["AP"] or 0)
+        columns = (f"{lost:.4f}",) if len(evaluations) > 1 else ()
+        rows.append((item.file, *(f"{item.metrics[name] or 0:.4f}" for name in names), *columns))
     print_table(header, rows)
-    last = found[-1]
+    last = evaluations[-1]
     missed = [item for item in last.per_image if item.missed][:worst]
     if missed:
         table = [(item.source, f"{item.annotated}", f"{item.missed}", f"{item.extra}") for item in missed]
@@ -76,7 +88,7 @@ def _print(found: list[Any], worst: int) -> None:
 
 
 def _draw(evaluation: Any, images: Path, folder: Path, worst: int, model: str | None) -> None:
-    """The worst images with what the file finds in them above 0.3."""
+    """Draws the predictions above 0.3 on the worst images."""
     from ..evaluation import open_predictor
     from ..results.sinks import PictureFolder
 

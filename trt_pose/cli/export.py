@@ -2,121 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..choices import DetectionOutputFormatMode, ExportTargetBackend
 from ..documents import to_json
 from ..errors import UsageError
-from .app import Json, app, read_size
-from .attach import read_batch
+from .accuracy import VerifyData, VerifyImages, measure_accuracy, print_accuracy, record
+from .app import MAKE, Command, Json, app, flag_gone, in_range, read_batch, read_size, speaking
 
-VerifyData = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="COCO annotations: record the accuracy on them with the file.")
-]
+# The names of the Python parameters, and what they are called here.
+_OPTIONS = {
+    "confidence_threshold": "--conf", "nms_threshold": "--iou", "input_image_shape": "--imgsz",
+    "max_predictions_per_image": "--max-det", "num_pre_nms_predictions": "--pre-nms", "batch_size": "--batch",
+    "num_keypoints": "--joints", "num_classes": "--classes", "shortest_side": "--shortest-side",
+    "divisor": "--divisor", "onnx_export_kwargs: got opset_version": "--opset: got", "device": "--device",
+    "checkpoint_path": "--weights FILE", "pretrained_weights": "--weights NAME", "verification=False": "--no-verify",
+}  # fmt: skip
+_RCNN = "Keypoint R-CNN only"
 
 
-VerifyImages = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of their images.")]
-
-
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=MAKE,
+    epilog="""trt-pose export demo -o demo.onnx
+trt-pose export yolo_nas_pose_s --weights mine.pth -o pose.onnx
+trt-pose export yolo_nas_pose_s --weights mine.pth -o pose.onnx --backend tensorrt --batch dynamic""",
+)
 def export(
-    model: Annotated[str, typer.Argument(help="Model name, see trt-pose models.")],
+    model: Annotated[str, typer.Argument(help="Name of a model; see trt-pose models.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
     weights: Annotated[
-        str | None, typer.Option(help="Published weights (coco_pose, coco), a checkpoint file, or none.")
+        str | None,
+        typer.Option(
+            help="Name of published weights, a checkpoint file, or none for untrained weights.",
+            show_default="the published weights",
+        ),
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help="batch or flat.")] = "batch",
-    batch: Annotated[str, typer.Option(help="Images per call, or dynamic.")] = "1",
-    imgsz: Annotated[str | None, typer.Option(metavar="SIZE | H W", help="Input size, multiples of 32.")] = None,
-    conf: Annotated[float | None, typer.Option(help="Keep scores above it.")] = None,
-    iou: Annotated[float | None, typer.Option(help="Suppress boxes that overlap more.")] = None,
-    max_det: Annotated[int | None, typer.Option(help="People per image at most.")] = None,
-    pre_nms: Annotated[int, typer.Option(help="Candidates that enter NMS.")] = 1000,
-    joints: Annotated[int | None, typer.Option(help="Number of joints, without a checkpoint that says it.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes (detection, Keypoint R-CNN).")] = None,
-    colormap: Annotated[Path | None, typer.Option(help="JSON with names and colours of the joints.")] = None,
-    shortest_side: Annotated[int | None, typer.Option(help="Keypoint R-CNN: resize images to it first.")] = None,
-    divisor: Annotated[int | None, typer.Option(help="Keypoint R-CNN: of the sides after that.")] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set.")] = None,
-    backend: Annotated[str, typer.Option(help="onnxruntime, or tensorrt for the plugin node.")] = "onnxruntime",
-    simplify: Annotated[bool, typer.Option(help="Remove redundant nodes.")] = True,
-    verify: Annotated[bool, typer.Option(help="Compare the file with torch on a real image.")] = True,
+    backend: Annotated[
+        ExportTargetBackend, typer.Option(help="Runtime of the file; tensorrt puts one NMS plugin node into it.")
+    ] = ExportTargetBackend.ONNXRUNTIME,
+    output_format: Annotated[
+        DetectionOutputFormatMode,
+        typer.Option("--format", help="Padded arrays per image, or one row per person over all images."),
+    ] = DetectionOutputFormatMode.BATCH_FORMAT,
+    batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
+    imgsz: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE|H W", help="Input size, px, multiples of 32.", show_default="the model's"),
+    ] = None,
+    conf: Annotated[
+        float | None,
+        typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.", show_default="the model's"),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            callback=in_range(0, 1),
+            help="Suppress boxes that overlap a better one by more than this IoU.",
+            show_default="the model's",
+        ),
+    ] = None,
+    max_det: Annotated[
+        int | None,
+        typer.Option(callback=in_range(1), help="Maximum number of predictions per image.", show_default="--pre-nms"),
+    ] = None,
+    pre_nms: Annotated[int, typer.Option(callback=in_range(1), help="Number of candidates kept before NMS.")] = 1000,
+    joints: Annotated[
+        int | None, typer.Option(help="Number of joints.", show_default="that of the weights, else 17")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes.", show_default="that of the weights, else 80")
+    ] = None,
+    colormap: Annotated[Path | None, typer.Option(help="JSON file with names and colours of the joints.")] = None,
+    opset: Annotated[int | None, typer.Option(help="Version of the ONNX operator set.", show_default="17")] = None,
+    simplify: Annotated[bool, typer.Option(help="Fold constants and remove redundant nodes.")] = True,
+    device: Annotated[str | None, typer.Option(help="Torch device to trace on.", show_default="cpu")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare the file with torch on a photograph before writing it.")] = True,
     verify_data: VerifyData = None,
     verify_images: VerifyImages = None,
+    shortest_side: Annotated[
+        int | None, typer.Option(rich_help_panel=_RCNN, help="Resize the shorter side of images to this first, px.")
+    ] = None,
+    divisor: Annotated[
+        int | None, typer.Option(rich_help_panel=_RCNN, help="Round both sides to a multiple of this.")
+    ] = None,
     json: Json = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", hidden=True)] = False,
+    half: Annotated[bool, flag_gone("--half", "use trt-pose quantize FILE -o OUT --precision fp16.")] = False,
+    int8: Annotated[bool, flag_gone("--int8", "use trt-pose quantize FILE -o OUT --images DIR.")] = False,
+    nms: Annotated[bool, flag_gone("--nms", "NMS is always in the file. Leave it out.")] = False,
 ) -> None:
-    """Export a model to one ONNX file, pre- and post-processing inside."""
+    """Export a model to one ONNX file, with pre- and post-processing inside."""
     from .. import models as catalog
 
     measure = measure_accuracy(verify_data, verify_images)
     card = catalog.look_up(model)
     if (shortest_side, divisor) != (None, None) and not card.sizes_itself:
         raise UsageError(f"--shortest-side, --divisor: {model} has neither. Leave them out.")
-    known = card.weights
-    named = weights in (None, "none", *known)
-    network = catalog.get(
-        model,
-        num_classes=classes,
-        num_keypoints=joints,
-        pretrained_weights=weights or known[0] if named else None,
-        checkpoint_path=None if named else weights,
-        colormap=colormap,
-    )
-    result = network.export(
-        output,
-        confidence_threshold=conf,
-        nms_threshold=iou,
-        engine=backend,
-        batch_size=read_batch(batch),
-        input_image_shape=read_size(imgsz),
-        max_predictions_per_image=max_det,
-        num_pre_nms_predictions=pre_nms,
-        onnx_export_kwargs=None if opset is None else {"opset_version": opset},
-        onnx_simplify=simplify,
-        output_predictions_format=output_format,
-        verification=verify,
-        shortest_side=shortest_side,
-        divisor=divisor,
-    )
+    named = weights in (None, "none", *card.weights)
+    with speaking(_OPTIONS):
+        network = catalog.get(
+            model,
+            num_classes=classes,
+            num_keypoints=joints,
+            pretrained_weights=weights or card.weights[0] if named else None,
+            checkpoint_path=None if named else weights,
+            colormap=colormap,
+        )
+        result = network.export(
+            output,
+            confidence_threshold=conf,
+            nms_threshold=iou,
+            engine=backend,
+            batch_size="dynamic" if dynamic else read_batch(batch),
+            input_image_shape=read_size(imgsz),
+            max_predictions_per_image=max_det,
+            num_pre_nms_predictions=pre_nms,
+            onnx_export_kwargs=None if opset is None else {"opset_version": opset},
+            onnx_simplify=simplify,
+            output_predictions_format=output_format,
+            device=device,
+            verification=verify,
+            shortest_side=shortest_side,
+            divisor=divisor,
+        )
     accuracy = record(output, measure) if measure else None
     if json:
         print(to_json({"output": result.output, "spec": result.spec, "accuracy": accuracy}))
     else:
         print(result)
         print_accuracy({str(output): accuracy} if accuracy else {})
-
-
-def measure_accuracy(data: Path | None, images: Path | None) -> Callable[[Path], dict[str, Any]] | None:
-    """A file to its accuracy on annotated images; None where none are named."""
-    from ..evaluation import accuracy, check_evaluator
-    from ..images.annotations import Annotations
-
-    if (data is None) != (images is None):
-        raise UsageError("--verify-data: name the annotations, and with --verify-images the folder of their images.")
-    if data is None or images is None:
-        return None
-    check_evaluator()  # before the work, not after
-    annotated = Annotations.read(data, images)
-    return lambda file: accuracy(file, annotated)
-
-
-def record(output: Path, measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    from ..graphs.file import record_accuracy
-
-    accuracy = measure(output)
-    record_accuracy(output, accuracy)
-    return accuracy
-
-
-def print_accuracy(found: dict[str, dict[str, Any]]) -> None:
-    from ..evaluation import in_words
-
-    for name, record in found.items():
-        if "metrics" in record:
-            shown = in_words(record["metrics"])
-            print(f"{name}: {shown} ({record['data']}, scores above {record['confidence']:g})")
-        else:
-            print(f"{name}: not measured: {record['not_measured']}")

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..documents import to_json
-from .app import Json, app, print_table
+from .app import CHECK, Command, Json, app, print_table
 
 if TYPE_CHECKING:
     from ..inspection import EngineInspection
     from ..spec import ModelSpec
 
 
-@app.command()
+@app.command(
+    cls=Command, rich_help_panel=CHECK, epilog="trt-pose inspect pose.onnx\ntrt-pose inspect pose.engine --json"
+)
 def inspect(
     file: Annotated[Path, typer.Argument(help="An exported .onnx file, or an engine.")], json: Json = False
 ) -> None:
-    """Show what a model file takes, gives and contains."""
+    """Show the inputs, outputs, description and operators of a model file."""
     from ..inspection import inspect as inspect_file, inspect_engine
     from ..trt.sidecar import SUFFIXES
 
@@ -27,22 +29,22 @@ def inspect(
         engine = inspect_engine(file)
         print(engine.to_json()) if json else _print_engine(engine)
         return
-    found = inspect_file(file)
+    inspection = inspect_file(file)
     if json:
-        print(found.to_json())
+        print(inspection.to_json())
         return
     tensors = [
         (kind, name, info.dtype, " x ".join(str(size or "?") for size in info.shape))
-        for kind, items in (("input", found.inputs), ("output", found.outputs))
+        for kind, items in (("input", inspection.inputs), ("output", inspection.outputs))
         for name, info in items.items()
     ]
-    written = f"{found.size_bytes / 1e6:.1f} MB, opset {found.opset}, written by {found.spec.generator}"
-    print_table(("fact", "value"), [*_facts(found.spec), ("file", written)])
+    written = f"{inspection.size_bytes / 1e6:.1f} MB, opset {inspection.opset}, written by {inspection.spec.generator}"
+    print_table(("fact", "value"), [*_facts(inspection.spec), ("file", written)])
     print_table(("kind", "tensor", "type", "shape"), tensors)
-    if found.operators is None:
+    if inspection.operators is None:
         print("operators: not counted, the onnx package is not installed (pip install onnx)")
     else:
-        print_table(("operator", "nodes"), [(name, str(count)) for name, count in found.operators.items()])
+        print_table(("operator", "nodes"), [(name, str(count)) for name, count in inspection.operators.items()])
 
 
 def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
@@ -57,7 +59,7 @@ def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
 
 
 def _selected(spec: ModelSpec) -> list[tuple[str, str]]:
-    """What a file keeps and of what; a raw or converted file says neither."""
+    """Thresholds and limits, which a raw or converted file does not have; joints or classes."""
     rows = []
     if spec.output.confidence_threshold is not None:
         rows = [
@@ -74,25 +76,25 @@ def _selected(spec: ModelSpec) -> list[tuple[str, str]]:
     return rows
 
 
-def _print_engine(found: EngineInspection) -> None:
+def _print_engine(inspection: EngineInspection) -> None:
     facts = [
-        ("built with", f"{found.header.flavor} {found.header.version}"),
-        ("size", f"{found.size_bytes / 1e6:.1f} MB"),
+        ("built with", f"{inspection.header.flavor} {inspection.header.version}"),
+        ("size", f"{inspection.size_bytes / 1e6:.1f} MB"),
     ]
-    if found.sidecar is not None:
-        sidecar = found.sidecar
+    if inspection.sidecar is not None:
+        sidecar = inspection.sidecar
         layers = ", ".join(f"{count} {kind}" for kind, count in (sidecar.precision_found or {}).items())
         facts += [
             ("for", sidecar.target),
             ("precision asked", sidecar.precision_asked),
-            ("layers found", layers or sidecar.precision_note),
+            ("layers inspection", layers or sidecar.precision_note),
             ("profile", to_json(sidecar.profile, None) if sidecar.profile else "fixed shapes"),
             *_facts(sidecar.spec),
         ]
-    if found.note:
-        facts.append(("note", found.note))
+    if inspection.note:
+        facts.append(("note", inspection.note))
     print_table(("fact", "value"), facts)
-    tensors = (found.engine or {}).get("tensors", {})
+    tensors = (inspection.engine or {}).get("tensors", {})
     if tensors:
         rows = [(item["mode"], name, item["dtype"], str(item["shape"])) for name, item in tensors.items()]
         print_table(("kind", "tensor", "type", "shape"), rows)

@@ -7,29 +7,35 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import Json, app, print_table
+from .app import MAKE, Command, Json, app, print_table
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=MAKE, epilog="trt-pose models\ntrt-pose models --json")
 def models(
-    json: Json = False, markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False
+    json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of the README.")] = False,
 ) -> None:
-    """List the models."""
-
+    """List the models, with their input, published weights and licence."""
     from ..models.catalogue import MODELS
 
     if json:
         print(to_json([card.to_dict() for card in MODELS.values()]))
         return
+    header = ("model", "task", "parameters", "GMACs at 640", "input", "weights", "licence of the weights")
     rows = [
         (
-            m.name, m.task, f"{m.parameters / 1e6:.1f} M", f"{m.gmacs:.1f}", m.input, ", ".join(m.weights),
-            m.licence,
+            card.name,
+            card.task,
+            f"{card.parameters / 1e6:.1f} M",
+            f"{card.gmacs:.1f}",
+            card.input,
+            ", ".join(card.weights),
+            card.licence,
         )
-        for m in MODELS.values()
-    ]  # fmt: skip
-    header = ("model", "task", "parameters", "GMACs at 640", "input", "weights", "licence of the weights")
+        for card in MODELS.values()
+    ]
     if markdown:
-        print("\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)))
-    else:
-        print_table(header, rows)
+        for row in (header, ("---",) * len(header), *rows):
+            print(f"| {' | '.join(row)} |")
+        return
+    print_table(header, rows)

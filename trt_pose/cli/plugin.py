@@ -7,18 +7,34 @@ from typing import Annotated
 
 import typer
 
-from .app import app
+from .app import MAKE, Command, Group, app
 
-plugin_app = typer.Typer(no_args_is_help=True, help="The TensorRT plugin.")
-app.add_typer(plugin_app, name="plugin")
+plugin_app = typer.Typer(
+    cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Compile the TensorRT plugin, find its headers."
+)
+app.add_typer(plugin_app, name="plugin", rich_help_panel=MAKE)
 
 
-@plugin_app.command("build")
+@plugin_app.command("build", cls=Command, epilog="trt-pose plugin build --include TensorRT/include")
 def plugin_build(
-    include: Annotated[Path | None, typer.Option(metavar="DIR", help="TensorRT's headers.")] = None,
-    architectures: Annotated[str | None, typer.Option(help="GPUs, as CMake names them: 75-real;90.")] = None,
+    include: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of TensorRT's headers.", show_default="searched"),
+    ] = None,
+    architectures: Annotated[
+        str | None,
+        typer.Option(help="GPUs to build for, as CMake names them: 75-real;90.", show_default="Turing and newer"),
+    ] = None,
 ) -> None:
     """Compile libtrt_pose_plugins.so; needs CMake, nvcc and TensorRT's headers."""
     from ..trt.compile_plugins import build_plugin
 
     print(build_plugin(include, architectures))
+
+
+@plugin_app.command("include", cls=Command, epilog="g++ -I$(trt-pose plugin include) -c mine.cpp")
+def plugin_include() -> None:
+    """Print the folder of the C++ headers."""
+    from ..trt.compile_plugins import get_include
+
+    print(get_include())

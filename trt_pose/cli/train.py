@@ -1,4 +1,4 @@
-"""The train command."""
+"""``trt-pose train``."""
 
 from __future__ import annotations
 
@@ -8,51 +8,135 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..choices import SceneName, ScoreLoss, TrainPrecision
 from ..errors import UsageError
 from ..optional import needed
-from .app import Json, SceneName, app, read_size
+from .app import TRAIN, Command, Json, Scene, app, in_range, read_size, speaking
 
 if TYPE_CHECKING:
     from ..training.options import TrainOptions
 
 
-@app.command()
+_DATA, _RECIPE = "Data", "Recipe"
+# The names of the training options, and what they are called here.
+_OPTIONS = {
+    "learning_rate": "--lr", "warmup_steps": "--warmup", "final_share": "--final", "clip_norm": "--clip",
+    "ema_decay": "--ema", "evaluate_every": "--evaluate-every", "input_image_shape": "--imgsz",
+}  # fmt: skip
+
+
+@app.command(
+    cls=Command,
+    rich_help_panel=TRAIN,
+    epilog="""trt-pose train --weights coco_pose --data train.json --images images/ --val-data val.json \\
+    --val-images images/ -o runs/first
+trt-pose train --model demo --weights synthetic --synthetic 256 --epochs 3 --val-synthetic 30 -o runs/demo
+trt-pose train --qat pose.onnx --data train.json --images images/ -o runs/qat""",
+)
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoints and curves.")],
-    model: Annotated[str | None, typer.Option(help="yolo_nas_pose_n when left out; s, m, l, or demo.")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="FILE", help="COCO keypoint annotations, JSON.")] = None,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the annotated images.")] = None,
-    synthetic: Annotated[int | None, typer.Option(min=1, help="So many figures' pictures an epoch instead.")] = None,
-    val_data: Annotated[Path | None, typer.Option(metavar="FILE", help="What AP is measured on.")] = None,
-    val_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Its images.")] = None,
-    val_synthetic: Annotated[int | None, typer.Option(min=1, help="So many figures' pictures instead.")] = None,
-    scene: SceneName = "sparse",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of a YOLO-NAS-Pose, or demo.", show_default="yolo_nas_pose_n"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Published weights or a checkpoint to start from.", show_default="untrained"),
+    ] = None,
+    imgsz: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE|H W", help="Input size, px, multiples of 32.", show_default="the model's"),
+    ] = None,
     qat: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fine-tune an exported FP32 .onnx file for INT8 instead.")
+        Path | None, typer.Option(metavar="FILE", help="Fine-tune this exported FP32 .onnx file for INT8 instead.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Published weights, a checkpoint; untrained without.")] = None,
-    imgsz: Annotated[str | None, typer.Option(metavar="SIZE | H W", help="Input size, multiples of 32.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures per step.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Steps per update.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate at its highest.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Updates it rises for.")] = None,
-    final: Annotated[float | None, typer.Option(help="Share of it at the end.")] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of a gradient; 0 for any.")] = None,
-    classification: Annotated[str | None, typer.Option(help="Loss of the scores: focal, varifocal or bce.")] = None,
-    distance: Annotated[
-        float | None, typer.Option(help="Weight of the joints' plain distance; 10 without --weights, else 0.")
-    ] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the GPU where there is one.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that make pictures.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Epochs between evaluations.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the training in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the training run in the output folder.")] = False,
     json: Json = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=_DATA, help="COCO keypoint annotations, JSON.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", rich_help_panel=_DATA, help="Folder of the annotated images.")
+    ] = None,
+    synthetic: Annotated[
+        int | None,
+        typer.Option(
+            callback=in_range(1),
+            rich_help_panel=_DATA,
+            help="Train on this many new synthetic images per epoch instead.",
+        ),
+    ] = None,
+    val_data: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=_DATA, help="Validation annotations (COCO JSON).")
+    ] = None,
+    val_images: Annotated[
+        Path | None, typer.Option(metavar="DIR", rich_help_panel=_DATA, help="Folder of the validation images.")
+    ] = None,
+    val_synthetic: Annotated[
+        int | None,
+        typer.Option(
+            callback=in_range(1), rich_help_panel=_DATA, help="Validate on this many synthetic images instead."
+        ),
+    ] = None,
+    scene: Scene = SceneName.SPARSE,
+    epochs: Annotated[
+        int | None, typer.Option(rich_help_panel=_RECIPE, help="Number of epochs.", show_default="300; --qat: 5")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(rich_help_panel=_RECIPE, help="Images per step.", show_default="32")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(rich_help_panel=_RECIPE, help="Steps per weight update.", show_default="1")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Peak learning rate.", show_default="1e-3; --qat: 1e-5"),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Warm-up updates.", show_default="1000; --qat: 100"),
+    ] = None,
+    final: Annotated[
+        float | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Final learning rate as a fraction of --lr.", show_default="0.05"),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_RECIPE, help="Maximum gradient norm; 0 for no clipping.", show_default="0; --qat: 35"
+        ),
+    ] = None,
+    classification: Annotated[
+        ScoreLoss | None, typer.Option(rich_help_panel=_RECIPE, help="Loss of the scores.", show_default="focal")
+    ] = None,
+    distance: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_RECIPE,
+            help="Weight of the distance loss of the joints.",
+            show_default="10; 0 with --weights",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Decay of the averaged weights.", show_default="0.997"),
+    ] = None,
+    precision: Annotated[
+        TrainPrecision | None, typer.Option(rich_help_panel=_RECIPE, help="Forward precision.", show_default="fp32")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Torch device.", show_default="the GPU if there is one, else cpu"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(rich_help_panel=_RECIPE, help="Loader processes.", show_default="2")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(rich_help_panel=_RECIPE, help="Random seed.", show_default="0")] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option(rich_help_panel=_RECIPE, help="Epochs between evaluations.", show_default="1")
+    ] = None,
 ) -> None:
-    """Fine-tune a pose model, or train one, on COCO keypoint annotations of any joints."""
+    """Train or fine-tune a YOLO-NAS-Pose on COCO keypoint annotations with any joints."""
     from ..documents import to_json
     from ..evaluation import in_words
     from ..images.synthetic import find_scene
@@ -63,24 +147,30 @@ def train(
         "workers": workers, "seed": seed, "evaluate_every": evaluate_every, "classification": classification,
     }  # fmt: skip
     with needed("training"):
-        from ..training import train as run
-    base = run.QAT if qat else run.FROM_NOTHING if weights is None else run.FINE_TUNING
+        from .. import training
+    base = training.QAT if qat else training.FROM_NOTHING if weights is None else training.FINE_TUNING
     if distance is not None:
         chosen["loss"] = replace(base.loss, distance=distance)
-    options: TrainOptions = replace(base, **{name: value for name, value in chosen.items() if value is not None})
     people = find_scene(scene)
-    learnt = run.Data(data, images, synthetic, options.seed, people)
-    measured = None
-    if (val_data, val_images, val_synthetic) != (None, None, None):
-        measured = run.Data(val_data, val_images, val_synthetic, run.VALIDATION_SEED, people)
-    if qat is not None:
-        if (model, weights, imgsz) != (None, None, None):
-            raise UsageError("--model, --weights, --imgsz: with --qat the file says them. Leave them out.")
-        made, progress = run.train_quantized(qat, learnt, output, options, validation=measured, resume=resume)
-    else:
-        name = model or "yolo_nas_pose_n"
-        network = run.start_model(name, weights, learnt.skeleton(), read_size(imgsz), options.seed)
-        made, progress = output, run.train(network, learnt, output, options, validation=measured, resume=resume)
+    with speaking(_OPTIONS):
+        options: TrainOptions = replace(base, **{name: value for name, value in chosen.items() if value is not None})
+        train_data = training.TrainData(data, images, synthetic, options.seed, people)
+        validation = None
+        if (val_data, val_images, val_synthetic) != (None, None, None):
+            validation = training.TrainData(val_data, val_images, val_synthetic, training.VALIDATION_SEED, people)
+        if qat is not None:
+            if (model, weights, imgsz) != (None, None, None):
+                raise UsageError("--model, --weights, --imgsz: with --qat the file decides. Leave them out.")
+            made, progress = training.train_quantized(
+                qat, train_data, output, options, validation=validation, resume=resume
+            )
+        else:
+            name = model or "yolo_nas_pose_n"
+            network = training.start_model(name, weights, train_data.skeleton(), read_size(imgsz), options.seed)
+            made, progress = (
+                output,
+                training.train(network, train_data, output, options, validation=validation, resume=resume),
+            )
     if json:
         print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
     else:

@@ -29,8 +29,6 @@ from .select import SelectDetections, SelectPoses
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
 # scores by 1e-5 (CONTRIBUTING.md, tolerances). The limits here are 25 and 100 times that.
 PX, SCORE = 0.05, 1e-3
-
-
 # Tolerance for outputs without a unit (a caller's own post-processing), relative to their largest value.
 RELATIVE = 1e-3
 # Share of predictions that only one side may keep, when a score or an overlap is within rounding error of its

@@ -9,9 +9,7 @@ from pathlib import Path
 from ..images.pixels import place_image
 from ..spec import InputSpec, Letterbox
 
-SOURCE = "assets/frames.cuh"
-
-
+SOURCE = "cpp/runtime/include/trt_pose/frames.cuh"
 BLOCK_THREADS, MAX_BATCH = 256, 1024  # kFrameThreads, kMaxPackBatch
 
 

@@ -20,8 +20,6 @@ from .pixels import Image
 
 Floats = npt.NDArray[np.float32]
 _BOX_COLOR = (235, 235, 235)
-
-
 # cv2 takes int32 coordinates in units of 1/16 px; coordinates are clipped to _LIMIT_PX, far outside any image.
 _SHIFT, _LIMIT_PX = 4, 1e6
 

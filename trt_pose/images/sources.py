@@ -23,8 +23,6 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"))
 _STREAM_SCHEMES = ("rtsp://", "rtmp://", "udp://", "tcp://")
 _URL_SCHEMES = ("http://", "https://")
-
-
 _TIMEOUT_S, _LARGEST_BYTES = 30, 200 << 20
 
 

@@ -24,23 +24,15 @@ from .pixels import Image
 
 Floats = npt.NDArray[np.float32]
 Color = tuple[int, int, int]
-
-
 # Lengths as fractions of the body height.
 _TORSO, _SHOULDERS, _HIPS, _UPPER_ARM, _FOREARM, _THIGH, _SHIN, _NECK, _HEAD = (
     0.29, 0.24, 0.17, 0.17, 0.15, 0.24, 0.24, 0.05, 0.065,
 )  # fmt: skip
-
-
 _SKINS: tuple[Color, ...] = ((255, 219, 188), (232, 190, 160), (198, 150, 115), (150, 105, 75), (95, 65, 45))
 # Shoulder, elbow, wrist, hip, knee, ankle of the left and of the right side.
 _SIDES = ((5, 7, 9, 11, 13, 15), (6, 8, 10, 12, 14, 16))
-
-
 # People with less than this visible (area in px, joints) are not annotated; they remain as clutter.
 _LEAST_AREA, _LEAST_JOINTS = 60.0, 4
-
-
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 

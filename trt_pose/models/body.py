@@ -58,29 +58,21 @@ BODY_N = Body(
     (CSP(64, 2, 32), CSP(128, 3, 48), CSP(256, 4, 64), CSP(512, 2, 128)),
     (CSP(128, 2, 48), CSP(64, 2, 32), CSP(128, 2, 48), CSP(256, 2, 48)),
 )
-
-
 BODY_S = Body(
     48,
     (CSP(96, 2, 32), CSP(192, 3, 64), CSP(384, 5, 96), CSP(768, 2, 192)),
     (CSP(192, 2, 64), CSP(96, 2, 48), CSP(192, 2, 64), CSP(384, 2, 64)),
 )
-
-
 BODY_M = Body(
     48,
     (CSP(96, 2, 64, True), CSP(192, 3, 128, True), CSP(384, 5, 256, True), CSP(768, 2, 384)),
     (CSP(192, 2, 192), CSP(96, 3, 64), CSP(192, 2, 192), CSP(384, 3, 256)),
 )
-
-
 BODY_L = Body(
     48,
     (CSP(96, 2, 96, True), CSP(192, 3, 128, True), CSP(384, 5, 256, True), CSP(768, 2, 512, True)),
     (CSP(192, 4, 128), CSP(96, 4, 128), CSP(192, 4, 128), CSP(384, 4, 256)),
 )
-
-
 # The body of the demonstration model, with a third of the multiplications of BODY_N.
 BODY_DEMO = Body(
     16,

@@ -74,8 +74,6 @@ POSE_INPUT = InputSpec(
     pad_value=127,
     normalization=Normalization("BGR", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
 )
-
-
 COCO_POSE = Processing(POSE_INPUT, COCO)
 
 

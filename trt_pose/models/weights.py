@@ -31,8 +31,6 @@ from .card import Card
 # (https://github.com/Deci-AI/super-gradients/issues/2057).
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
-
-
 _CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
 
 

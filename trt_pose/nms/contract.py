@@ -9,19 +9,11 @@ from dataclasses import dataclass
 from ..errors import UsageError
 
 NAME, DETECTION_NAME = "PoseNMS_TRT", "DetectionNMS_TRT"
-
-
 VERSION, NAMESPACE = "1", ""
-
-
 # TensorRT's own operator for detections, which DetectionNMS_TRT replaces where it is missing. It considers the best
 # 4,096 pairs of box and class.
 EFFICIENT_NAME, EFFICIENT_VERSION, EFFICIENT_CANDIDATES = "EfficientNMS_TRT", "1", 4096
-
-
 FUNCTIONS = "nms/functions.pb"  # the operators as ONNX functions, written by onnx_functions.py
-
-
 MAX_ANCHORS, MAX_CLASSES, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 4_096, 256
 
 

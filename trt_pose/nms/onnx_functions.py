@@ -82,8 +82,6 @@ _HEAD = """
   valid_box = Unsqueeze (valid, twos)
   pred_boxes = Where (valid_box, found, zero)
 """
-
-
 _JOINTS = """
   anchor_at = GatherND <batch_dims = 1> (anchors, inside_at)
   joints_at = Unsqueeze (anchor_at, twos)
@@ -92,8 +90,6 @@ _JOINTS = """
   pred_joints = Where (valid_joints, people, zero)
 }}
 """
-
-
 _CLASSES = """
   kind_of_row = GatherND <batch_dims = 1> (kind, inside_at)
   none = Constant <value_int = {none}> ()
@@ -101,15 +97,11 @@ _CLASSES = """
   pred_classes = Cast <to = 6> (class_or_none)
 }}
 """
-
-
 _FIELDS = "score_threshold, iou_threshold, max_output_boxes, plugin_version"
 _OWN = {
     "attributes": f"{_FIELDS}, num_pre_nms_predictions, plugin_namespace",
     "candidates": "value_int : int = @num_pre_nms_predictions",
 }
-
-
 _OPERATORS: tuple[tuple[str, dict[str, Any]], ...] = (
     (_HEAD + _JOINTS, {"name": contract.NAME, "inputs": "boxes, scores, joints", "last": "pred_joints", **_OWN}),
     (

@@ -51,8 +51,6 @@ _ATTRIBUTES = {
     "max_output_boxes": ("INT32", np.int32),
     "num_pre_nms_predictions": ("INT32", np.int32),
 }
-
-
 # TensorRT reports an exception in a callback as a failure without a reason, so exceptions are recorded here.
 _errors: list[Exception] = []
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -162,7 +160,7 @@ class PluginMethods:
 
 def make_creators(trt: Any) -> tuple[Any, Any]:
     """Returns the creators of PoseNMS_TRT and DetectionNMS_TRT, derived from classes of the TensorRT module ``trt``."""
-    source = Path(str(resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh")))
+    source = Path(str(resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh")))
     shared_kernel = Kernel(source, "pose_nms")
     bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
 

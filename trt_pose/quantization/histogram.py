@@ -19,8 +19,6 @@ _EXACT = 1 << 24
 _TRACE = 1e-4  # as a fraction of one value
 # Bins on each side that a spike is compared with; wider than the gaps in a histogram of few distinct values.
 _NEIGHBOURS = 32
-
-
 # Values per bin below which neighbouring bins are merged; and the share of values that no entropy threshold may clip,
 # because large people are found by rare large values (benchmarks/results/accuracy.md).
 _PER_BIN, _KEPT = 16, 0.99999

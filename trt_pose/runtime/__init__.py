@@ -1,51 +1,128 @@
-"""Runners, which execute model files."""
+"""Runners, which execute model files.
+
+To add a backend, add a module with a runner and a row to :data:`BACKENDS`.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import RunnerError, UsageError
 from ..trt.sidecar import SUFFIXES as ENGINE_SUFFIXES
 from .runner import Runner
 
-_ONNX_OPTIONS = ("providers", "threads", "precision")
-_ENGINE_OPTIONS = ("device", "library", "cuda_graph", "spin_wait", "transfers")
+
+@dataclass(frozen=True)
+class Backend:
+    """What runs files of one kind.
+
+    Attributes:
+        name: name of the backend.
+        runs: the kind of file, as a message calls it.
+        suffixes: suffixes of such files.
+        options: keyword arguments of the runner.
+        module: module of this package that holds the runner.
+        runner: name of the runner class.
+        reads_bytes: the runner also takes the bytes of a file.
+        reference: options under which two files are compared, so that only the files differ.
+    """
+
+    name: str
+    runs: str
+    suffixes: tuple[str, ...]
+    options: tuple[str, ...]
+    module: str
+    runner: str
+    reads_bytes: bool = False
+    reference: tuple[tuple[str, Any], ...] = ()
+
+    def open(self, path: str | bytes, options: dict[str, Any]) -> Runner:
+        """Opens a file. Raises UsageError for an option of another backend."""
+        wrong = sorted(set(options) - set(self.options))
+        if wrong:
+            shown = "the model" if isinstance(path, bytes) else path
+            others = [other.name for other in BACKENDS if set(wrong) & set(other.options)]
+            owner = f"belongs to {others[0]}" if others else "is no option of any backend"
+            raise UsageError(f"opening {shown}: {wrong[0]} {owner}, and it is {self.runs}. Leave it out.")
+        return cast(Runner, getattr(importlib.import_module(f".{self.module}", __name__), self.runner)(path, **options))
 
 
-def open_runner(path: str | Path | bytes, **options: Any) -> Runner:
-    """Opens a model file with the runner for its suffix.
+BACKENDS = (
+    Backend(
+        name="ONNX Runtime",
+        runs="an ONNX file",
+        suffixes=(".onnx",),
+        options=("providers", "threads", "precision"),
+        module="ort",
+        runner="OnnxRunner",
+        reads_bytes=True,
+        reference=(("providers", ("cpu",)),),
+    ),
+    Backend(
+        name="TensorRT",
+        runs="an engine",
+        suffixes=ENGINE_SUFFIXES,
+        options=("device", "library", "cuda_graph", "spin_wait", "transfers"),
+        module="trt",
+        runner="TrtRunner",
+    ),
+)
+
+
+def find_backend(path: str | Path | bytes) -> Backend:
+    """Returns the backend for a file, by its suffix. Raises RunnerError for an unknown one."""
+    if isinstance(path, bytes):
+        return next(backend for backend in BACKENDS if backend.reads_bytes)
+    suffix = Path(path).suffix.lower()
+    for backend in BACKENDS:
+        if suffix in backend.suffixes:
+            return backend
+    expected = " or ".join(backend.suffixes[0] for backend in BACKENDS)
+    raise RunnerError(
+        f"opening {path!s}: got the suffix {suffix or 'none'!r}, expected {expected}. Export the model first."
+    )
+
+
+def open_runner(
+    path: str | Path | bytes,
+    *,
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+    device: int | None = None,
+    library: str | Path | None = None,
+    cuda_graph: bool | None = None,
+    spin_wait: bool | None = None,
+    transfers: bool | None = None,
+) -> Runner:
+    """Opens a model file with the runner for its suffix. None leaves an option at the runner's default.
 
     Args:
         path: an ``.onnx`` file or its bytes, or an engine (``.engine``, ``.plan``, ``.trt``).
-        options: options of the runner, see :class:`trt_pose.runtime.ort.OnnxRunner` and
-            :class:`trt_pose.runtime.trt.TrtRunner`.
+        providers: ONNX Runtime: ``cpu``, ``openvino``, ``cuda``, ``tensorrt``, or names of execution providers.
+        threads: ONNX Runtime: number of threads within an operator.
+        precision: ONNX Runtime: ``fp32``, or ``bf16`` with OpenVINO.
+        device: engines: index of the GPU.
+        library: engines: path of the plugin library, or ``python`` for the plugin in Python.
+        cuda_graph: engines: launch a captured CUDA graph; True by default.
+        spin_wait: engines: poll for the end of a run instead of blocking.
+        transfers: engines: count the copies to and from the GPU in timings; True by default.
 
     Raises:
         UsageError: an option that does not apply to this kind of file.
         RunnerError: unknown suffix, missing or damaged file.
         EngineError: an engine that does not fit this machine.
     """
-    suffix = None if isinstance(path, bytes) else Path(path).suffix.lower()
-    if suffix in (None, ".onnx"):
-        from .ort import OnnxRunner
-
-        _refuse(options, _ENGINE_OPTIONS, "a model" if isinstance(path, bytes) else path, "engines", "ONNX")
-        return OnnxRunner(path, **options)
-    if suffix in ENGINE_SUFFIXES:
-        from .trt import TrtRunner
-
-        _refuse(options, _ONNX_OPTIONS, path, "ONNX Runtime", "an engine")
-        return TrtRunner(str(path), **options)
-    raise RunnerError(
-        f"opening {path!s}: got the suffix {suffix or 'none'!r}, expected .onnx or .engine. Export the model first."
-    )
+    given = {
+        "providers": providers, "threads": threads, "precision": precision, "device": device, "library": library,
+        "cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers,
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    return find_backend(path).open(path if isinstance(path, bytes) else str(path), options)
 
 
-def _refuse(options: dict[str, Any], names: tuple[str, ...], path: Any, whose: str, what: str) -> None:
-    wrong = [name for name in names if name in options]
-    if wrong:
-        raise UsageError(f"opening {path!s}: {', '.join(wrong)} belong to {whose}, and it is {what}. Leave them out.")
-
-
-__all__ = ["Runner", "open_runner"]
+__all__ = ["BACKENDS", "Backend", "Runner", "find_backend", "open_runner"]

@@ -25,14 +25,10 @@ _ELEMENTS = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
     "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(double)": "float64",
 }  # fmt: skip
-
-
 _PLUGIN = "trt_pose_openvino"  # name of the plugin library, which is registered once per process
 # This pass of ONNX Runtime converts floating-point biases to INT32, with the product of two scales as their scale. In
 # FP16 the product underflows and keypoints scatter: 14 dB instead of 23 on the demonstration model, and no AP left.
 _BIAS_OPTIMIZER = "WeightBiasQuantization"
-
-
 _registering, _registered = threading.Lock(), set[str]()
 
 

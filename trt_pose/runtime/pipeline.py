@@ -184,10 +184,8 @@ class Pipeline:
         )  # fmt: skip
 
 
-def open_pipeline(runner: object) -> Pipeline | None:
-    """Returns a pipeline if the runner is an engine in batch format that takes images; else None (NumPy is used)."""
-    if not isinstance(runner, TrtRunner):
-        return None
+def open_pipeline(runner: TrtRunner) -> Pipeline | None:
+    """Returns a pipeline if the engine is in batch format and takes images, else None."""
     spec = runner.spec
     counts = runner.tensors.get("num_predictions")
     fits = spec.output.format == "batch" and counts is not None and counts.dtype == np.int32

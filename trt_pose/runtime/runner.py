@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -50,6 +50,38 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+@runtime_checkable
+class TimedRunner(Protocol):
+    """A runner that times a query itself, by events on its device."""
+
+    def time_query(self, feeds: Arrays) -> QueryTimes: ...
+
+
+@runtime_checkable
+class ParallelRunner(Protocol):
+    """A runner that can be cloned, so that several queries are in flight."""
+
+    def clone(self) -> Runner: ...
+
+
+@runtime_checkable
+class ImageRunner(Protocol):
+    """A runner that letterboxes images and packs their predictions on its own device."""
+
+    def pipeline(self) -> Pipeline | None:
+        """Returns the pipeline; None when the file does not suit it, and NumPy does both."""
+
+
+class Pipeline(Protocol):
+    """Batches of images to rows of predictions, more than one batch at a time."""
+
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], threshold: float) -> Any:
+        """Starts a batch of images (H, W, 3) uint8 RGB; returns what :meth:`collect` takes."""
+
+    def collect(self, pending: Any) -> list[npt.NDArray[np.float32]]:
+        """Waits for a batch; returns rows (K, 5 + the task's extra width) per image, px of the images."""
 
 
 def check_feeds(feeds: Arrays, inputs: Mapping[str, TensorInfo]) -> None:
@@ -100,9 +132,8 @@ class QueryTimes:
 
 def time_query(runner: Runner, feeds: Arrays) -> QueryTimes:
     """Runs one query and times it, by the runner's own ``time_query`` if it has one, else by the host's clock."""
-    measure: Callable[[Arrays], QueryTimes] | None = getattr(runner, "time_query", None)
-    if measure is not None:
-        return measure(feeds)
+    if isinstance(runner, TimedRunner):
+        return runner.time_query(feeds)
     start = time.perf_counter()
     runner.run(feeds)
     end = time.perf_counter()

@@ -21,7 +21,7 @@ from ..errors import RunnerError
 from ..gpu.device import Device, DeviceArray, Event, Graph, Memory, Pinned, Stream, download, upload
 from ..spec import ModelSpec
 from .engine import LoadedEngine, load_engine, make_context, read_description
-from .runner import Arrays, QueryTimes, TensorInfo, check_feeds
+from .runner import Arrays, Pipeline, QueryTimes, TensorInfo, check_feeds
 
 Array = npt.NDArray[Any]
 
@@ -304,6 +304,12 @@ class TrtRunner:
         reason = "; ".join(self._log.errors[-2:]) or "no reason was given"
         self._log.errors.clear()
         return reason[:400].rstrip(".")
+
+    def pipeline(self) -> Pipeline | None:
+        """Returns the GPU pipeline of this engine; None when the file does not suit it."""
+        from .pipeline import open_pipeline  # imported here: it builds on this module
+
+        return open_pipeline(self)
 
     def clone(self) -> TrtRunner:
         """Returns a runner with the same engine and options, and with its own context, stream and buffers."""

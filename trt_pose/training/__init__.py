@@ -1,1 +1,14 @@
-"""Training and fine-tuning of YOLO-NAS-Pose: data, loss and training loop."""
+"""Training of YOLO-NAS-Pose, and fine-tuning of exported files for INT8. Needs torch."""
+
+from __future__ import annotations
+
+from ..optional import needed
+
+with needed("training"):
+    from .options import TrainOptions
+    from .train import FINE_TUNING, FROM_NOTHING, QAT, VALIDATION_SEED, TrainData, start_model, train, train_quantized
+
+__all__ = [
+    "FINE_TUNING", "FROM_NOTHING", "QAT", "VALIDATION_SEED", "TrainData", "TrainOptions", "start_model", "train",
+    "train_quantized",
+]  # fmt: skip

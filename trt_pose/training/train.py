@@ -39,7 +39,7 @@ VALIDATION_SEED = 1  # seed of synthetic validation pictures, the default of trt
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainData:
     """Pictures of one kind, from files or synthetic.
 
     Attributes:
@@ -169,11 +169,11 @@ def take_over(start: nn.Module, model: nn.Module) -> None:
 
 def train(
     model: PoseModel,
-    data: Data,
+    data: TrainData,
     output: str | Path,
     options: TrainOptions | None = None,
     *,
-    validation: Data | None = None,
+    validation: TrainData | None = None,
     resume: bool = False,
 ) -> Progress:
     """Trains ``model`` in place and writes checkpoints and curves into the folder ``output``.
@@ -206,7 +206,7 @@ def train(
     return trainer.run()
 
 
-def _measure(model: PoseModel, validation: Data, folder: Path) -> Evaluate:
+def _measure(model: PoseModel, validation: TrainData, folder: Path) -> Evaluate:
     """Returns a function that evaluates a model; synthetic pictures are written beside the checkpoints."""
     annotated = validation.annotated(model, folder / "validation")
     return lambda trained: evaluate_model(trained, annotated).metrics
@@ -214,11 +214,11 @@ def _measure(model: PoseModel, validation: Data, folder: Path) -> Evaluate:
 
 def train_quantized(
     source: str | Path,
-    data: Data,
+    data: TrainData,
     output: str | Path,
     options: TrainOptions | None = None,
     *,
-    validation: Data | None = None,
+    validation: TrainData | None = None,
     quantizing: QuantizeOptions | None = None,
     resume: bool = False,
 ) -> tuple[Path, Progress]:
@@ -268,7 +268,7 @@ def train_quantized(
     return folder / "qat.onnx", progress
 
 
-def _measure_file(model: PoseModel, validation: Data, folder: Path, file: Path) -> Evaluate:
+def _measure_file(model: PoseModel, validation: TrainData, folder: Path, file: Path) -> Evaluate:
     """Returns a function that evaluates the INT8 file of a model."""
     annotated = validation.annotated(model, folder / "validation")
 

@@ -1,4 +1,4 @@
-"""Compilation of the plugin library from a checkout, with CMake."""
+"""Compilation of the plugin library, with CMake, from the sources in the package."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ import subprocess
 from pathlib import Path
 
 from ..errors import EngineError, MissingDependencyError
+from ..files import cache_folder
 from ..progress import step
 from .plugins import LIBRARY
 
-_SOURCES = Path(__file__).resolve().parent.parent.parent / "plugins"
+_PACKAGE = Path(__file__).resolve().parent.parent
+_SOURCES = _PACKAGE / "cpp"
 
 
-def build_plugin(
-    include: Path | None = None, architectures: str | None = None, folder: Path = _SOURCES / "build"
-) -> Path:
-    """Builds libtrt_pose_plugins.so in ``folder``, by default one that :func:`load_plugins` searches.
+def get_include() -> str:
+    """Returns the folder of the C++ headers (``trt_pose/engine.hpp``), for a compiler's include path."""
+    return str(_SOURCES / "runtime" / "include")
+
+
+def build_folder() -> Path:
+    """Returns where :func:`build_plugin` builds: in a checkout beside the sources, else in the cache folder."""
+    checkout = _PACKAGE.parent / "plugins"
+    return checkout / "build" if (checkout / "CMakeLists.txt").exists() else cache_folder("plugins")
+
+
+def build_plugin(include: Path | None = None, architectures: str | None = None, folder: Path | None = None) -> Path:
+    """Builds libtrt_pose_plugins.so in ``folder``, by default :func:`build_folder`, where it is found again.
 
     Args:
         include: the folder of NvInferRuntimePlugin.h; None lets CMake search (``TENSORRT_INCLUDE_DIR``, the system).
@@ -26,11 +37,7 @@ def build_plugin(
         MissingDependencyError: CMake or nvcc is not installed.
         EngineError: the sources or headers are missing, or CMake or the compiler fails.
     """
-    if not (_SOURCES / "CMakeLists.txt").exists():
-        raise EngineError(
-            "building the plugin: its sources are not beside this package. Clone the repository and run make plugin;"
-            " without the library the Python plugin serves."
-        )
+    folder = folder or build_folder()
     for program, what in (("cmake", "pip install cmake"), ("nvcc", "the CUDA toolkit (cuda-nvcc)")):
         if shutil.which(program) is None:
             raise MissingDependencyError(f"building the plugin: {program} is not on the path. Install {what}.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
+from ..files import cache_folder
 from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, EFFICIENT_VERSION, NAME, NAMESPACE, VERSION
 from ..nms.tensorrt_plugin import make_creators
 from .flavor import Flavor
@@ -43,7 +44,8 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
     """Registers the operators with TensorRT, once per process.
 
     The library is searched in this order: ``library``, ``$TRT_POSE_PLUGINS``, the package, ``plugins/build`` of a
-    checkout, ``$LD_LIBRARY_PATH``. If none loads, or the name given is ``python``, the Python plugins are registered.
+    checkout, the cache folder, ``$LD_LIBRARY_PATH``. If none loads, or the name given is ``python``, the Python plugins
+    are registered.
 
     Raises:
         EngineError: a named library is missing, does not load or lacks an operator, or another one is registered.
@@ -82,6 +84,7 @@ def _places() -> Iterator[Path]:
     package = Path(__file__).resolve().parent.parent
     yield package / LIBRARY
     yield package.parent / "plugins" / "build" / LIBRARY
+    yield cache_folder("plugins") / LIBRARY
     for folder in filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")):
         yield Path(folder) / LIBRARY
 

@@ -19,8 +19,6 @@ SUFFIXES = (".engine", ".plan", ".trt")
 SIDECAR_VERSION = 1
 # As trtexec reads it (--getPlanVersionOnly): a tag, the version of the format, the version of TensorRT at byte 24.
 _TAGS = {b"ftrt": TENSORRT, b"vtrt": RTX}
-
-
 _VERSION_AT, _HEADER_BYTES = 24, 32
 
 

@@ -1,1 +1,10 @@
-"""Post-processing attached to ONNX files of other toolkits."""
+"""Selection behind the ONNX files of other toolkits."""
+
+from __future__ import annotations
+
+from ...optional import needed
+
+with needed("attaching"):
+    from .attach import AttachOptions, attach
+
+__all__ = ["AttachOptions", "attach"]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..._version import __version__
-from ...choices import DetectionOutputFormatMode, ExportTargetBackend
-from ...errors import ExportError, UsageError
+from ...choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
+from ...errors import ExportError
 from ...files import check_writable, write_atomically
 from ...formats import FORMATS, find_format
 from ...graphs.surgery import join, rename, to_graph, to_model
@@ -34,7 +34,10 @@ from ..preprocess import Normalize
 from ..select import SelectDecoded, Selection
 from ..select_pose_trt import PluginSelect, check_limits
 from ..trace import finish, simplify
-from .heads import FRONT, HEAD_MODULES, HEADS, POLICIES, TAIL, THEIRS, Tail, output_shapes, shape_of, sizes
+from .heads import HEADS
+
+# Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
+THEIRS, FRONT, TAIL = "model/", "front/", "tail/"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class AttachOptions:
         uint8_input: whether to put cast and normalization before a float input, so that the file takes uint8 images.
     """
 
-    head: str = "yolov8-pose"
+    head: HeadName | str = HeadName.YOLOV8_POSE
     tensors: Sequence[str] | None = None
     selection: Selection = field(default_factory=lambda: Selection(0.25, 0.7, 1000, 300))
     layout: DetectionOutputFormatMode = DetectionOutputFormatMode.BATCH_FORMAT
@@ -81,16 +84,15 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         ExportError: ``source`` is not an ONNX file with such outputs, or the new graph fails the check.
         UsageError: an unknown head, or limits the plugin does not support.
     """
-    if options.head not in HEADS:
-        raise UsageError(f"attaching: got head {options.head!r}, expected one of {', '.join(HEADS)}. Correct it.")
+    head = HeadName.parse(options.head)
     check_suffix(output)
     check_writable(output, ExportError)
     proto = _load(source)
     batch, height, width, element = _input_of(proto, source)
     named = [THEIRS + name for name in options.tensors or ()]
     names = named or [item.name for item in proto.graph.output]
-    shapes = output_shapes(proto, names, source, options.head, batch)
-    anchors, joints = sizes(options.head, shapes, names, source)
+    shapes = _output_shapes(proto, names, source, head, batch)
+    anchors, joints = _sizes(head, shapes, names, source)
     chosen = options.selection
     chosen = replace(chosen, candidates=min(chosen.candidates, anchors))
     chosen = replace(chosen, limit=min(chosen.limit, chosen.candidates))
@@ -128,7 +130,7 @@ def _load(source: str | Path) -> onnx.ModelProto:
 
 def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
     inputs = list(proto.graph.input)
-    shape = shape_of(inputs[0]) if len(inputs) == 1 else []
+    shape = _shape_of(inputs[0]) if len(inputs) == 1 else []
     kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
     element = kinds.get(inputs[0].type.tensor_type.elem_type) if inputs else None
     if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None or element is None:
@@ -139,11 +141,57 @@ def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, i
     return shape[0], shape[2], shape[3], element
 
 
+def _own_name(name: str) -> str:
+    """Returns the name as it is in the original file, without the prefix."""
+    return name.removeprefix(THEIRS)
+
+
+def _shape_of(item: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in item.type.tensor_type.shape.dim]
+
+
+def _output_shapes(
+    proto: onnx.ModelProto, names: list[str], source: str | Path, head: HeadName, batch: int | None
+) -> list[list[int]]:
+    known = {item.name: _shape_of(item) for item in (*proto.graph.output, *proto.graph.value_info)}
+    missing = [name for name in names if name not in known]
+    wanted = HEADS[head].tensors
+    if missing or len(names) != wanted:
+        have = ", ".join(_own_name(item.name) for item in proto.graph.output)
+        raise ExportError(
+            f"attaching to {source}: head {head} takes {wanted} tensors, got {', '.join(map(_own_name, names))}; the"
+            f" file's outputs are {have}. Name the tensors."
+        )
+    shapes = []
+    for name in names:
+        if known[name][:1] != [batch]:
+            raise ExportError(
+                f"attaching to {source}: {_own_name(name)} has batch {known[name][:1]}, the image input {batch}. Export"
+                " the file with one batch size throughout."
+            )
+        shape = [batch or 2, *known[name][1:]]
+        if any(size is None for size in shape):
+            raise ExportError(
+                f"attaching to {source}: the shape of {_own_name(name)} is not fixed. Export it with a fixed size."
+            )
+        shapes.append([int(size) for size in shape if size is not None])
+    return shapes
+
+
+def _sizes(head: HeadName, shapes: list[list[int]], names: list[str], source: str | Path) -> tuple[int, int]:
+    """Returns the numbers of anchors and joints, read from the shapes. Raises ExportError for other layouts."""
+    found = HEADS[head].sizes(shapes)
+    if found is None:
+        listed = ", ".join(f"{_own_name(name)} {shape}" for name, shape in zip(names, shapes, strict=True))
+        raise ExportError(f"attaching to {source}: {listed} is not what head {head} gives. Choose another head.")
+    return found
+
+
 def _describe(
     source: Path, options: AttachOptions, chosen: Selection, size: tuple[int | None, int, int, str], joints: int
 ) -> ModelSpec:
     batch, height, width, element = size
-    policy = options.input or POLICIES[options.head]
+    policy = options.input or HEADS[HeadName.parse(options.head)].input
     in_graph = element == "uint8" or options.uint8_input
     layout = FORMATS[options.layout]
     plugin = options.target is ExportTargetBackend.TENSORRT
@@ -165,6 +213,17 @@ def _describe(
     )
 
 
+class _Tail(nn.Module):
+    """A head, the selection and the output format, in a row."""
+
+    def __init__(self, head: nn.Module, select: nn.Module, layout: nn.Module) -> None:
+        super().__init__()
+        self.head, self.select, self.layout = head, select, layout
+
+    def forward(self, *outputs: Tensor) -> tuple[Tensor, ...]:
+        return self.layout(self.select(self.head(*outputs)))  # type: ignore[no-any-return]
+
+
 def _merge_tail(
     proto: onnx.ModelProto,
     names: list[str],
@@ -178,7 +237,7 @@ def _merge_tail(
     select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
     inputs = [f"{TAIL}in{index}" for index in range(len(names))]
     tail = _trace(
-        Tail(HEAD_MODULES[options.head](), nn.Sequential(select, FORMAT_MODULES[options.layout]())),
+        _Tail(HEADS[HeadName.parse(options.head)].module(), select, FORMAT_MODULES[options.layout]()),
         [torch.rand(shape) for shape in shapes],
         inputs,
         list(spec.output.names),

@@ -20,8 +20,6 @@ from ..layers import BINS, ConvBNAct, RepVGG
 from ..model import DetectionModel
 
 _BACKBONE_BLOCKS, _NECK_BLOCKS = (3, 6, 6, 3), 3
-
-
 _BACKBONE_CHANNELS, _NECK_CHANNELS = (64, 128, 256, 512, 1024), (768, 384, 192)
 
 

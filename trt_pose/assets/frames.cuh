@@ -1,1 +1,0 @@
-../../plugins/runtime/include/trt_pose/frames.cuh

@@ -1,1 +1,0 @@
-../../plugins/pose_nms/pose_nms_kernel.cuh
