@@ -16,12 +16,13 @@ namespace trt_pose {
 
 using Key = unsigned long long;
 
-constexpr int kMaxCandidates = 4096;  // keys of that many fit the 48 KiB of shared memory every GPU gives without asking
+constexpr int kMaxCandidates =
+    4096;  // keys of that many fit the 48 KiB of shared memory every GPU gives without asking
 constexpr int kMaxAnchors = 65536;
 constexpr int kMaxClasses = 4096;
-constexpr int kPairBits = 28;         // of a key: 65,536 anchors of 4,096 classes
-constexpr int kTile = 64;             // candidates resolved at a time: one 64-bit word per row of the overlap matrix
-constexpr int kDigitBits = 12;        // of a radix-select pass: five passes over the 60 bits of a key
+constexpr int kPairBits = 28;   // of a key: 65,536 anchors of 4,096 classes
+constexpr int kTile = 64;       // candidates resolved at a time: one 64-bit word per row of the overlap matrix
+constexpr int kDigitBits = 12;  // of a radix-select pass: five passes over the 60 bits of a key
 constexpr int kBins = 1 << kDigitBits;
 constexpr unsigned kFullWarp = 0xffffffffu;
 
@@ -64,9 +65,7 @@ struct Shared {
 
 // Products and sums are rounded one by one: a fused multiply-add would move candidates across the IoU threshold
 // between compilers, and away from the CPU reference.
-__device__ inline float area(const Box& box) {
-    return __fmul_rn(__fsub_rn(box.x2, box.x1), __fsub_rn(box.y2, box.y1));
-}
+__device__ inline float area(const Box& box) { return __fmul_rn(__fsub_rn(box.x2, box.x1), __fsub_rn(box.y2, box.y1)); }
 
 // Corners in ascending order; NaN stays where a false comparison leaves it.
 __device__ inline Box ordered(float x1, float y1, float x2, float y2) {
@@ -99,7 +98,7 @@ __device__ inline float scoreOf(Key key) { return __uint_as_float(static_cast<un
 
 template <int kThreads>
 class PoseNms {
-public:
+  public:
     __device__ PoseNms(const PoseNmsParams& params, Shared& memory, int image)
         : p(params), shared(memory), thread(static_cast<int>(threadIdx.x)), pairs(params.anchors * params.classes) {
         scores = p.scores + static_cast<long long>(image) * pairs;
@@ -120,7 +119,7 @@ public:
         write(suppress(count));
     }
 
-private:
+  private:
     static_assert(kThreads % 32 == 0 && kThreads >= 64, "a block is two warps or more");
     static constexpr int kSlots = (kMaxCandidates + kThreads - 1) / kThreads;  // candidates a thread looks after
 
@@ -185,7 +184,7 @@ private:
             prefix = (prefix << kDigitBits) | shared.digit;
             wanted -= static_cast<int>(shared.before);
             const bool whole = static_cast<int>(shared.histogram[shared.digit]) == wanted;
-            __syncthreads();  // before the histogram is cleared
+            __syncthreads();                    // before the histogram is cleared
             if (whole) return prefix << shift;  // every key of the bin is among the chosen
         }
         return prefix;
@@ -284,8 +283,8 @@ private:
                 if (slot * kThreads + thread < start + kTile) alive[slot] = false;
                 for (Key left = survivors; alive[slot] && left != 0; left &= left - 1) {
                     const int row = __ffsll(static_cast<long long>(left)) - 1;
-                    alive[slot] = shared.tileClass[row] != kinds[slot] ||
-                                  !overlaps(shared.tile[row], mine[slot], p.iouThreshold);
+                    alive[slot] =
+                        shared.tileClass[row] != kinds[slot] || !overlaps(shared.tile[row], mine[slot], p.iouThreshold);
                 }
             }
             __syncthreads();  // tile, rows and liveness are read before the next tile overwrites them
@@ -293,8 +292,8 @@ private:
         return kept;
     }
 
-    // Copies the tile's boxes and liveness from their threads' registers into shared memory. Tiles begin at multiples of
-    // 64 and warps look after 32 candidates in a row, so that one vote fills one word.
+    // Copies the tile's boxes and liveness from their threads' registers into shared memory. Tiles begin at multiples
+    // of 64 and warps look after 32 candidates in a row, so that one vote fills one word.
     __device__ void publish(int start, const Box (&mine)[kSlots], const int (&kinds)[kSlots],
                             const bool (&alive)[kSlots]) {
 #pragma unroll

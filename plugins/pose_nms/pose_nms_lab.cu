@@ -1,6 +1,7 @@
 // The laboratory: reference -> kernel -> check -> timing, per variant of the block size, on the GPU at hand.
 //
-//   nvcc -std=c++17 -O3 -arch=native -Xcompiler=-ffp-contract=off -o pose_nms_lab pose_nms_lab.cu && ./pose_nms_lab [RESULT.md]
+//   nvcc -std=c++17 -O3 -arch=native -Xcompiler=-ffp-contract=off -o pose_nms_lab pose_nms_lab.cu && ./pose_nms_lab
+//   [RESULT.md]
 //
 // Exit code 1 when a variant differs from the C++ reference in any bit; the table is written only when all agree.
 #include <algorithm>
@@ -28,7 +29,7 @@ void check(cudaError_t error, const char* what) {
 
 template <class T>
 class Device {
-public:
+  public:
     explicit Device(std::size_t count) : count_(count) { check(cudaMalloc(&data_, count * sizeof(T)), "cudaMalloc"); }
     explicit Device(const std::vector<T>& values) : Device(values.size()) {
         check(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice), "copy in");
@@ -40,7 +41,7 @@ public:
         check(cudaMemcpy(values.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost), "copy out");
     }
 
-private:
+  private:
     T* data_ = nullptr;
     std::size_t count_;
 };
@@ -57,7 +58,8 @@ Scene makeScene(const Shape& shape, int above) {
     Scene scene;
     for (int image = 0; image < shape.batch; ++image) {
         std::vector<float> center;
-        for (int person = 0; person < 12; ++person) center.insert(center.end(), {place(random), place(random), size(random)});
+        for (int person = 0; person < 12; ++person)
+            center.insert(center.end(), {place(random), place(random), size(random)});
         std::vector<int> order(shape.anchors);
         std::iota(order.begin(), order.end(), 0);
         std::shuffle(order.begin(), order.end(), random);
@@ -65,7 +67,8 @@ Scene makeScene(const Shape& shape, int above) {
         for (int i = 0; i < std::min(above, shape.anchors); ++i) passes[order[i]] = true;
         for (int anchor = 0; anchor < shape.anchors; ++anchor) {
             const float* person = &center[3 * (anchor % 12)];
-            const float x = person[0] + near(random), y = person[1] + near(random), half = person[2] / 2 + near(random) / 2;
+            const float x = person[0] + near(random), y = person[1] + near(random),
+                        half = person[2] / 2 + near(random) / 2;
             scene.boxes.insert(scene.boxes.end(), {x - half, y - half, x + half, y + half});
             const float score = unit(random);
             for (int kind = 1; kind < shape.classes; ++kind) scene.scores.push_back(score * shape.scoreThreshold);
@@ -92,9 +95,10 @@ Row measure(const Shape& shape, int above) {
     const Device<int> count(found.count.size());
     const Device<float> outBoxes(found.boxes.size()), outScores(found.scores.size()), outJoints(found.joints.size());
     const Device<int> outClasses(found.classes.size());
-    const PoseNmsParams params{boxes.get(), scores.get(), joints.get(), count.get(), outBoxes.get(), outScores.get(),
-                               outJoints.get(), outClasses.get(), shape.anchors, shape.classes, shape.joints,
-                               shape.candidates, shape.limit, shape.scoreThreshold, shape.iouThreshold};
+    const PoseNmsParams params{boxes.get(),    scores.get(),         joints.get(),      count.get(),
+                               outBoxes.get(), outScores.get(),      outJoints.get(),   outClasses.get(),
+                               shape.anchors,  shape.classes,        shape.joints,      shape.candidates,
+                               shape.limit,    shape.scoreThreshold, shape.iouThreshold};
     const auto launch = [&](cudaStream_t stream) {
         trt_pose::poseNms<kThreads><<<shape.batch, kThreads, 0, stream>>>(params);
     };
@@ -138,7 +142,8 @@ Row measure(const Shape& shape, int above) {
     cudaGraphExecDestroy(run);
     cudaGraphDestroy(graph);
     cudaStreamDestroy(stream);
-    return {std::to_string(kThreads) + " threads", shape, above, found.count[0], times.front(), times[times.size() / 2]};
+    return {
+        std::to_string(kThreads) + " threads", shape, above, found.count[0], times.front(), times[times.size() / 2]};
 }
 
 }  // namespace
@@ -152,8 +157,10 @@ int main(int count, char** arguments) {
     std::ostringstream table;
     table << "# The pose NMS kernel\n\nWritten by `plugins/pose_nms/pose_nms_lab.cu` on " << gpu.name
           << ", compute capability " << gpu.major << "." << gpu.minor << ", CUDA runtime " << runtime << ", driver "
-          << driver << ". Microseconds per launch, in a CUDA graph of twenty; every variant equals the C++ reference bit"
-          << " for bit.\n\n| variant | batch | anchors | classes | above threshold | P | N | kept | min us | median us |\n"
+          << driver
+          << ". Microseconds per launch, in a CUDA graph of twenty; every variant equals the C++ reference bit"
+          << " for bit.\n\n| variant | batch | anchors | classes | above threshold | P | N | kept | min us | median us "
+             "|\n"
           << "|---|---|---|---|---|---|---|---|---|---|\n";
     const std::pair<Shape, int> cases[] = {
         {{1, 8400, 17, 1000, 100, 0.25f, 0.7f}, 300},    {{32, 8400, 17, 1000, 100, 0.25f, 0.7f}, 300},
@@ -163,9 +170,9 @@ int main(int count, char** arguments) {
     };
     for (const auto& [shape, above] : cases)
         for (const Row& row : {measure<256>(shape, above), measure<512>(shape, above), measure<1024>(shape, above)})
-            table << "| " << row.variant << " | " << shape.batch << " | " << shape.anchors << " | " << shape.classes << " | " << row.above << " | "
-                  << shape.candidates << " | " << shape.limit << " | " << row.kept << " | " << row.minimum << " | "
-                  << row.median << " |\n";
+            table << "| " << row.variant << " | " << shape.batch << " | " << shape.anchors << " | " << shape.classes
+                  << " | " << row.above << " | " << shape.candidates << " | " << shape.limit << " | " << row.kept
+                  << " | " << row.minimum << " | " << row.median << " |\n";
     std::cout << table.str();
     if (count > 1) std::ofstream(arguments[1]) << table.str();
     return 0;

@@ -129,15 +129,18 @@ class NmsPlugin final : public nvinfer1::IPluginV3,
     static constexpr bool kPoses = kKind == Operator::kPoses;
     static constexpr int kInputs = inputsOf(kKind);
 
-public:
+  public:
     explicit NmsPlugin(const Attributes& attributes) : attributes_(attributes) {}
     NmsPlugin(const NmsPlugin& other) : NmsPlugin(other.attributes_) {}
 
     nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override {
         switch (type) {
-            case nvinfer1::PluginCapabilityType::kCORE: return static_cast<nvinfer1::IPluginV3OneCore*>(this);
-            case nvinfer1::PluginCapabilityType::kBUILD: return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
-            case nvinfer1::PluginCapabilityType::kRUNTIME: return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
+            case nvinfer1::PluginCapabilityType::kCORE:
+                return static_cast<nvinfer1::IPluginV3OneCore*>(this);
+            case nvinfer1::PluginCapabilityType::kBUILD:
+                return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
+            case nvinfer1::PluginCapabilityType::kRUNTIME:
+                return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
         }
         return nullptr;
     }
@@ -152,7 +155,8 @@ public:
 
     int32_t getNbOutputs() const noexcept override { return kOutputs; }
 
-    int32_t getOutputDataTypes(DataType* outputs, int32_t count, const DataType*, int32_t inputs) const noexcept override {
+    int32_t getOutputDataTypes(DataType* outputs, int32_t count, const DataType*,
+                               int32_t inputs) const noexcept override {
         if (count != kOutputs || inputs != kInputs) return 1;
         for (int place = 0; place < kOutputs; ++place) outputs[place] = outputType(place);
         return 0;
@@ -163,10 +167,12 @@ public:
                             nvinfer1::IExprBuilder& builder) noexcept override {
         return guarded("getOutputShapes", 1, [&] {
             if (count != kInputs || outputCount != kOutputs) refuse("another number of inputs or outputs");
-            if (inputs[0].nbDims != 3 || inputs[kInputs - 1].nbDims != (kPoses ? 4 : 3)) refuse("another number of dimensions");
+            if (inputs[0].nbDims != 3 || inputs[kInputs - 1].nbDims != (kPoses ? 4 : 3))
+                refuse("another number of dimensions");
             const auto* batch = inputs[0].d[0];
             const auto* limit = builder.constant(attributes_.maxOutputBoxes);
-            const auto set = [](nvinfer1::DimsExprs& shape, std::initializer_list<const nvinfer1::IDimensionExpr*> dims) {
+            const auto set = [](nvinfer1::DimsExprs& shape,
+                                std::initializer_list<const nvinfer1::IDimensionExpr*> dims) {
                 shape.nbDims = 0;
                 for (const auto* dim : dims) shape.d[shape.nbDims++] = dim;
             };
@@ -233,7 +239,8 @@ public:
             params.iouThreshold = attributes_.iouThreshold;
             if (scores.d[0] == 0) return 0;  // no images; CUDA refuses an empty grid
             poseNms<kBlockThreads><<<static_cast<unsigned>(scores.d[0]), kBlockThreads, 0, stream>>>(params);
-            const cudaError_t error = cudaGetLastError();  // and clears it: the next launch is not to blame for this one
+            const cudaError_t error =
+                cudaGetLastError();  // and clears it: the next launch is not to blame for this one
             if (error != cudaSuccess) refuse(cudaGetErrorString(error));
             return 0;
         });
@@ -244,15 +251,16 @@ public:
     nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override { return clone(); }
 
     const PluginFieldCollection* getFieldsToSerialize() noexcept override {
-        fields_ = {PluginField{"score_threshold", &attributes_.scoreThreshold, PluginFieldType::kFLOAT32, 1},
-                   PluginField{"iou_threshold", &attributes_.iouThreshold, PluginFieldType::kFLOAT32, 1},
-                   PluginField{"max_output_boxes", &attributes_.maxOutputBoxes, PluginFieldType::kINT32, 1},
-                   PluginField{"num_pre_nms_predictions", &attributes_.numPreNmsPredictions, PluginFieldType::kINT32, 1}};
+        fields_ = {
+            PluginField{"score_threshold", &attributes_.scoreThreshold, PluginFieldType::kFLOAT32, 1},
+            PluginField{"iou_threshold", &attributes_.iouThreshold, PluginFieldType::kFLOAT32, 1},
+            PluginField{"max_output_boxes", &attributes_.maxOutputBoxes, PluginFieldType::kINT32, 1},
+            PluginField{"num_pre_nms_predictions", &attributes_.numPreNmsPredictions, PluginFieldType::kINT32, 1}};
         collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
         return &collection_;
     }
 
-private:
+  private:
     // The number of rows is int32, classes too.
     static constexpr DataType outputType(int place) {
         return place == 0 || (place == 3 && !kPoses) ? DataType::kINT32 : DataType::kFLOAT;
@@ -265,7 +273,7 @@ private:
 
 template <Operator kKind>
 class NmsCreator final : public nvinfer1::IPluginCreatorV3One {
-public:
+  public:
     nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,
                                       nvinfer1::TensorRTPhase) noexcept override {
         return guarded<nvinfer1::IPluginV3*>("createPlugin", nullptr, [&]() -> nvinfer1::IPluginV3* {
@@ -279,12 +287,11 @@ public:
     const char* getPluginVersion() const noexcept override { return kVersion; }
     const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
-private:
-    std::array<PluginField, 4> fields_{
-        PluginField{"score_threshold", nullptr, PluginFieldType::kFLOAT32, 1},
-        PluginField{"iou_threshold", nullptr, PluginFieldType::kFLOAT32, 1},
-        PluginField{"max_output_boxes", nullptr, PluginFieldType::kINT32, 1},
-        PluginField{"num_pre_nms_predictions", nullptr, PluginFieldType::kINT32, 1}};
+  private:
+    std::array<PluginField, 4> fields_{PluginField{"score_threshold", nullptr, PluginFieldType::kFLOAT32, 1},
+                                       PluginField{"iou_threshold", nullptr, PluginFieldType::kFLOAT32, 1},
+                                       PluginField{"max_output_boxes", nullptr, PluginFieldType::kINT32, 1},
+                                       PluginField{"num_pre_nms_predictions", nullptr, PluginFieldType::kINT32, 1}};
     PluginFieldCollection collection_{static_cast<int32_t>(fields_.size()), fields_.data()};
 };
 

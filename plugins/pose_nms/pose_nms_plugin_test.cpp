@@ -85,14 +85,17 @@ DynamicPluginTensorDesc tensor(DataType type, std::vector<int64_t> shape, Tensor
 
 std::vector<DynamicPluginTensorDesc> detectionTensors(int64_t batch = 2, int64_t anchors = 8400, int64_t classes = 80) {
     return {tensor(DataType::kFLOAT, {batch, anchors, 4}), tensor(DataType::kFLOAT, {batch, anchors, classes}),
-            tensor(DataType::kINT32, {batch, 1}), tensor(DataType::kFLOAT, {batch, 100, 4}),
-            tensor(DataType::kFLOAT, {batch, 100}), tensor(DataType::kINT32, {batch, 100})};
+            tensor(DataType::kINT32, {batch, 1}),          tensor(DataType::kFLOAT, {batch, 100, 4}),
+            tensor(DataType::kFLOAT, {batch, 100}),        tensor(DataType::kINT32, {batch, 100})};
 }
 
 std::vector<DynamicPluginTensorDesc> tensors(int64_t batch = 2, int64_t anchors = 8400, int64_t joints = 17) {
-    return {tensor(DataType::kFLOAT, {batch, anchors, 4}), tensor(DataType::kFLOAT, {batch, anchors, 1}),
-            tensor(DataType::kFLOAT, {batch, anchors, joints, 3}), tensor(DataType::kINT32, {batch, 1}),
-            tensor(DataType::kFLOAT, {batch, 100, 4}), tensor(DataType::kFLOAT, {batch, 100}),
+    return {tensor(DataType::kFLOAT, {batch, anchors, 4}),
+            tensor(DataType::kFLOAT, {batch, anchors, 1}),
+            tensor(DataType::kFLOAT, {batch, anchors, joints, 3}),
+            tensor(DataType::kINT32, {batch, 1}),
+            tensor(DataType::kFLOAT, {batch, 100, 4}),
+            tensor(DataType::kFLOAT, {batch, 100}),
             tensor(DataType::kFLOAT, {batch, 100, joints, 3})};
 }
 
@@ -111,9 +114,9 @@ void testCreator(IPluginCreatorV3One& creator, const char* name) {
 
 void testBadAttributes(IPluginCreatorV3One& creator) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    for (const Values& bad : {Values{-0.1f}, Values{1.1f}, Values{nan}, Values{0.2f, -1.0f}, Values{0.2f, 2.0f},
-                              Values{0.2f, 0.7f, 0}, Values{0.2f, 0.7f, 4097}, Values{0.2f, 0.7f, 100, 0},
-                              Values{0.2f, 0.7f, 100, 4097}})
+    for (const Values& bad :
+         {Values{-0.1f}, Values{1.1f}, Values{nan}, Values{0.2f, -1.0f}, Values{0.2f, 2.0f}, Values{0.2f, 0.7f, 0},
+          Values{0.2f, 0.7f, 4097}, Values{0.2f, 0.7f, 100, 0}, Values{0.2f, 0.7f, 100, 4097}})
         CHECK(create(creator, fieldsOf(bad)) == nullptr);
     const Values good;
     for (int missing = 0; missing < 4; ++missing) {
@@ -273,7 +276,8 @@ int main(int count, char** arguments) {
     if (count != 2) return std::puts("usage: pose_nms_plugin_test LIBRARY"), 2;
     void* library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
     if (!library) return std::printf("%s\n", dlerror()), 1;
-    const auto getCreators = reinterpret_cast<IPluginCreatorInterface* const* (*)(int32_t&)>(dlsym(library, "getCreators"));
+    const auto getCreators =
+        reinterpret_cast<IPluginCreatorInterface* const* (*)(int32_t&)>(dlsym(library, "getCreators"));
     CHECK(getCreators != nullptr);
     CHECK(dlsym(library, "setLoggerFinder") != nullptr);
     CHECK(dlsym(library, "cudaLaunchKernel") == nullptr);  // its CUDA runtime is nobody else's

@@ -1,5 +1,5 @@
-// PoseNMS_TRT and DetectionNMS_TRT in plain C++, one obvious step after another: what the kernel is held against where there is no Python
-// (the lab, the ThreadSanitizer run).
+// PoseNMS_TRT and DetectionNMS_TRT in plain C++, one obvious step after another: what the kernel is held against where
+// there is no Python (the lab, the ThreadSanitizer run).
 #pragma once
 
 #include <algorithm>
@@ -23,8 +23,8 @@ struct Outputs {
         const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
             return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
         };
-        return count == other.count && classes == other.classes && same(boxes, other.boxes) && same(scores, other.scores) &&
-               same(joints, other.joints);
+        return count == other.count && classes == other.classes && same(boxes, other.boxes) &&
+               same(scores, other.scores) && same(joints, other.joints);
     }
 };
 

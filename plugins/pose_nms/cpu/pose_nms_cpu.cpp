@@ -15,10 +15,19 @@ void run(const trt_pose::PoseNmsParams& params, int batch, unsigned seed) {
 // Returns 0, or 1 for a block size that is not compiled in.
 extern "C" int pose_nms_cpu(const trt_pose::PoseNmsParams* params, int batch, int threads, unsigned seed) {
     switch (threads) {
-        case 64: run<64>(*params, batch, seed); return 0;
-        case 96: run<96>(*params, batch, seed); return 0;
-        case 256: run<256>(*params, batch, seed); return 0;
-        case 1024: run<1024>(*params, batch, seed); return 0;
-        default: return 1;
+        case 64:
+            run<64>(*params, batch, seed);
+            return 0;
+        case 96:
+            run<96>(*params, batch, seed);
+            return 0;
+        case 256:
+            run<256>(*params, batch, seed);
+            return 0;
+        case 1024:
+            run<1024>(*params, batch, seed);
+            return 0;
+        default:
+            return 1;
     }
 }

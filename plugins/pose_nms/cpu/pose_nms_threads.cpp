@@ -24,10 +24,10 @@ bool agrees(const Shape& shape, std::mt19937& random) {
         for (int j = 0; j < shape.joints * 3; ++j) joints.push_back(unit(random));
     }
     auto out = trt_pose::reference::empty(shape);
-    const trt_pose::PoseNmsParams params{
-        boxes.data(),       scores.data(),     joints.data(),    out.count.data(),     out.boxes.data(),
-        out.scores.data(),  out.joints.data(), out.classes.data(), shape.anchors,      shape.classes,
-        shape.joints,       shape.candidates,  shape.limit,      shape.scoreThreshold, shape.iouThreshold};
+    const trt_pose::PoseNmsParams params{boxes.data(),     scores.data(),        joints.data(),     out.count.data(),
+                                         out.boxes.data(), out.scores.data(),    out.joints.data(), out.classes.data(),
+                                         shape.anchors,    shape.classes,        shape.joints,      shape.candidates,
+                                         shape.limit,      shape.scoreThreshold, shape.iouThreshold};
     cuda_on_cpu::launch(shape.batch, 128, 0, [&] { trt_pose::poseNms<128>(params); });
     return out == trt_pose::reference::poseNms(shape, boxes.data(), scores.data(), joints.data());
 }
@@ -37,10 +37,10 @@ bool agrees(const Shape& shape, std::mt19937& random) {
 int main() {
     std::mt19937 random(1);
     const Shape shapes[] = {
-        {2, 300, 17, 300, 100, 0.25f, 0.5f},  // all in shared memory
-        {1, 900, 3, 200, 50, 0.0f, 0.3f},     // radix select
-        {1, 700, 1, 700, 700, 0.1f, 0.9f},    // many tiles, many survivors
-        {1, 50, 2, 10, 64, 0.99f, 0.5f},      // hardly anything
+        {2, 300, 17, 300, 100, 0.25f, 0.5f},   // all in shared memory
+        {1, 900, 3, 200, 50, 0.0f, 0.3f},      // radix select
+        {1, 700, 1, 700, 700, 0.1f, 0.9f},     // many tiles, many survivors
+        {1, 50, 2, 10, 64, 0.99f, 0.5f},       // hardly anything
         {2, 200, 0, 500, 300, 0.3f, 0.3f, 5},  // classes, no joints
     };
     for (const auto& shape : shapes) {

@@ -33,7 +33,8 @@ int run(char** arguments, int count) {
     if (count < 12) return 0;
     const auto counts = readFile<std::int32_t>(arguments[6]);
     const auto boxes = readFile<float>(arguments[7]), scores = readFile<float>(arguments[8]);
-    trt_pose::BatchOutputs outputs{counts.data(), boxes.data(), scores.data(), nullptr, nullptr, std::atoi(arguments[10])};
+    trt_pose::BatchOutputs outputs{counts.data(), boxes.data(), scores.data(),
+                                   nullptr,       nullptr,      std::atoi(arguments[10])};
     const float threshold = std::strtof(arguments[11], nullptr);
     if (spec.task == "pose") {
         const auto joints = readFile<float>(arguments[9]);

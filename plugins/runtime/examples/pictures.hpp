@@ -27,7 +27,8 @@ inline Picture readPpm(const std::string& path) {
     int white = 0;
     if (!(file >> magic >> picture.width >> picture.height >> white) || magic != "P6" || white != 255 ||
         picture.width < 1 || picture.height < 1)
-        throw trt_pose::Error("reading " + path + ": not a binary PPM picture. Build the example with OpenCV for other formats.");
+        throw trt_pose::Error("reading " + path +
+                              ": not a binary PPM picture. Build the example with OpenCV for other formats.");
     file.get();
     picture.pixels.resize(static_cast<std::size_t>(3) * picture.width * picture.height);
     if (!file.read(reinterpret_cast<char*>(picture.pixels.data()), static_cast<std::streamsize>(picture.pixels.size())))
@@ -54,7 +55,8 @@ inline void write(const Picture& picture, const std::string& path) {
 #else
     std::ofstream file(path, std::ios::binary);
     file << "P6\n" << picture.width << " " << picture.height << "\n255\n";
-    file.write(reinterpret_cast<const char*>(picture.pixels.data()), static_cast<std::streamsize>(picture.pixels.size()));
+    file.write(reinterpret_cast<const char*>(picture.pixels.data()),
+               static_cast<std::streamsize>(picture.pixels.size()));
     if (!file) throw trt_pose::Error("writing " + path + ": the disk or folder refuses. Choose another place.");
 #endif
 }
@@ -85,7 +87,8 @@ inline void draw(Picture& picture, const std::vector<trt_pose::Pose>& poses, con
         line(picture, pose.x2, pose.y2, pose.x1, pose.y2, box);
         line(picture, pose.x1, pose.y2, pose.x1, pose.y1, box);
         for (const auto& [from, to] : spec.edges) {
-            const auto &a = pose.joints.at(static_cast<std::size_t>(from)), &b = pose.joints.at(static_cast<std::size_t>(to));
+            const auto &a = pose.joints.at(static_cast<std::size_t>(from)),
+                       &b = pose.joints.at(static_cast<std::size_t>(to));
             if (a.confidence >= visible && b.confidence >= visible) line(picture, a.x, a.y, b.x, b.y, bone);
         }
     }

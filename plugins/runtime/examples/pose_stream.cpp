@@ -18,7 +18,8 @@ void print(trt_pose::Engine& engine, const trt_pose::ImageView& image) {
 }
 
 void fromStandardInput(trt_pose::Engine& engine, int width, int height) {
-    if (width < 1 || height < 1) throw trt_pose::Error("reading frames: the size must be two numbers, width and height.");
+    if (width < 1 || height < 1)
+        throw trt_pose::Error("reading frames: the size must be two numbers, width and height.");
     std::vector<std::uint8_t> frame(static_cast<std::size_t>(3) * width * height);
     while (std::cin.read(reinterpret_cast<char*>(frame.data()), static_cast<std::streamsize>(frame.size())))
         print(engine, {frame.data(), width, height});
@@ -36,14 +37,16 @@ void fromVideo(trt_pose::Engine& engine, const std::string& source) {
     }
 #else
     (void)engine;
-    throw trt_pose::Error("opening " + source + ": built without OpenCV. Pipe raw frames in and give their width and height.");
+    throw trt_pose::Error("opening " + source +
+                          ": built without OpenCV. Pipe raw frames in and give their width and height.");
 #endif
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 3 && count != 4) return std::puts("usage: pose_stream ENGINE VIDEO | pose_stream ENGINE WIDTH HEIGHT"), 2;
+    if (count != 3 && count != 4)
+        return std::puts("usage: pose_stream ENGINE VIDEO | pose_stream ENGINE WIDTH HEIGHT"), 2;
     try {
         trt_pose::Engine engine(arguments[1]);
         if (count == 4)

@@ -21,7 +21,7 @@ namespace trt_pose {
 
 // Every error of the runtime: what was done, what was found, what to do.
 class Error : public std::runtime_error {
-public:
+  public:
     using std::runtime_error::runtime_error;
 };
 
@@ -147,19 +147,22 @@ inline Sidecar readSidecar(const std::string& engine) {
     const std::string path = engine + ".json";
     std::ifstream file(path);
     if (!file)
-        throw Error("reading " + path +
-                    ": there is no description beside the engine. Build it with trt-pose build, or copy the .json along "
-                    "with it.");
+        throw Error(
+            "reading " + path +
+            ": there is no description beside the engine. Build it with trt-pose build, or copy the .json along "
+            "with it.");
     try {
         const auto record = nlohmann::json::parse(file);
-        if (record.at("trt_pose_engine").get<int>() > detail::kSidecarVersion) throw Error("a newer version. Upgrade trt_pose.");
+        if (record.at("trt_pose_engine").get<int>() > detail::kSidecarVersion)
+            throw Error("a newer version. Upgrade trt_pose.");
         Sidecar sidecar;
         sidecar.spec = detail::readSpec(record.at("spec"));
         sidecar.flavor = record.at("flavor").get<std::string>();
         sidecar.flavorVersion = record.at("flavor_version").get<std::string>();
         sidecar.engineSha256 = record.at("engine_sha256").get<std::string>();
         sidecar.plugins = record.value("plugins", std::vector<std::string>{});
-        if (record.contains("options")) sidecar.versionCompatible = record["options"].value("version_compatible", false);
+        if (record.contains("options"))
+            sidecar.versionCompatible = record["options"].value("version_compatible", false);
         return sidecar;
     } catch (const Error& error) {
         throw Error("reading " + path + ": " + error.what());
@@ -202,12 +205,23 @@ inline Placed placeImage(int width, int height, const InputSpec& input) {
 // Writes (3, height, width) elements of the input's type to `target`. Throws Error for a type it does not write.
 inline Placed letterbox(const ImageView& image, const InputSpec& input, void* target) {
     if (input.channels != 3 || (input.dtype != "uint8" && input.dtype != "float32"))
-        throw Error("filling the input: got " + input.dtype + ", expected uint8 or float32 of three channels. Export the "
+        throw Error("filling the input: got " + input.dtype +
+                    ", expected uint8 or float32 of three channels. Export the "
                     "model again.");
     const Placed placed = placeImage(image.width, image.height, input);
-    const LetterboxParams params{image.data,      target,          image.width,  image.height,   image.rowBytes(),
-                                 placed.newWidth, placed.newHeight, placed.left, placed.top,     input.width,
-                                 input.height,    input.padValue,  input.dtype != "uint8",
+    const LetterboxParams params{image.data,
+                                 target,
+                                 image.width,
+                                 image.height,
+                                 image.rowBytes(),
+                                 placed.newWidth,
+                                 placed.newHeight,
+                                 placed.left,
+                                 placed.top,
+                                 input.width,
+                                 input.height,
+                                 input.padValue,
+                                 input.dtype != "uint8",
                                  static_cast<float>(input.white / 255.0)};
     for (int y = 0; y < input.height; ++y)
         for (int x = 0; x < input.width; ++x) letterboxPixel(params, x, y);
@@ -293,8 +307,8 @@ inline nlohmann::json toJson(const std::vector<Pose>& poses, const ModelSpec& sp
             const auto& joint = pose.joints[j];
             joints[spec.jointNames.at(j)] = {{"x", joint.x}, {"y", joint.y}, {"confidence", joint.confidence}};
         }
-        people.push_back({{"score", pose.score}, {"box", detail::boxJson(pose.x1, pose.y1, pose.x2, pose.y2)},
-                          {"joints", joints}});
+        people.push_back(
+            {{"score", pose.score}, {"box", detail::boxJson(pose.x1, pose.y1, pose.x2, pose.y2)}, {"joints", joints}});
     }
     return people;
 }

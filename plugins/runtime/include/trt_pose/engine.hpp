@@ -4,8 +4,8 @@
 //   trt_pose::Engine engine("pose.engine");
 //   std::vector<trt_pose::Pose> people = engine(image);
 //
-// One Engine serves one thread at a time; `clone()` shares the weights with another for the next thread. Written against
-// the public headers and compiled with them; no GPU has run it yet.
+// One Engine serves one thread at a time; `clone()` shares the weights with another for the next thread. Written
+// against the public headers and compiled with them; no GPU has run it yet.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -27,8 +27,8 @@ namespace trt_pose {
 
 struct EngineOptions {
     std::string pluginLibrary = "libtrt_pose_plugins.so";  // looked up by the loader; used where the engine has plugins
-    float threshold = 0;                                    // keep scores above it; the file has applied its own already
-    bool cudaGraph = true;                                  // capture the work of a batch size once, then launch it whole
+    float threshold = 0;                                   // keep scores above it; the file has applied its own already
+    bool cudaGraph = true;  // capture the work of a batch size once, then launch it whole
     int device = 0;
 };
 
@@ -36,12 +36,13 @@ namespace detail {
 
 inline void check(cudaError_t result, const char* action) {
     if (result == cudaSuccess) return;
-    throw Error(std::string(action) + ": CUDA answered " + cudaGetErrorString(result) + ". Check the driver and the GPU.");
+    throw Error(std::string(action) + ": CUDA answered " + cudaGetErrorString(result) +
+                ". Check the driver and the GPU.");
 }
 
 // TensorRT's log: errors are kept for the exception, the rest is passed over.
 class Logger final : public nvinfer1::ILogger {
-public:
+  public:
     void log(Severity severity, const char* message) noexcept override {
         const std::lock_guard<std::mutex> lock(mutex_);  // contexts on several threads share it
         if (severity <= Severity::kERROR && last_.empty()) last_ = message;
@@ -51,7 +52,7 @@ public:
         return std::exchange(last_, {});
     }
 
-private:
+  private:
     std::mutex mutex_;
     std::string last_;
 };
@@ -87,10 +88,14 @@ struct Buffer {
 inline std::size_t sizeOf(nvinfer1::DataType type) {
     switch (type) {
         case nvinfer1::DataType::kFLOAT:
-        case nvinfer1::DataType::kINT32: return 4;
-        case nvinfer1::DataType::kHALF: return 2;
-        case nvinfer1::DataType::kINT64: return 8;
-        default: return 1;
+        case nvinfer1::DataType::kINT32:
+            return 4;
+        case nvinfer1::DataType::kHALF:
+            return 2;
+        case nvinfer1::DataType::kINT64:
+            return 8;
+        default:
+            return 1;
     }
 }
 
@@ -98,7 +103,8 @@ inline std::vector<char> readPlan(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw Error("opening " + path + ": there is no such file. Check the path.");
     std::vector<char> plan((std::istreambuf_iterator<char>(file)), {});
-    const bool known = plan.size() >= 32 && (std::memcmp(plan.data(), "ftrt", 4) == 0 || std::memcmp(plan.data(), "vtrt", 4) == 0);
+    const bool known =
+        plan.size() >= 32 && (std::memcmp(plan.data(), "ftrt", 4) == 0 || std::memcmp(plan.data(), "vtrt", 4) == 0);
     if (!known) throw Error("opening " + path + ": it is no TensorRT plan, or a truncated one. Build it again.");
     return plan;
 }
@@ -123,9 +129,10 @@ inline void findPlugin(Weights& weights, const std::string& name, const std::str
 #ifdef TRT_POSE_NVINFER_PLUGIN
     if (initLibNvInferPlugins(&weights.logger, "") && registry.getCreator(name.c_str(), "1", "")) return;
 #endif
-    throw Error("opening " + path + ": it calls " + name +
-                ", which is not registered. Compile with TRT_POSE_NVINFER_PLUGIN and link nvinfer_plugin, or load its library "
-                "first.");
+    throw Error(
+        "opening " + path + ": it calls " + name +
+        ", which is not registered. Compile with TRT_POSE_NVINFER_PLUGIN and link nvinfer_plugin, or load its library "
+        "first.");
 }
 
 inline std::shared_ptr<Weights> load(const std::string& path, const EngineOptions& options) {
@@ -134,21 +141,23 @@ inline std::shared_ptr<Weights> load(const std::string& path, const EngineOption
     const auto plan = readPlan(path);
     check(cudaSetDevice(options.device), "choosing the GPU");
     weights->runtime.reset(nvinfer1::createInferRuntime(weights->logger));
-    if (!weights->runtime) throw Error("opening " + path + ": TensorRT did not start (" + weights->logger.take() + "). Check the driver.");
+    if (!weights->runtime)
+        throw Error("opening " + path + ": TensorRT did not start (" + weights->logger.take() + "). Check the driver.");
     if (weights->sidecar.versionCompatible)
         weights->runtime->setEngineHostCodeAllowed(true);  // such a plan brings its runtime, which is code
     for (const auto& name : weights->sidecar.plugins) findPlugin(*weights, name, path, options.pluginLibrary);
     weights->engine.reset(weights->runtime->deserializeCudaEngine(plan.data(), plan.size()));
     if (!weights->engine)
-        throw Error("opening " + path + ": it was built with " + weights->sidecar.flavor + " " + weights->sidecar.flavorVersion +
-                    " and does not load here (" + weights->logger.take() + "). Build it on this machine.");
+        throw Error("opening " + path + ": it was built with " + weights->sidecar.flavor + " " +
+                    weights->sidecar.flavorVersion + " and does not load here (" + weights->logger.take() +
+                    "). Build it on this machine.");
     return weights;
 }
 
 }  // namespace detail
 
 class Engine {
-public:
+  public:
     explicit Engine(const std::string& path, EngineOptions options = {})
         : Engine(detail::load(path, options), options) {}
 
@@ -181,7 +190,7 @@ public:
         return results;
     }
 
-private:
+  private:
     Engine(std::shared_ptr<detail::Weights> weights, const EngineOptions& options)
         : weights_(std::move(weights)), options_(options) {
         if (spec().output.format != "batch")
@@ -192,7 +201,8 @@ private:
         detail::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
         stream_.reset(stream);
         context_.reset(weights_->engine->createExecutionContext());
-        if (!context_) throw Error("opening an engine: no execution context (" + weights_->logger.take() + "). Free GPU memory.");
+        if (!context_)
+            throw Error("opening an engine: no execution context (" + weights_->logger.take() + "). Free GPU memory.");
         prepare();
     }
 
@@ -209,7 +219,8 @@ private:
             std::size_t count = 1;
             for (int axis = 0; axis < shape.nbDims; ++axis) {
                 if (shape.d[axis] < 0)
-                    throw Error(std::string("opening an engine: ") + name + " has no fixed size. Export it in batch format for TensorRT.");
+                    throw Error(std::string("opening an engine: ") + name +
+                                " has no fixed size. Export it in batch format for TensorRT.");
                 count *= static_cast<std::size_t>(shape.d[axis]);
             }
             auto& buffer = buffers_[name] = detail::Buffer(count * detail::sizeOf(engine.getTensorDataType(name)));
@@ -218,7 +229,8 @@ private:
             if (std::string(name) == "pred_scores") limit_ = static_cast<int>(shape.d[1]);
         }
         for (const char* name : {"num_predictions", "pred_boxes", "pred_scores"})
-            if (!buffers_.count(name)) throw Error(std::string("opening an engine: it has no output ") + name + ". Export it with trt-pose.");
+            if (!buffers_.count(name))
+                throw Error(std::string("opening an engine: it has no output ") + name + ". Export it with trt-pose.");
     }
 
     void setBatch(int batch) {
@@ -231,14 +243,16 @@ private:
         shape.d[2] = input.height;
         shape.d[3] = input.width;
         if (!context_->setInputShape(input.name.c_str(), shape))
-            throw Error("running an engine: a batch of " + std::to_string(batch) + " is outside its profile. Build it with other --minShapes.");
+            throw Error("running an engine: a batch of " + std::to_string(batch) +
+                        " is outside its profile. Build it with other --minShapes.");
     }
 
     template <class Read>
     void forEach(const std::vector<ImageView>& images, Read read) {
         detail::check(cudaSetDevice(options_.device), "choosing the GPU");  // of this thread
         for (std::size_t start = 0; start < images.size(); start += static_cast<std::size_t>(largestBatch_)) {
-            const int count = static_cast<int>(std::min(images.size() - start, static_cast<std::size_t>(largestBatch_)));
+            const int count =
+                static_cast<int>(std::min(images.size() - start, static_cast<std::size_t>(largestBatch_)));
             const auto& input = spec().input;
             const std::size_t bytes = input.elements() * input.bytesPerElement();
             char* target = static_cast<char*>(buffers_.at(input.name).host.get());
@@ -256,13 +270,17 @@ private:
             const auto found = buffers_.find(name);
             return found == buffers_.end() ? nullptr : found->second.host.get();
         };
-        return {static_cast<const std::int32_t*>(host("num_predictions")), static_cast<const float*>(host("pred_boxes")),
-                static_cast<const float*>(host("pred_scores")),            static_cast<const float*>(host("pred_joints")),
-                static_cast<const std::int32_t*>(host("pred_classes")),    limit_};
+        return {static_cast<const std::int32_t*>(host("num_predictions")),
+                static_cast<const float*>(host("pred_boxes")),
+                static_cast<const float*>(host("pred_scores")),
+                static_cast<const float*>(host("pred_joints")),
+                static_cast<const std::int32_t*>(host("pred_classes")),
+                limit_};
     }
 
     // As a graph from the second run of a batch size on. There is one at a time: another shape changes what a graph
-    // captured before relies on (NVIDIA/TensorRT issue 3798), and the first run allocates, which a capture must not see.
+    // captured before relies on (NVIDIA/TensorRT issue 3798), and the first run allocates, which a capture must not
+    // see.
     void infer(int batch) {
         if (batch != batch_) setBatch(batch);
         if (options_.cudaGraph && batch == batch_ && batch != captured_) {
@@ -307,7 +325,8 @@ private:
         cudaGraph_t captured = nullptr;
         const bool ended = cudaStreamEndCapture(stream_.get(), &captured) == cudaSuccess;
         cudaGraphExec_t executable = nullptr;
-        if (complete && ended && cudaGraphInstantiate(&executable, captured, 0) == cudaSuccess) graph_.reset(executable);
+        if (complete && ended && cudaGraphInstantiate(&executable, captured, 0) == cudaSuccess)
+            graph_.reset(executable);
         if (captured) cudaGraphDestroy(captured);
         cudaGetLastError();  // the next call is not to blame for a refused capture
         weights_->logger.take();

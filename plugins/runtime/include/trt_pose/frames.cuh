@@ -50,8 +50,8 @@ TRT_POSE_BOTH inline Tap tapOf(int at, int source, int target, bool isColumn) {
 }
 
 // One byte of the resized image out of four.
-TRT_POSE_BOTH inline unsigned char blend(int upperLeft, int upperRight, int lowerLeft, int lowerRight, const Tap& column,
-                                         const Tap& row) {
+TRT_POSE_BOTH inline unsigned char blend(int upperLeft, int upperRight, int lowerLeft, int lowerRight,
+                                         const Tap& column, const Tap& row) {
     const int upper = upperLeft * column.firstWeight + upperRight * column.secondWeight;
     const int lower = lowerLeft * column.firstWeight + lowerRight * column.secondWeight;
     return static_cast<unsigned char>(
@@ -102,16 +102,16 @@ struct Place {
 };
 
 struct PackParams {
-    const int* counts;          // (B, 1) rows of each image
-    const float* boxes;         // (B, N, 4) px of the network input
-    const float* scores;        // (B, N) descending
-    const float* joints;        // (B, N, J, 3), null for detections
-    const int* classes;         // (B, N), null for poses
-    const Place* places;        // (B)
-    int* kept;                  // (B) rows that follow, image by image
-    float* rows;                // (sum of kept, width): box, score, joints or class, px of the source images
+    const int* counts;    // (B, 1) rows of each image
+    const float* boxes;   // (B, N, 4) px of the network input
+    const float* scores;  // (B, N) descending
+    const float* joints;  // (B, N, J, 3), null for detections
+    const int* classes;   // (B, N), null for poses
+    const Place* places;  // (B)
+    int* kept;            // (B) rows that follow, image by image
+    float* rows;          // (sum of kept, width): box, score, joints or class, px of the source images
     int batch, limit, jointCount;
-    float threshold;            // kept: score > threshold
+    float threshold;  // kept: score > threshold
 };
 
 #ifdef TRT_POSE_KERNELS
