@@ -1,4 +1,4 @@
-"""The README's code, run in the order it is printed, in an empty folder with a photograph."""
+"""The code of the README files, run in the order it is printed, in a folder with photographs, and their links."""
 
 import importlib.util
 import os
@@ -15,8 +15,17 @@ from trt_pose.models.catalogue import MODELS
 
 from .conftest import make_model
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "trt_pose").glob("*/README.md")), ROOT / "plugins" / "README.md"]
+README = PAGES[0].read_text()
+# A block after such a comment is for the reader: <!-- not run: needs a GPU -->
+BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
+BLOCKS = [
+    (page, language, code)
+    for page in PAGES
+    for not_run, language, code in BLOCK.findall(page.read_text())
+    if not not_run
+]
 HAS_TENSORRT = any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
 
 
@@ -33,9 +42,14 @@ def desk(tmp_path_factory, photo_path):
     return desk
 
 
-@pytest.mark.parametrize("index", range(len(BLOCKS)), ids=lambda index: f"{index}-{BLOCKS[index][0]}")
+def named(index):
+    page, language, _ = BLOCKS[index]
+    return f"{index}-{page.parent.name}-{language}"
+
+
+@pytest.mark.parametrize("index", range(len(BLOCKS)), ids=named)
 def test_code_blocks_run(desk, index):
-    language, code = BLOCKS[index]
+    _, language, code = BLOCKS[index]
     if ("find_flavor" in code or "trt-pose build" in code) and not HAS_TENSORRT:
         pytest.skip("needs TensorRT or TensorRT-RTX")
     environment = {
@@ -60,6 +74,8 @@ def test_what_the_blocks_wrote(desk):
         "bench.json",
         "bench.csv",
         "drawn/image.jpg",
+        "drawn/000002.png",
+        "calibration.json",
         "poses.json",
         "poses.jpg",
     ):
@@ -71,10 +87,20 @@ def test_the_table_of_models_is_the_one_trt_pose_models_prints(capsys):
         main(["models", "--markdown"])
     table = capsys.readouterr().out
     assert len(table.splitlines()) == len(MODELS) + 2
-    assert table in README
+    assert table in (ROOT / "trt_pose" / "models" / "README.md").read_text()
 
 
 def test_the_make_targets_of_the_readme_exist():
-    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
-    for target in set(re.findall(r"make (\w+)", README)):
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`make ([\w-]+)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 220
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/*/*.md")}), ids=str)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / link).exists(), link
