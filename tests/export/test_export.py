@@ -9,13 +9,12 @@ from trt_pose import ExportError, Poses, UsageError, open_runner
 from trt_pose.choices import DetectionOutputFormatMode as Format
 from trt_pose.export.graph import assemble
 from trt_pose.export.select import Selection
-from trt_pose.results.pairing import compare_predictions
 from trt_pose.spec import METADATA_KEY, ModelSpec
 
-from .. import reference
+from .. import reference, tolerances
 from ..conftest import DATA, SMALL, make_model, make_tiny
 
-PX, SCORE = 2e-3, 1e-5
+PX, SCORE = tolerances.ONNX.px, tolerances.ONNX.score
 
 
 def run(path, pixels, providers=("cpu",)):
@@ -28,10 +27,7 @@ def pixels_for(spec_size, batch, seed=3):
 
 
 def assert_close(first, second):
-    gap = compare_predictions(first, second)
-    assert gap.unmatched == 0, gap
-    assert gap.px < PX, gap
-    assert gap.score < SCORE, gap
+    tolerances.ONNX.check(first, second)
 
 
 @pytest.mark.parametrize("output_format", ["batch", "flat"])

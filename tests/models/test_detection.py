@@ -10,10 +10,11 @@ from trt_pose.export.operators import survivors
 from trt_pose.results.pairing import box_iou
 
 from ..conftest import DATA, make_model
+from ..tolerances import PUBLISHED
 from .published import check_published
 
 NAMES = tuple(name for name, info in models.MODELS.items() if info.task == "detection")
-PX, SCORE = 2e-3, 1e-5
+PX, SCORE = PUBLISHED.px, PUBLISHED.score
 
 
 @pytest.fixture(scope="module")

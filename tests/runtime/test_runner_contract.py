@@ -7,12 +7,12 @@ import pytest
 
 from trt_pose import EngineError, Poses, Runner, RunnerError, open_runner
 from trt_pose.export.torch_runner import TorchRunner
-from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.ort import OnnxRunner, openvino_devices
 from trt_pose.runtime.trt import TrtRunner
 
 from .. import gpu_stand_in as stand_in
 from ..conftest import make_tiny
+from ..tolerances import RUNNERS
 
 
 def torch_runner(path):
@@ -27,13 +27,13 @@ OPENERS = {
     "torch": torch_runner,
     "onnxruntime": lambda path: OnnxRunner(path, providers=["cpu"]),
     "openvino": lambda path: OnnxRunner(path, providers=["openvino"]),
-    "tensorrt": None,  # on a stand-in for the GPU
+    "stand-in": None,  # the TensorRT runner on a stand-in for the GPU
 }
 
 
 @pytest.fixture(params=OPENERS)
 def runner(request, tiny_dynamic_onnx, tmp_path, monkeypatch):
-    if request.param == "tensorrt":
+    if request.param == "stand-in":
         stand_in.install(monkeypatch, None)
         with TrtRunner(stand_in.write_engine(tiny_dynamic_onnx, tmp_path)) as opened:
             yield opened
@@ -68,21 +68,14 @@ def test_all_runners_agree(runner, pixels, tiny_dynamic_onnx):
         want = first.run({"input": pixels})
     got = runner.run({"input": pixels})
     for image in range(3):
-        gap = compare_predictions(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
-        assert gap.unmatched == 0
-        assert gap.px < 0.01
-        assert gap.score < 1e-4
+        RUNNERS.check(*(Poses.from_outputs(outputs, runner.spec, image) for outputs in (want, got)))
 
 
 def test_a_batch_gives_what_its_images_give_alone(runner, pixels):
     together = runner.run({"input": pixels})
     for image in range(3):
         alone = runner.run({"input": pixels[image : image + 1]})
-        gap = compare_predictions(
-            Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec)
-        )
-        assert gap.unmatched == 0
-        assert gap.px < 0.01
+        RUNNERS.check(Poses.from_outputs(together, runner.spec, image), Poses.from_outputs(alone, runner.spec))
 
 
 def test_results_belong_to_the_caller(runner, pixels):

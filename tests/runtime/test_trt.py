@@ -149,7 +149,7 @@ def test_the_predictor_decodes_on_the_gpu(driver, onnx_files, tmp_path, picture_
         want = list(second.stream(str(picture_folder), batch_size=batch))
     assert [item.source for item in found] == [item.source for item in want]
     assert sum(len(item) for item in want) > 10
-    for got, expected in zip(found, want):
+    for got, expected in zip(found, want, strict=True):
         gap = compare_predictions(got.poses, expected.poses)
         assert (gap.unmatched, gap.first) == (0, len(expected))
         assert gap.px < 1e-3
@@ -184,12 +184,12 @@ def test_a_failing_batch_gives_its_memory_back(driver, engine, picture_folder):
         runner = predictor._runner
         predictor.predict(str(picture_folder))
         held = len(driver.live)
-        runner._context.fails = True
+        runner._context.fails = True  # type: ignore[attr-defined]
         for _ in range(3):
             with pytest.raises(RunnerError, match="TensorRT failed"):
                 predictor.predict(str(picture_folder))
         assert len(driver.live) == held
-        runner._context.fails = False
+        runner._context.fails = False  # type: ignore[attr-defined]
         assert len(predictor.predict(str(picture_folder))) == 6
 
 
@@ -222,7 +222,7 @@ def test_a_stream_given_up_halfway_blocks_nothing(driver, engine, picture_folder
         for _ in range(3):
             frames = predictor.stream(str(picture_folder))
             next(frames)
-            frames.close()
+            frames.close()  # type: ignore[attr-defined]
         assert len(predictor.predict(str(picture_folder))) == 6
 
 
