@@ -64,13 +64,15 @@ def decode(logits, distances, offsets, height, width, strides):
                 confidences = 1 / (1 + np.exp(-logits[:, anchor].astype(np.float64)))
                 scores.append(confidences[0])
                 xy = offsets[:, anchor].reshape(joints_count, 2).astype(np.float64)
-                joints.append([((u + x) * stride, (v + y) * stride, c) for (u, v), c in zip(xy, confidences[1:])])
+                joints.append(
+                    [((u + x) * stride, (v + y) * stride, c) for (u, v), c in zip(xy, confidences[1:], strict=True)]
+                )
                 anchor += 1
     return np.array(boxes), np.array(scores), np.array(joints)
 
 
 def pose_nms(boxes, scores, joints, score_threshold, iou_threshold, candidates, limit):
-    """PoseNMS_TRT as plugins/README.md states it: (B, A, 4), (B, A, 1), (B, A, J, 3) to the four outputs, float32."""
+    """PoseNMS_TRT as trt_pose/nms/README.md states it: (B, A, 4), (B, A, 1), (B, A, J, 3) to four outputs, float32."""
     batch, joints_count = len(boxes), joints.shape[2]
     count = np.zeros((batch, 1), np.int32)
     out_boxes = np.zeros((batch, limit, 4), np.float32)
@@ -86,7 +88,7 @@ def pose_nms(boxes, scores, joints, score_threshold, iou_threshold, candidates, 
 
 
 def detection_nms(boxes, scores, score_threshold, iou_threshold, candidates, limit):
-    """DetectionNMS_TRT as plugins/README.md states it: (B, A, 4), (B, A, K) to the four outputs."""
+    """DetectionNMS_TRT as trt_pose/nms/README.md states it: (B, A, 4), (B, A, K) to the four outputs."""
     batch, classes = len(boxes), scores.shape[2]
     count = np.zeros((batch, 1), np.int32)
     out_boxes = np.zeros((batch, limit, 4), np.float32)

@@ -193,7 +193,9 @@ def test_inspect_reads_files_for_tensorrt_too(tiny, tmp_path, capsys):
 def test_wrong_usage_exits_with_two(capsys):
     assert call("export", "yolo_nas_pose_n") == 2
     assert call("predict", "--nonsense") == 2
-    assert call("predict", "a.onnx", "b.jpg", "--batch", "x") == 2
+    capsys.readouterr()
+    assert call("predict", "a.onnx", "b.jpg", "--batch", "x") == 1
+    assert capsys.readouterr().err == "error: --batch: got 'x', expected a whole number\n"
 
 
 def test_errors_are_one_sentence_on_stderr_and_exit_one(tmp_path):

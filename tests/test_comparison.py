@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from trt_pose import Poses, RunnerError, SourceError, UsageError
 from trt_pose.choices import Precision
 from trt_pose.comparison import check_loss, compare, compare_image
-from trt_pose.files import to_json
+from trt_pose.documents import to_json
 from trt_pose.quantization import QuantizeOptions, quantize
 from trt_pose.skeleton import COCO
 

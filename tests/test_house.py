@@ -42,12 +42,12 @@ def test_input_is_never_asserted_printed_or_swallowed(path):
 
 
 def test_public_names_are_found_and_listed_once():
-    assert len(trt_pose.__all__) == len(set(trt_pose.__all__))
-    for name in trt_pose.__all__:
+    assert len(trt_pose.__all__) == len(set(trt_pose.__all__))  # type: ignore[attr-defined]
+    for name in trt_pose.__all__:  # type: ignore[attr-defined]
         assert getattr(trt_pose, name) is not None
-    assert set(dir(trt_pose)) == set(trt_pose.__all__)
+    assert set(dir(trt_pose)) == set(trt_pose.__all__)  # type: ignore[attr-defined]
     with pytest.raises(AttributeError):
-        trt_pose.nonsense  # noqa: B018
+        trt_pose.nonsense  # type: ignore[attr-defined]  # noqa: B018
     verbs = {
         "quantize",
         "build_engine",
@@ -59,7 +59,7 @@ def test_public_names_are_found_and_listed_once():
         "PosePredictor",
         "train",
     }
-    assert verbs | {"models", "convert_to_onnx", "get_include", "__version__"} <= set(trt_pose.__all__)
+    assert verbs | {"models", "convert_to_onnx", "get_include", "__version__"} <= set(trt_pose.__all__)  # type: ignore[attr-defined]
     assert all(callable(getattr(trt_pose, name)) for name in verbs)
 
 

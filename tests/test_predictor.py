@@ -109,7 +109,7 @@ def test_torch_predicts_the_same(tiny_onnx, photograph):
 def test_videos_are_streamed(tiny_onnx, tmp_path, photograph):
     import cv2
 
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (512, 512))
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (512, 512))  # type: ignore[attr-defined]
     for shift in (0, 40, 80):
         writer.write(np.ascontiguousarray(np.roll(photograph, shift, axis=1)[:, :, ::-1]))
     writer.release()

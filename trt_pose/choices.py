@@ -17,8 +17,12 @@ class StrEnum(str, Enum):
         return str(self.value)
 
     @classmethod
-    def parse(cls: type[_E], value: str | _E) -> _E:
+    def parse(cls: type[_E], value: str | _E, parameter: str) -> _E:
         """Returns the member for ``value``, a member or a string in any case.
+
+        Args:
+            value: what was given.
+            parameter: name of the parameter, for the message.
 
         Raises:
             UsageError: no member has this value; the message lists the accepted ones.
@@ -27,7 +31,7 @@ class StrEnum(str, Enum):
             return cls(str(value.value if isinstance(value, Enum) else value).lower())
         except ValueError:
             words = ", ".join(member.value for member in cls)
-            raise UsageError(f"{cls.__name__}: got {value!r}, expected one of: {words}.") from None
+            raise UsageError(f"{parameter}: got {value!r}, expected one of {words}.") from None
 
 
 class Models(StrEnum):

@@ -144,7 +144,7 @@ def check_loss(result: Comparison, limit: float) -> bool:
         RunnerError: neither file found anything, so nothing was compared.
     """
     if not 0.0 <= limit <= 1.0:
-        raise UsageError(f"--max-loss: got {limit!r}, expected a number from 0 to 1. Correct it.")
+        raise UsageError(f"--max-loss: got {limit!r}, expected a number from 0 to 1.")
     if not result.found + result.extra:
         what = TASKS[result.task].many
         raise RunnerError(
@@ -182,7 +182,7 @@ def compare(
     if report is not None:
         if report.suffix.lower() not in (".html", ".htm"):
             got = report.suffix or "none"
-            raise UsageError(f"writing {report}: got the suffix {got!r}, expected .html. Correct it.")
+            raise UsageError(f"writing {report}: got the suffix {got!r}, expected .html.")
         check_writable(report, SourceError)
     if tensors and not all(Path(path).suffix.lower() == ".onnx" for path in (first, second)):
         raise UsageError("comparing tensors: an engine does not show its own. Leave --tensors out.")

@@ -205,7 +205,7 @@ def check_evaluator() -> None:
 def open_predictor(file: str | Path, model: str | None, confidence: float, options: dict[str, Any]) -> PosePredictor:
     """Opens a model file of any kind, keeping scores above ``confidence``; see :func:`evaluate`."""
     if not 0.0 <= confidence <= 1.0:
-        raise UsageError(f"--conf: got {confidence!r}, expected a number from 0 to 1. Correct it.")
+        raise UsageError(f"--conf: got {confidence!r}, expected a number from 0 to 1.")
     if model is None and str(file) in models.MODELS and models.MODELS[str(file)].packaged and not Path(file).exists():
         return _predictor_of(models.get(str(file)), confidence)
     if Path(file).suffix.lower() not in _CHECKPOINTS:

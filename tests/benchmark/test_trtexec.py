@@ -55,12 +55,12 @@ def test_shapes_and_the_plugin(tmp_path, monkeypatch):
 
 
 def test_the_summary():
-    found = read_summary(SUMMARY)
+    found = read_summary(SUMMARY, "trtexec")
     assert found["Throughput"] == "123.4 qps"
     assert found["Latency"].startswith("min = 1 ms")
     assert list(found) == ["Throughput", "Latency", "GPU Compute Time"]
-    with pytest.raises(EngineError, match="no performance summary"):
-        read_summary("nothing")
+    with pytest.raises(EngineError, match=r"no performance summary.*: trtexec --loadEngine=pose\.engine"):
+        read_summary("nothing", "trtexec --loadEngine=pose.engine")
 
 
 def test_the_program_on_the_path(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def test_any_head_in_onnx_runtime(tmp_path, head, dynamic, flat, rng):
     with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
         found = runner.run({"input": pixels})
     seen = pixels[:, ::-1].copy() if head == "yolo-nas-pose" else pixels  # YOLO-NAS-Pose networks take BGR
-    want = reference.pose_nms(*candidates(seen), 0.4, 0.5, 80, 20)
+    want = reference.pose_nms(*candidates(seen), 0.4, 0.5, 80, 20)  # type: ignore[call-arg]
     for image in range(len(pixels)):
         got = Poses.from_outputs(found, spec, image)
         count = int(want[0][image, 0])
@@ -113,7 +113,7 @@ def test_the_plugin_node_and_the_kernel(tmp_path, dynamic, rng, kernel_on_cpu):
     pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)
     session = onnxruntime.InferenceSession(heads.SerializeToString(), providers=["CPUExecutionProvider"])
     got = kernel_on_cpu(*session.run(list(node.input), {"input": pixels}), 0.4, 0.5, 80, 20)
-    for expected, found in zip(reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20), got, strict=True):
+    for expected, found in zip(reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20), got, strict=True):  # type: ignore[call-arg]
         np.testing.assert_allclose(expected, found, atol=1e-3)
 
 
@@ -137,7 +137,7 @@ def test_a_float_input_may_stay(tmp_path, rng, image):
     pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)
     with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
         found = runner.run({"input": pixels.astype(np.float32) / np.float32(255)})
-    assert found["num_predictions"][0, 0] == reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20)[0][0, 0] > 0
+    assert found["num_predictions"][0, 0] == reference.pose_nms(*candidates(pixels), 0.4, 0.5, 80, 20)[0][0, 0] > 0  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("target", ExportTargetBackend)
@@ -189,7 +189,7 @@ def test_on_the_command_line(tmp_path, capsys):
     [
         ("decoded", {}, "takes 1 tensors, got b, s, j"),
         ("yolov8-pose", {"head": "decoded"}, "takes 3 tensors"),
-        ("yolo-nas-pose", {"head": "decoded", "tensors": ["b", "s", "xy"]}, "is not what head decoded gives"),
+        ("yolo-nas-pose", {"head": "decoded", "tensors": ["b", "s", "xy"]}, "are not the outputs of head decoded"),
         ("decoded", {"head": "decoded", "tensors": ["b", "s", "nothing"]}, "takes 3 tensors, got b, s, nothing"),
     ],
 )

@@ -195,7 +195,7 @@ def test_the_node_of_tensorrt(model, tmp_path, pixels, batch, flat):
         open_runner(tmp_path / "raw.onnx", providers=["cpu"]) as raw,
     ):
         got, want = fed.run({"input": pixels[:2]}), raw.run({"input": pixels[:2]})
-    for name, reference_name in zip(node.input, ("pred_boxes", "pred_scores")):
+    for name, reference_name in zip(node.input, ("pred_boxes", "pred_scores"), strict=True):
         np.testing.assert_allclose(got[name], want[reference_name], atol=1e-3)
 
 
@@ -208,7 +208,7 @@ def test_the_reference_of_the_node_is_the_onnx_selection(model, tmp_path, pixels
         first = EfficientSelect(selection, None)(decode(heads))
         second = SelectDetections(decode, selection)(heads)
     assert first[0].sum() > 6
-    for got, want in zip(first, second):
+    for got, want in zip(first, second, strict=True):
         torch.testing.assert_close(got.to(want.dtype), want)
 
 

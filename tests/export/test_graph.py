@@ -25,7 +25,7 @@ def heads(batch, anchors, joints, seed=0):
 def test_decode_equals_loops(joints):
     raw = heads(1, 84, joints)
     boxes, scores, found = DecodePoses(joints, (8, 16, 32), 64, 64)(raw)
-    want = reference.decode(*(part[0].numpy() for part in raw), 64, 64, (8, 16, 32))
+    want = reference.decode(*(part[0].numpy() for part in raw), 64, 64, (8, 16, 32))  # type: ignore[call-arg]
     np.testing.assert_allclose(boxes[0], want[0], atol=1e-4)
     np.testing.assert_allclose(scores[0, :, 0], want[1], atol=1e-6)
     np.testing.assert_allclose(found[0], want[2], atol=1e-4)

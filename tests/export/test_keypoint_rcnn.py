@@ -241,7 +241,7 @@ def test_weights(rcnn_truth, rcnn_checkpoint, tmp_path):
         ({"engine": "tensorrt"}, "it has no engine"),
         ({"batch_size": 2}, "it has no batch_size"),
         ({"quantization_mode": "int8"}, "it has no quantization_mode"),
-        ({"input_image_shape": (640, 640)}, "it has no --imgsz"),
+        ({"input_image_shape": (640, 640)}, "it has no input_image_shape"),
         ({"output_predictions_format": "flat"}, "it has no output_predictions_format"),
         ({"divisor": 32}, "divisor belongs to shortest_side"),
         ({"shortest_side": 0}, "shortest_side: got 0"),

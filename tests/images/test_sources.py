@@ -90,7 +90,7 @@ def test_names_of_nameless_images():
 @pytest.fixture
 def video(tmp_path):
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))  # type: ignore[attr-defined]
     for level in (0, 60, 120, 180):
         writer.write(np.full((48, 64, 3), level, np.uint8))
     writer.release()

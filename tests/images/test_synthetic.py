@@ -41,7 +41,7 @@ def test_what_the_annotations_say():
         sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
         assert (sample.areas <= sides.prod(axis=1)).all()
         # What is seen lies in the box of what is seen; limbs are wider than their joints.
-        for joints, box in zip(sample.joints, sample.boxes):
+        for joints, box in zip(sample.joints, sample.boxes, strict=True):
             own = joints[joints[:, 2] == 2, :2]
             assert (own >= box[:2] - 3).all()
             assert (own <= box[2:] + 3).all()

@@ -1,4 +1,4 @@
-"""The plugin node on the CPU: ONNX's own operators against the NumPy version of plugins/README.md."""
+"""The plugin node on the CPU: ONNX's own operators against the NumPy version of trt_pose/nms/README.md."""
 
 from importlib import resources
 
@@ -73,7 +73,7 @@ def test_it_computes_the_specification(rng, batch, anchors, score, iou, most, ca
     session = onnxruntime.InferenceSession(model(score, iou, most, candidates))
     got = session.run(None, {"boxes": boxes, "scores": scores, "joints": joints})
     want = reference(boxes, scores, joints, score, iou, candidates, most)
-    for name, first, second in zip(("count", "boxes", "scores", "joints"), got, want):
+    for name, first, second in zip(("count", "boxes", "scores", "joints"), got, want, strict=True):
         np.testing.assert_array_equal(first, second, err_msg=name)
 
 
@@ -84,7 +84,7 @@ def test_nan_scores_are_nobody(rng):
     got = session.run(None, {"boxes": boxes, "scores": scores, "joints": joints})
     want = reference(boxes, scores, joints, 0.2, 0.5, 100, 50)
     assert got[0] > 0
-    for first, second in zip(got, want):
+    for first, second in zip(got, want, strict=True):
         np.testing.assert_array_equal(first, second)
 
 

@@ -107,7 +107,7 @@ def assert_close(found, want):
             assert_close(found[name], value)
     elif isinstance(want, list):
         assert len(found) == len(want)
-        for first, second in zip(found, want):
+        for first, second in zip(found, want, strict=True):
             assert_close(first, second)
     elif isinstance(want, float):
         assert found == pytest.approx(want, rel=1e-6, abs=1e-6)

@@ -154,7 +154,9 @@ def test_the_largest_batch(kernels, rng):
     scores = np.tile(np.array([0.9, 0.4], np.float32), (batch, 1))
     placed = [Letterbox()] * batch
     for first, second in zip(
-        by_numpy(counts, boxes, scores, rest, placed, 0.1), pack(kernels, counts, boxes, scores, rest, placed, 0.1)
+        by_numpy(counts, boxes, scores, rest, placed, 0.1),
+        pack(kernels, counts, boxes, scores, rest, placed, 0.1),
+        strict=True,
     ):
         np.testing.assert_array_equal(first, second)
 

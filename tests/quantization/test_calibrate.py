@@ -157,7 +157,7 @@ def test_an_interrupted_calibration_that_changes_midway_says_so(network, pixels)
     for rest in ([3, 2, 1], []):  # other images, and fewer
         with pytest.raises(CalibrationError):
             run(network, breaking(pixels, 4))
-        with pytest.raises(CalibrationError, match="same first 2 images"):
+        with pytest.raises(CalibrationError, match="same first 2 batches"):
             run(network, iter(pixels[[0, 1, *rest], None]))
         assert run(network, iter(pixels[[0, 1, *rest], None])).images == 2 + len(rest)
 

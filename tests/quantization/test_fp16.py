@@ -131,7 +131,7 @@ def test_overflowing_weights_and_activations_are_found_and_kept(network, pixels)
     big = grow(network, layer.weight, 1e7)
     found = find_overflows(big, [pixels])
     assert "a weight of" in found[layer.name]
-    after = [node.name for node in big.members() if layer.activation in node.input]
+    after = [node.name for node in big.members() if layer.activation in {item.name for item in node.inputs}]
     assert layer.name in after
     assert any("values up to" in reason for reason in found.values())
     proto = to_half(big, found)

@@ -46,7 +46,9 @@ def slow_entropy(counts):
         kept = sum(lowered[:end])
         if kept == 0:
             continue
-        divergence = sum(p / total * math.log((p / total) / (q / kept)) for p, q in zip(reference, quantized) if p > 0)
+        divergence = sum(
+            p / total * math.log((p / total) / (q / kept)) for p, q in zip(reference, quantized, strict=True) if p > 0
+        )
         if divergence < best[0] - 1e-12:
             best = (divergence, end)
     return best[1]

@@ -90,11 +90,10 @@ def test_it_is_symmetric_and_valid(quantized):
 
 
 def test_nothing_after_the_network_is_touched(quantized, network):
-    for before, after in zip(
-        [node for node in network.proto.graph.node if node.name not in network.nodes],
-        [node for node in quantized.graph.node if node.name.startswith("/postprocess")],
-    ):
-        assert before == after
+    before = [node for node in network.proto.graph.node if node.name not in network.nodes]
+    after = [node for node in quantized.graph.node if node.name.startswith("/postprocess")]
+    assert len(before) > 50
+    assert before == after
 
 
 def test_a_tensor_is_quantized_once(quantized):

@@ -15,7 +15,7 @@ from trt_pose.images.pixels import letterbox, read
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer, quantize
 from trt_pose.quantization.qdq import quantized_layers
 from trt_pose.quantization.sensitivity import analyze
-from trt_pose.runtime.ort import OnnxRunner
+from trt_pose.runtime.ort import OnnxRunner, has_fp16_quantizers
 
 from ..conftest import SMALL, make_tiny
 
@@ -81,7 +81,7 @@ def test_the_report_counts_what_the_file_holds(tiny_onnx, picture_folder, tmp_pa
 def test_an_int8_file_becomes_int8_and_fp16(tiny_onnx, picture_folder, tmp_path):
     quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder)
     report = quantize(tmp_path / "q.onnx", tmp_path / "both.onnx", None, QuantizeOptions(BOTH))
-    assert min(report.noise_db.values()) > 20
+    assert min(report.noise_db.values()) > (20 if has_fp16_quantizers() else 15)
     with open_cpu(tmp_path / "both.onnx") as runner:
         assert runner.spec.precision == "int8+fp16"
         assert "entropy over 6 images" in runner.spec.quantization
@@ -229,6 +229,15 @@ def test_int8_on_the_plain_cpu_says_what_is_missing(tiny_onnx, picture_folder, t
         PosePredictor(tiny_onnx).close()
 
 
+def test_int8_with_fp16_on_an_inexact_onnx_runtime_is_said(tiny_onnx, picture_folder, tmp_path, monkeypatch):
+    import onnxruntime
+
+    quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder, QuantizeOptions(BOTH))
+    monkeypatch.setattr(onnxruntime, "__version__", "1.29.0")
+    with pytest.warns(UserWarning, match=r"Install onnxruntime 1\.30 or newer"):
+        PosePredictor(tmp_path / "q.onnx", providers=["cpu"]).close()
+
+
 def test_openvino_serves_int8_where_it_is(tiny_onnx, picture_folder, tmp_path):
     from trt_pose.runtime.ort import openvino_devices
 
@@ -236,7 +245,7 @@ def test_openvino_serves_int8_where_it_is(tiny_onnx, picture_folder, tmp_path):
         pytest.skip("OpenVINO's provider is not installed or finds no CPU of its own")
     quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder)
     with PosePredictor(tmp_path / "q.onnx") as predictor:
-        assert "OpenVINO" in " ".join(predictor._runner.providers)
+        assert "OpenVINO" in " ".join(predictor._runner.providers)  # type: ignore[attr-defined]
 
 
 def test_missing_packages_are_named(monkeypatch, tiny, tmp_path):

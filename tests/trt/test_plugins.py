@@ -451,7 +451,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
     cases = [(1, 8400, 300, 100), (32, 8400, 1000, 300), (1, 65_536, 4096, 4096), (3, 100, 100, 200)]
     for seed, (batch, anchors, candidates, limit) in enumerate(cases):
         inputs = people(np.random.default_rng(seed), batch, anchors, 17, spread=640)
-        want = pose_nms(*inputs, 0.25, 0.7, candidates, limit)
+        want = pose_nms(*inputs, 0.25, 0.7, candidates, limit)  # type: ignore[call-arg]
         arrays = [torch.from_numpy(array).cuda() for array in (*inputs, *(np.full_like(array, 7) for array in want))]
         params = KernelParams(
             *(array.data_ptr() for array in arrays), None, anchors, 1, 17, min(candidates, anchors), limit, 0.25, 0.7

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..graphs.file import load, read_spec
 from ..graphs.surgery import extract_subgraph
-from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
+from ..nms.contract import OPERATORS
 from ..runtime.ort import OnnxRunner
 from ..runtime.runner import Arrays
 
-_SELECTIONS = {"NonMaxSuppression", NAME, DETECTION_NAME, EFFICIENT_NAME}
+_SELECTIONS = {"NonMaxSuppression", *OPERATORS}
 
 
 def count_candidates(path: str | Path, feeds: Iterable[Arrays]) -> list[int] | None:

@@ -52,13 +52,13 @@ class BenchOptions:
         for name, least in (("iterations", 1), ("avg_runs", 1), ("streams", 1), ("batch", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UsageError(f"--{_word(name)}: got {value}, expected {least} or more. Correct it.")
+                raise UsageError(f"--{_word(name)}: got {value}, expected {least} or more.")
         for name in ("warm_up_ms", "duration_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"--{_word(name)}: got {value}, expected a number from 0. Correct it.")
+                raise UsageError(f"--{_word(name)}: got {value}, expected a number from 0.")
         if not self.percentiles or not all(0 < share <= 100 for share in self.percentiles):
-            raise UsageError(f"--percentile: got {self.percentiles}, expected numbers over 0 up to 100. Correct it.")
+            raise UsageError(f"--percentile: got {self.percentiles}, expected numbers over 0 up to 100.")
         if self.end_to_end and (self.streams > 1 or self.inputs or (self.batch or 1) != 1):
             raise UsageError(
                 "--end-to-end: it follows one image at a time from its file on; --infStreams, --batch and --loadInputs"
@@ -76,7 +76,7 @@ def parse_percentiles(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise UsageError(f"--percentile: got {text!r}, expected numbers with commas between. Correct it.") from None
+        raise UsageError(f"--percentile: got {text!r}, expected numbers with commas between.") from None
 
 
 def parse_inputs(texts: list[str]) -> tuple[tuple[str, str], ...]:
@@ -85,7 +85,7 @@ def parse_inputs(texts: list[str]) -> tuple[tuple[str, str], ...]:
     for text in texts:
         name, colon, path = text.rpartition(":")
         if not colon or not name or not Path(path).is_file():
-            raise UsageError(f"--loadInputs: got {text!r}, expected name:file with a file that exists. Correct it.")
+            raise UsageError(f"--loadInputs: got {text!r}, expected name:file with a file that exists.")
         pairs.append((name, path))
     return tuple(pairs)
 

@@ -193,9 +193,7 @@ def check_savable(path: str | Path) -> None:
     """Raises the errors of :meth:`BenchReport.save`, to be called before the measurement."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".csv", ".png"):
-        raise SourceError(
-            f"writing {path}: got the suffix {suffix or 'none'!r}, expected .json, .csv or .png. Correct it."
-        )
+        raise SourceError(f"writing {path}: got the suffix {suffix or 'none'!r}, expected .json, .csv or .png.")
     if suffix == ".png":
         check_installed("matplotlib", doing="drawing the benchmark")
     check_writable(path, SourceError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,7 +57,7 @@ def run_trtexec(engine: str | Path, options: BenchOptions, size: int) -> dict[st
     if done.returncode:
         last = ((done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"])[-1]
         raise EngineError(f"--trtexec: {Path(program).name} failed with exit code {done.returncode}: {last[:300]}.")
-    return read_summary(done.stdout)
+    return read_summary(done.stdout, shlex.join(command))
 
 
 def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]:
@@ -88,9 +89,9 @@ def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]
     return words
 
 
-def read_summary(text: str) -> dict[str, str]:
-    """Returns the lines of a performance summary by name. Raises EngineError when there is none."""
-    found = dict(_LINE.findall(text))
-    if "Throughput" not in found:
-        raise EngineError("--trtexec: it printed no performance summary. Run it by hand to see why.")
-    return found
+def read_summary(text: str, command: str) -> dict[str, str]:
+    """Returns the lines of a performance summary by name. Raises EngineError, with the command, if there is none."""
+    summary = dict(_LINE.findall(text))
+    if "Throughput" not in summary:
+        raise EngineError(f"trtexec printed no performance summary. Run the command yourself to see why: {command}")
+    return summary

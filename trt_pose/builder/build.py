@@ -62,7 +62,7 @@ def build_engine(
     options, quantizing = options or BuildOptions(), quantizing or QuantizeRequest()
     if engine.suffix.lower() not in SUFFIXES:
         got = engine.suffix or "none"
-        raise UsageError(f"building {engine}: got the suffix {got!r}, expected .engine. Correct it.")
+        raise UsageError(f"building {engine}: got the suffix {got!r}, expected .engine.")
     flavor = describe_flavor(options.flavor)
     options = replace(options, flavor=flavor.name)
     options.check_flavor(flavor)

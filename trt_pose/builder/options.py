@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -71,16 +71,16 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise UsageError(f"--builderOptimizationLevel: got {self.optimization_level}, expected 0 to 5. Correct it.")
+            raise UsageError(f"--builderOptimizationLevel: got {self.optimization_level}, expected 0 to 5.")
         if any(size < 1 for size in self.memory_pools.values()):
-            raise UsageError("--memPoolSize: got a pool of less than a byte, expected more. Correct it.")
+            raise UsageError("--memPoolSize: got a pool of less than a byte, expected more.")
         if self.plugins_to_serialize and not self.version_compatible:
             raise UsageError(
                 "--setPluginsToSerialize: TensorRT puts libraries into version-compatible engines only. Add"
                 " --versionCompatible, or leave it out."
             )
         if self.int8_mode not in INT8_MODES:
-            raise UsageError(f"--int8-mode: got {self.int8_mode!r}, expected explicit or implicit. Correct it.")
+            raise UsageError(f"--int8-mode: got {self.int8_mode!r}, expected explicit or implicit.")
 
     def check_flavor(self, flavor: Flavor) -> None:
         """Raises EngineError for an option that ``flavor`` does not support."""
@@ -111,29 +111,20 @@ class BuildOptions:
                     " --batch dynamic."
                 )
             return {}
-        shapes = [
-            self._shape(shapes, spec.input.name, (batch, *image))
-            for shapes, batch in zip(given, _DEFAULT_BATCHES, strict=True)
-        ]
-        if not self.max_shapes and any(given):  # shapes left out adapt to the given ones
-            shapes[2] = max(shapes)
-        if not self.opt_shapes and any(given):
-            shapes[1] = min(max(shapes[0], shapes[1]), shapes[2])
-        if not self.min_shapes and any(given):
-            shapes[0] = min(shapes)
-        least, best, most = shapes
+        named = [self._shape(shapes, spec.input.name) for shapes in given]
+        least, best, most = shapes = fill(named, [(batch, *image) for batch in _DEFAULT_BATCHES])
         if not least[0] <= best[0] <= most[0] or any(shape[1:] != image or shape[0] < 1 for shape in shapes):
             texts = ", ".join("x".join(map(str, shape)) for shape in shapes)
-            raise UsageError(
-                f"shapes: got {texts}, expected growing batches of {'x'.join(map(str, image))}. Correct them."
-            )
+            raise UsageError(f"shapes: got {texts}, expected growing batches of {'x'.join(map(str, image))}.")
         return {spec.input.name: (least, best, most)}
 
-    def _shape(self, shapes: Mapping[str, Shape], name: str, default: Shape) -> Shape:
+    def _shape(self, shapes: Mapping[str, Shape], name: str) -> Shape | None:
+        """Returns the shape given for an input, by its name or for any; None if there is none."""
         unknown = [key for key in shapes if key not in (name, "")]
         if unknown:
-            raise UsageError(f"shapes: got input {unknown[0]!r}, the file's is {name!r}. Correct it.")
-        return tuple(shapes.get(name, shapes.get("", default)))
+            raise UsageError(f"shapes: got input {unknown[0]!r}, the file's is {name!r}.")
+        shape = shapes.get(name, shapes.get(""))
+        return None if shape is None else tuple(shape)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -145,3 +136,18 @@ class BuildOptions:
         values["plugins_to_serialize"] = tuple(values["plugins_to_serialize"])
         values["compute_capabilities"] = tuple(map(tuple, values["compute_capabilities"]))
         return cls(**values)
+
+
+def fill(given: Sequence[Shape | None], defaults: Sequence[Shape]) -> tuple[Shape, Shape, Shape]:
+    """Returns the smallest, optimal and largest shape, with defaults that fit the given ones where one is missing.
+
+    The optimal shape that is not given is the default, moved between the smallest and the largest.
+    """
+    least, best, most = (default if shape is None else shape for shape, default in zip(given, defaults, strict=True))
+    if given[2] is None:
+        most = max(least, best, most)
+    if given[1] is None:
+        best = min(max(least, best), most)
+    if given[0] is None:
+        least = min(least, best, most)
+    return least, best, most

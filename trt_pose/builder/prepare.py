@@ -82,8 +82,8 @@ def prepare(
     spec = read_spec(proto)
     check_buildable(spec, describe_flavor(options.flavor))  # fail before a calibration
     options.profile(spec)
-    has = Precision.parse(spec.precision)
-    wanted = PRECISIONS[BuildPrecision.parse(precision)] if precision else has
+    has = Precision.parse(spec.precision, "precision")
+    wanted = PRECISIONS[BuildPrecision.parse(precision, "precision")] if precision else has
     quantizes = has is Precision.FP32 and wanted is not Precision.FP32
     _check_used(quantizing, quantizes and wanted.has_int8, quantizes and options.int8_mode == "explicit")
     if options.int8_mode == "implicit":
@@ -133,7 +133,7 @@ def _prepare_implicit(
     if spec.precision != Precision.FP32 or not wanted.has_int8 or chosen.selective.exclude:
         raise UsageError(
             f"building {onnx} with --int8-mode implicit: it takes an FP32 file, --precision int8 and no --exclude, got"
-            f" a file in {spec.precision} for {wanted}. Correct it."
+            f" a file in {spec.precision} for {wanted}."
         )
     network = Network(proto)
     everything = dict.fromkeys((*network.activations(), *network.all_activations()))

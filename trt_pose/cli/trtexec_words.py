@@ -17,9 +17,9 @@ def parse_shapes(text: str | None) -> dict[str, Shape]:
     for part in (text or "").split(",") if text else ():
         name, _, sizes = part.rpartition(":")
         if not re.fullmatch(r"\d+(x\d+)*", sizes):
-            raise UsageError(f"shapes: got {part!r}, expected the form input:1x3x640x640. Correct it.")
+            raise UsageError(f"shapes: got {part!r}, expected the form input:1x3x640x640.")
         if name in found:
-            raise UsageError(f"shapes: got {text!r}, expected each input once. Correct it.")
+            raise UsageError(f"shapes: got {text!r}, expected each input once.")
         found[name] = tuple(int(size) for size in sizes.split("x"))
     return found
 
@@ -45,7 +45,7 @@ def parse_capabilities(text: str | None) -> tuple[tuple[int, int], ...]:
     for part in text.split(",") if text else ():
         number = re.fullmatch(r"(\d{1,2})\.?(\d)", part.strip())
         if not number:
-            raise UsageError(f"--computeCapabilities: got {part!r}, expected the form 8.6 or 86. Correct it.")
+            raise UsageError(f"--computeCapabilities: got {part!r}, expected the form 8.6 or 86.")
         found.append((int(number[1]), int(number[2])))
     return tuple(found)
 
@@ -60,5 +60,5 @@ def parse_verbosity(text: str) -> str:
 
 def _word(option: str, text: str, words: Mapping[str, str]) -> str:
     if text not in words:
-        raise UsageError(f"{option}: got {text!r}, expected one of {', '.join(words)}. Correct it.")
+        raise UsageError(f"{option}: got {text!r}, expected one of {', '.join(words)}.")
     return words[text]

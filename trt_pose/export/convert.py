@@ -106,7 +106,7 @@ def _chain(model: nn.Module, before: nn.Module | None, after: nn.Module | None) 
 def _plan_input(size: tuple[int, ...], name: str, element: str, dynamic: Any) -> InputSpec:
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     if not 2 <= len(sides) <= 4 or not all(isinstance(side, Integral) and side > 0 for side in sides):
-        raise UsageError(f"input_size: got {size!r}, expected (B, C, H, W), (C, H, W) or (H, W). Correct it.")
+        raise UsageError(f"input_size: got {size!r}, expected (B, C, H, W), (C, H, W) or (H, W).")
     batch, channels, height, width = (*(1, 3)[: 4 - len(sides)], *sides)
     axes = dynamic.get(name, ())
     return InputSpec(

@@ -90,7 +90,7 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
         UsageError: an option is out of range, or does not go with another.
         CalibrationError: INT8 without images.
     """
-    target = ExportTargetBackend.parse(options.engine or ExportTargetBackend.ONNXRUNTIME)
+    target = ExportTargetBackend.parse(options.engine or ExportTargetBackend.ONNXRUNTIME, "engine")
     quantize = plan_quantization(target, options)
     check_steps(options.preprocessing, options.postprocessing)
     inputs = plan_input(model, options)
@@ -107,7 +107,7 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
         simplify=options.onnx_simplify,
         verify=options.verification,
         exporter_options=plan_exporter(options.onnx_export_kwargs),
-        layout=formats.parse(options.output_predictions_format or formats.BATCH_FORMAT),
+        layout=formats.parse(options.output_predictions_format or formats.BATCH_FORMAT, "output_predictions_format"),
         quantize=quantize,
         calibration_data=options.calibration_loader,
     )
@@ -122,7 +122,7 @@ def check_threshold(name: str, value: float | None, default: float) -> float:
     """Returns ``value``, or ``default`` when it is None. Raises UsageError outside 0..1."""
     chosen = default if value is None else value
     if isinstance(chosen, bool) or not isinstance(chosen, Real) or not 0.0 <= chosen <= 1.0:
-        raise UsageError(f"{name}: got {chosen!r}, expected a number from 0 to 1. Correct it.")
+        raise UsageError(f"{name}: got {chosen!r}, expected a number from 0 to 1.")
     return float(chosen)
 
 
@@ -146,7 +146,7 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
     """
     given = [name for name in _INT8_ONLY if getattr(options, name) is not None]
     asked = options.quantization_mode
-    mode = None if asked is None else ExportQuantizationMode.parse(asked)
+    mode = None if asked is None else ExportQuantizationMode.parse(asked, "quantization_mode")
     if mode is not ExportQuantizationMode.INT8:
         if given:
             raise UsageError(f"exporting: {', '.join(given)} belong to quantization_mode INT8. Leave them out.")
@@ -156,7 +156,7 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
             "exporting in INT8: calibration_loader is missing, and ranges of random data ruin a model. Give a"
             " DataLoader or a folder of images (calibration_loader='random' if the accuracy does not matter)."
         )
-    method = CalibrationMethod.parse(options.calibration_method or CalibrationMethod.PERCENTILE)
+    method = CalibrationMethod.parse(options.calibration_method or CalibrationMethod.PERCENTILE, "calibration_method")
     percentile, batches = options.calibration_percentile, options.calibration_batches
     return QuantizeOptions(
         precision=Precision.INT8_FP16 if target is ExportTargetBackend.TENSORRT else Precision.INT8,
@@ -179,7 +179,7 @@ def check_steps(preprocessing: Any, postprocessing: Any) -> None:
     """Raises UsageError unless both steps are True, False or a module."""
     for name, value in (("preprocessing", preprocessing), ("postprocessing", postprocessing)):
         if not isinstance(value, (bool, nn.Module)):
-            raise UsageError(f"{name}: got {value!r}, expected True, False or a torch module. Correct it.")
+            raise UsageError(f"{name}: got {value!r}, expected True, False or a torch module.")
 
 
 def plan_device(device: torch.device | str | None) -> torch.device | None:
@@ -287,15 +287,15 @@ def plan_exporter(options: Mapping[str, Any] | None) -> dict[str, Any]:
 def count(name: str, value: Any, hint: str = "") -> int:
     """Returns ``value`` as an int. Raises UsageError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise UsageError(f"{name}: got {value!r}, expected a whole number from 1{hint}. Correct it.")
+        raise UsageError(f"{name}: got {value!r}, expected a whole number from 1{hint}.")
     return int(value)
 
 
 def _pair(shape: Any) -> tuple[int, int]:
     if isinstance(shape, str) or not hasattr(shape, "__len__") or len(shape) != 2:
-        raise UsageError(f"input_image_shape: got {shape!r}, expected (height, width). Correct it.")
+        raise UsageError(f"input_image_shape: got {shape!r}, expected (height, width).")
     if not all(isinstance(size, Integral) for size in shape):
-        raise UsageError(f"input_image_shape: got {shape!r}, expected whole numbers. Correct it.")
+        raise UsageError(f"input_image_shape: got {shape!r}, expected whole numbers.")
     return int(shape[0]), int(shape[1])
 
 
@@ -312,5 +312,5 @@ def plan_element(dtype: Any, default: str) -> str:
     if isinstance(dtype, type):
         name = dtype.__name__
     if name not in ("uint8", "float32"):
-        raise UsageError(f"input_image_dtype: got {name}, expected uint8 or float32. Correct it.")
+        raise UsageError(f"input_image_dtype: got {name}, expected uint8 or float32.")
     return name

@@ -1,6 +1,6 @@
 """The pose NMS plugin in an exported graph: one ``PoseNMS_TRT`` node, which TensorRT runs with the plugin.
 
-In torch the node computes what plugins/README.md specifies, so a graph with the plugin has a torch reference, too.
+In torch the node computes what nms/README.md specifies, so a graph with the plugin has a torch reference, too.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ SCENE_SIDE = 320
 def find_scene(name: str) -> Scene:
     """Returns the scene called ``name``. Raises UsageError that lists the scenes when there is none."""
     if name not in SCENES:
-        raise UsageError(f"synthetic people: got scene {name!r}, expected one of {', '.join(SCENES)}. Correct it.")
+        raise UsageError(f"synthetic people: got scene {name!r}, expected one of {', '.join(SCENES)}.")
     return SCENES[name]
 
 
@@ -101,11 +101,11 @@ class SyntheticPeople(Sequence[Sample]):
         scene = scene or SCENES["sparse"]
         people, heights = scene.people, scene.heights
         if seed < 0 or 2**32 <= seed < 2**63:  # 2**63 and above are reserved for training
-            raise UsageError(f"making synthetic people: got seed={seed}, expected 0 to {2**32 - 1}. Correct it.")
+            raise UsageError(f"making synthetic people: got seed={seed}, expected 0 to {2**32 - 1}.")
         if count < 1 or min(size) < 32 or not 0 <= people[0] <= people[1] or not 8 <= heights[0] <= heights[1]:
             raise UsageError(
                 f"making synthetic people: got count={count}, size={size}, people={people}, heights={heights}; expected"
-                " a picture or more, 32 px or more, ranges from low to high. Correct them."
+                " a picture or more, 32 px or more, ranges from low to high."
             )
         self._count, self._size, self._seed, self._scene = count, size, seed, scene
 

@@ -76,7 +76,7 @@ def _counts(chosen: Card, num_classes: int | None, num_keypoints: int | None) ->
     """Returns the requested numbers of joints and classes; None where the weights decide."""
     for name, count in (("num_classes", num_classes), ("num_keypoints", num_keypoints)):
         if count is not None and not 1 <= count <= 1024:
-            raise UsageError(f"making a model: got {name}={count}, expected 1..1024. Correct it.")
+            raise UsageError(f"making a model: got {name}={count}, expected 1..1024.")
     if "joints" not in chosen.counts and num_keypoints is not None:
         raise UsageError(f"making {chosen.name}: it detects objects without keypoints. Leave num_keypoints out.")
     if "classes" in chosen.counts:

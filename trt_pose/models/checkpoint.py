@@ -45,7 +45,10 @@ def _safe_globals() -> list[Any]:
     import collections
     import typing
 
-    from numpy._core import multiarray
+    try:
+        from numpy._core import multiarray
+    except ImportError:  # NumPy 1.26.0
+        from numpy.core import multiarray  # type: ignore[no-redef]
 
     dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"}
     inert = [(_OmegaNode, f"omegaconf.{name}") for name in _OMEGACONF]
@@ -145,8 +148,8 @@ def _read(path: Path) -> dict[str, Any]:
             is_checkpoint = file.read(2)[:1] in (b"P", b"\x80")  # a zip archive or a pickle
         if is_checkpoint:
             raise CheckpointError(
-                f"loading {path}: it holds Python objects, which can run code when read, so it is not opened. Where you"
-                " trust its author, keep its tensors alone, in the environment that wrote it:"
+                f"loading {path}: it holds Python objects, which can run code when read, so it is not opened. If you"
+                " trust the author, re-save only the tensors, in the environment that created the file:"
                 " c = torch.load(PATH, weights_only=False); torch.save({k: c[k] for k in ('ema_net', 'net',"
                 " 'processing_params') if k in c}, NEW_PATH)."
             ) from error

@@ -6,7 +6,7 @@ The step names parsed here (``KeypointsLongestMaxSizeRescale`` ...) are those th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -158,48 +158,78 @@ def _colors(values: Any) -> tuple[tuple[int, int, int], ...]:
 
 
 @dataclass
-class _Steps:
+class _Pipeline:
+    """What the image steps read so far amount to: the order of the channels, a mean, a divisor and a geometry."""
+
     channels: str = "RGB"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     geometry: dict[str, Any] = field(default_factory=dict)
 
-    def apply(self, name: str, options: Mapping[str, Any], origin: str) -> None:
-        family = name.removeprefix("Keypoints").removeprefix("Detection")
-        if family == "ReverseImageChannels":
-            self.channels = "BGR"
-        elif family == "StandardizeImage":
-            scale = float(options.get("max_value", 255))
-            self.std = _triple(value * scale for value in self.std)
-        elif family == "NormalizeImage":
-            means, stds = options["mean"], options["std"]
-            self.mean = _triple(m + float(x) * s for m, x, s in zip(self.mean, means, self.std, strict=True))
-            self.std = _triple(s * float(x) for s, x in zip(self.std, stds, strict=True))
-        elif family in ("LongestMaxSizeRescale", "Rescale"):
-            self.geometry["resize"] = "stretch" if family == "Rescale" else "longest_side"
-            self.geometry["resize_to"] = _size(options["output_shape"])
-        elif family in ("BottomRightPadding", "CenterPadding"):
-            self.geometry["padding"] = "center" if family == "CenterPadding" else "bottom_right"
-            self.geometry["pad_value"] = _grey(options.get("pad_value", 127))
-            self.geometry["height"], self.geometry["width"] = _size(options["output_shape"])
-        elif family != "ImagePermute":  # the layout is always (3, H, W) here
-            raise CheckpointError(
-                f"reading processing_params of {origin}: unknown image step {name!r}. Remove image_processor from the"
-                " checkpoint to use the published steps, or ask for the step to be supported."
-            )
+    def reverse_channels(self, _: Mapping[str, Any]) -> None:
+        self.channels = "BGR"
+
+    def standardize(self, options: Mapping[str, Any]) -> None:
+        scale = float(options.get("max_value", 255))
+        self.std = _triple(value * scale for value in self.std)
+
+    def normalize(self, options: Mapping[str, Any]) -> None:
+        means, stds = options["mean"], options["std"]
+        self.mean = _triple(m + float(x) * s for m, x, s in zip(self.mean, means, self.std, strict=True))
+        self.std = _triple(s * float(x) for s, x in zip(self.std, stds, strict=True))
+
+    def fit(self, options: Mapping[str, Any]) -> None:
+        self.geometry.update(resize="longest_side", resize_to=_size(options["output_shape"]))
+
+    def stretch(self, options: Mapping[str, Any]) -> None:
+        self.geometry.update(resize="stretch", resize_to=_size(options["output_shape"]))
+
+    def pad_below_and_right(self, options: Mapping[str, Any]) -> None:
+        self._pad("bottom_right", options)
+
+    def pad_around(self, options: Mapping[str, Any]) -> None:
+        self._pad("center", options)
+
+    def _pad(self, padding: str, options: Mapping[str, Any]) -> None:
+        height, width = _size(options["output_shape"])
+        self.geometry.update(
+            padding=padding, pad_value=_grey(options.get("pad_value", 127)), height=height, width=width
+        )
+
+    def permute(self, _: Mapping[str, Any]) -> None:
+        """The layout is always (3, H, W) here."""
+
+
+# super-gradients' names of the steps, without "Keypoints" or "Detection" in front.
+_STEPS: dict[str, Callable[[_Pipeline, Mapping[str, Any]], None]] = {
+    "ReverseImageChannels": _Pipeline.reverse_channels,
+    "StandardizeImage": _Pipeline.standardize,
+    "NormalizeImage": _Pipeline.normalize,
+    "LongestMaxSizeRescale": _Pipeline.fit,
+    "Rescale": _Pipeline.stretch,
+    "BottomRightPadding": _Pipeline.pad_below_and_right,
+    "CenterPadding": _Pipeline.pad_around,
+    "ImagePermute": _Pipeline.permute,
+}
 
 
 def _read_steps(processor: Any, base: InputSpec, origin: str) -> InputSpec:
     steps = list(_flatten(processor))
     if not steps:
         return base
-    read = _Steps()
+    pipeline = _Pipeline()
     for name, options in steps:
-        read.apply(name, options, origin)
-    geometry = read.geometry
+        apply = _STEPS.get(name.removeprefix("Keypoints").removeprefix("Detection"))
+        if apply is None:
+            raise CheckpointError(
+                f"reading processing_params of {origin}: unknown image step {name!r}. Remove image_processor from the"
+                " checkpoint to use the published steps, or ask for the step to be supported."
+            )
+        apply(pipeline, options)
+    geometry = pipeline.geometry
     if "resize_to" in geometry and "height" not in geometry:  # no padding: the input is the resized image
         geometry["height"], geometry["width"] = geometry["resize_to"]
-    return replace(base, normalization=Normalization(read.channels, read.mean, read.std), **geometry)
+    return replace(base, normalization=Normalization(pipeline.channels, pipeline.mean, pipeline.std), **geometry)
 
 
 def _flatten(processor: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -73,7 +73,7 @@ def _download(name: str, path: Path, model: Card) -> None:
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{remote}"
         if urllib.parse.urlsplit(url).scheme not in ("http", "https", "file"):
-            raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an http, https or file URL. Correct it.")
+            raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an http, https or file URL.")
         try:
             with _one_at_a_time(path):
                 if not path.exists():

@@ -1,1 +1,1 @@
-"""NMS operators of exported files: attributes, ONNX functions and TensorRT plugins; see plugins/README.md."""
+"""NMS operators of exported files: attributes, ONNX functions and TensorRT plugins; see README.md."""

@@ -1,4 +1,4 @@
-"""Names, attributes and limits of PoseNMS_TRT and DetectionNMS_TRT, as specified in plugins/README.md."""
+"""Names, attributes and limits of PoseNMS_TRT and DetectionNMS_TRT, as specified in README.md."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ VERSION, NAMESPACE = "1", ""
 # TensorRT's own operator for detections, which DetectionNMS_TRT replaces where it is missing. It considers the best
 # 4,096 pairs of box and class.
 EFFICIENT_NAME, EFFICIENT_VERSION, EFFICIENT_CANDIDATES = "EfficientNMS_TRT", "1", 4096
+OPERATORS = (NAME, DETECTION_NAME, EFFICIENT_NAME)
 FUNCTIONS = "nms/functions.pb"  # the operators as ONNX functions, written by onnx_functions.py
 MAX_ANCHORS, MAX_CLASSES, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 4_096, 256
 

@@ -1,4 +1,4 @@
-"""The NMS plugins as ONNX functions of standard operators, for ONNX Runtime; plugins/README.md specifies them.
+"""The NMS plugins as ONNX functions of standard operators, for ONNX Runtime; README.md specifies them.
 
 Protobuf merges serialized messages that are concatenated, so a serialized model followed by these functions is one
 model. :class:`trt_pose.runtime.ort.OnnxRunner` uses this to open files with plugin nodes without the onnx package.

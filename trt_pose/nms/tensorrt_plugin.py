@@ -1,6 +1,6 @@
 """The NMS operators as TensorRT plugins in Python, around a kernel compiled by NVRTC.
 
-They work in TensorRT 10.3 to 11.x and TensorRT-RTX. plugins/README.md specifies them. The method names are those of
+They work in TensorRT 10.3 to 11.x and TensorRT-RTX. README.md specifies them. The method names are those of
 TensorRT's interfaces (IPluginV3, IPluginCreatorV3One). The base classes come from the TensorRT module in use, so
 :func:`make_creators` defines the plugin and creator classes.
 """

@@ -82,7 +82,7 @@ def tensorrt_version(text: str) -> int:
         return int(text)
     parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)?", text)
     if not parts:
-        raise CalibrationError(f"TensorRT version: got {text!r}, expected the form 10.3.0. Correct it.")
+        raise CalibrationError(f"TensorRT version: got {text!r}, expected the form 10.3.0.")
     major, minor, patch = int(parts[1]), int(parts[2]), int(parts[3] or 0)
     return major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch
 

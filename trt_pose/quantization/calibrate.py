@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -23,7 +19,7 @@ import onnxruntime
 from .._version import __version__
 from ..choices import CalibrationMethod
 from ..errors import CalibrationError
-from ..files import cache_folder, check_writable, write_atomically
+from ..files import check_writable
 from ..graphs.file import load, read_spec
 from ..graphs.surgery import extract_subgraph
 from ..progress import track
@@ -31,8 +27,9 @@ from ..runtime.ort import OnnxRunner
 from ..spec import InputSpec, ModelSpec
 from .batches import DEFAULT_BATCHES, Pixels, feeds, open_batches, value_range
 from .cache import IMPORTED, CalibrationCache, from_tensorrt
-from .histogram import BINS, Histogram
+from .histogram import Histogram
 from .network import Network
+from .resume import Resume
 
 DEFAULT_PERCENTILE = 99.99  # as in super-gradients
 _SAVE_EVERY_S = 20.0
@@ -56,15 +53,15 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.percentile, Real) or isinstance(self.batches, bool):
-            raise CalibrationError(f"percentile: got {self.percentile!r}, expected a number. Correct it.")
+            raise CalibrationError(f"percentile: got {self.percentile!r}, expected a number.")
         if self.batches is not None and not isinstance(self.batches, Integral):
-            raise CalibrationError(f"calibration batches: got {self.batches!r}, expected a whole number. Correct it.")
+            raise CalibrationError(f"calibration batches: got {self.batches!r}, expected a whole number.")
         if not 0.0 < self.percentile <= 100.0:
-            raise CalibrationError(f"percentile: got {self.percentile!r}, expected above 0 to 100. Correct it.")
+            raise CalibrationError(f"percentile: got {self.percentile!r}, expected above 0 to 100.")
         if not isinstance(self.method, CalibrationMethod):
-            object.__setattr__(self, "method", CalibrationMethod.parse(self.method))
+            object.__setattr__(self, "method", CalibrationMethod.parse(self.method, "calibration method"))
         if self.batches is not None and self.batches < 1:
-            raise CalibrationError(f"calibration batches: got {self.batches}, expected 1 or more. Correct it.")
+            raise CalibrationError(f"calibration batches: got {self.batches}, expected 1 or more.")
 
     @property
     def label(self) -> str:
@@ -109,7 +106,7 @@ def calibrate(
     try:
         run.feed(open_batches(data, spec.input, options.batches), options)
     except BaseException:
-        run.save()
+        run.resume.save()
         raise
     # The input range is known from the preprocessing, so it is not calibrated; clipping it would lose highlights.
     known_range = max(map(abs, value_range(spec.input)))
@@ -119,14 +116,14 @@ def calibrate(
             name: known_range if name in images else run.histograms[name].threshold(options.method, options.percentile)
             for name in track(tensors, "choosing thresholds", len(tensors))
         },
-        data=_combined(run.seen),
-        images=len(run.seen),
+        data=_combined(run.images),
+        images=len(run.images),
         versions=f"trt_pose {__version__}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}",
         **expected,
     )
     if cache is not None:
         result.write(cache)
-    run.forget()
+    run.resume.forget()
     return result
 
 
@@ -183,45 +180,36 @@ def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCach
 
 
 class Calibration:
-    """A calibration run, which fills the histograms; the counts of an interrupted run are saved for the next one.
+    """A calibration run: fills one histogram per tensor, and continues an interrupted run on the same images.
 
     Attributes:
         histograms: one per tensor, by name.
-        resumed: number of images that were counted by an interrupted run.
-        seen: digests of the images counted so far.
+        images: digests of the images counted so far.
+        resume: state of the interrupted run, and of this one if it is interrupted.
     """
 
     def __init__(self, part: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
         self._part, self._spec = part, spec
         self.histograms = {item.name: Histogram() for item in part.graph.output}
-        self.resumed = 0
-        self.seen: list[str] = []
-        self._digests: list[str] = []
-        self._skipping = False  # over batches that an earlier run counted: the saved state is ahead
-        names = hashlib.sha256("\n".join(self.histograms).encode()).hexdigest()
-        self._state = cache_folder("calibration") / f"{model[:24]}-{names[:8]}.npz"
+        self.images: list[str] = []
+        self.resume = Resume(model, self.histograms)
 
     def feed(self, batches: Iterator[Pixels], options: CalibrationOptions) -> None:
         """Counts every batch, except those that an interrupted run on the same images has counted."""
-        earlier = self._load()
+        self.resume.load()
         saved = time.monotonic()
         opened = OnnxRunner(self._part.SerializeToString(), providers=list(options.providers))
         with opened as runner, ThreadPoolExecutor() as pool:
             for batch in track(batches, "calibrating", options.batches):
                 digest = hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest()
-                if earlier and digest == earlier[0]:
-                    del earlier[0]
-                    self.resumed += len(batch)
-                else:
-                    self._start_over(earlier)
+                if not self.resume.skips(digest):
                     self._count_whole(runner, pool, batch)
-                self._digests.append(digest)
-                self.seen += map(_image_digest, batch)
-                self._skipping = bool(earlier)
+                    self.resume.digests.append(digest)
+                self.images += map(_image_digest, batch)
                 if time.monotonic() - saved > _SAVE_EVERY_S:
-                    self.save()
+                    self.resume.save()
                     saved = time.monotonic()
-        self._start_over(earlier)
+        self.resume.check_complete()
 
     def _count_whole(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         """Counts a batch; restores the histograms if it is interrupted."""
@@ -229,24 +217,8 @@ class Calibration:
         try:
             self._count(runner, pool, batch)
         except BaseException:
-            self.histograms = before
+            self.histograms.update(before)
             raise
-
-    def _start_over(self, earlier: list[str]) -> None:
-        """Drops the counts of an interrupted run on other images; raises CalibrationError if batches were skipped."""
-        if not earlier:
-            return
-        self.forget()
-        earlier.clear()
-        self.histograms = {name: Histogram() for name in self.histograms}
-        self._skipping = False
-        if self.resumed:
-            count = len(self.seen)
-            self._digests, self.seen = [], []
-            raise CalibrationError(
-                f"resuming the calibration: an interrupted run saw the same first {count} images, then others, or more."
-                " Its counts are dropped: run it again."
-            )
 
     def _count(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         for images, rows in feeds([batch], self._spec.input):
@@ -262,37 +234,9 @@ class Calibration:
                     job.result()
                 except ValueError as error:
                     raise CalibrationError(
-                        f"calibrating: {name} is NaN or infinite for batch {len(self._digests)}. Check the weights."
+                        f"calibrating: {name} is NaN or infinite for batch {len(self.resume.digests)}."
+                        " Check the weights."
                     ) from error
-
-    def save(self) -> None:
-        """Saves the histograms for the next run. If the file cannot be written, the next run starts over."""
-        if not self._digests or self._skipping:
-            return
-        counts = np.stack([item.counts for item in self.histograms.values()])
-        rest = np.array([[item.range, item.largest, item.seen] for item in self.histograms.values()])
-        with suppress(OSError, CalibrationError):
-            self._state.parent.mkdir(parents=True, exist_ok=True)
-            arrays: dict[str, Any] = {"counts": counts, "rest": rest, "digests": np.array(self._digests)}
-            write_atomically(self._state, lambda path: np.savez(path, **arrays), CalibrationError)
-
-    def forget(self) -> None:
-        """Removes the file that :meth:`save` wrote."""
-        with suppress(OSError):
-            self._state.unlink(missing_ok=True)
-
-    def _load(self) -> list[str]:
-        """Loads the histograms of an interrupted run; returns the digests of its batches."""
-        try:
-            with np.load(io.BytesIO(self._state.read_bytes())) as saved:
-                counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
-            if counts.shape != (len(self.histograms), BINS) or rest.shape != (len(self.histograms), 3):
-                return []
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            return []
-        for histogram, row, (end, largest, seen) in zip(self.histograms.values(), counts, rest, strict=True):
-            histogram.counts, histogram.range, histogram.largest, histogram.seen = row, end, largest, int(seen)
-        return digests
 
 
 def _digest(network: Network) -> str:

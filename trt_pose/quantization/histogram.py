@@ -16,7 +16,7 @@ BINS = 4096
 LEVELS = 128  # magnitudes of a symmetric INT8 tensor
 # OpenCV counts in float32, which is exact up to this number.
 _EXACT = 1 << 24
-_TRACE = 1e-4  # as a fraction of one value
+_TRACE = 1e-4  # values that Q gets in an empty last level
 # Bins on each side that a spike is compared with; wider than the gaps in a histogram of few distinct values.
 _NEIGHBOURS = 32
 # Values per bin below which neighbouring bins are merged; and the share of values that no entropy threshold may clip,
@@ -103,9 +103,9 @@ class Histogram:
 def entropy_bins(counts: Counts) -> int:
     """Returns the number of bins below the threshold that loses the least information (Kullback-Leibler divergence).
 
-    For every candidate, the distribution below it, with all values above added to the last bin, is compared with the
-    same distribution quantized to 128 levels (S. Migacz, 8-bit inference with TensorRT, GTC 2017). Sums over levels are
-    differences of cumulative sums, so all candidates are compared at once.
+    For every candidate, the distribution P below it, with all values above added to the last bin, is compared with Q,
+    the same distribution quantized to 128 levels (S. Migacz, 8-bit inference with TensorRT, GTC 2017). The test has
+    the same computation as plain loops (``entropy_by_loops``).
 
     Args:
         counts: (n,) values per bin, the last not zero.
@@ -113,32 +113,54 @@ def entropy_bins(counts: Counts) -> int:
     Returns:
         A number from LEVELS to n; n when there are at most LEVELS bins or too few values.
     """
-    if counts.sum() < _PER_BIN * len(counts) and len(counts) > 2 * LEVELS:
-        # There are too few values for single bins to be meaningful: merge neighbouring bins.
+    merged, width = _merge_sparse(counts)
+    if len(merged) <= LEVELS or merged.sum() < _PER_BIN * len(merged):
+        return len(counts)
+    smooth = _without_spikes(merged)
+    candidates = _candidate_bins(merged)
+    if not smooth[: candidates[0]].any():
+        return len(counts)
+    best = int(candidates[int(_divergences(smooth, candidates).argmin())])
+    return min(width * best, len(counts))
+
+
+def _merge_sparse(counts: Counts) -> tuple[Counts, int]:
+    """Merges neighbouring bins while there are too few values for single bins; returns also the bins per merged bin."""
+    width = 1
+    while counts.sum() < _PER_BIN * len(counts) and len(counts) > 2 * LEVELS:
         even = np.append(counts, 0.0) if len(counts) % 2 else counts
-        return min(2 * entropy_bins(even.reshape(-1, 2).sum(axis=1)), len(counts))
-    if len(counts) <= LEVELS or counts.sum() < _PER_BIN * len(counts):
-        return len(counts)
-    h = _without_spikes(counts)
-    # A candidate with almost no values below it would have divergence 0, and clip almost all values.
+        counts, width = even.reshape(-1, 2).sum(axis=1), 2 * width
+    return counts, width
+
+
+def _candidate_bins(counts: Counts) -> npt.NDArray[np.int64]:
+    """Returns (C,) the numbers of bins to compare: those that clip at most the allowed share of the values.
+
+    A candidate with almost no values below it would have divergence 0, and clip almost all values.
+    """
     least = int(np.searchsorted(np.cumsum(counts), _KEPT * counts.sum())) + 1
-    candidates = np.arange(max(LEVELS, least), len(h) + 1)
-    if not h[: candidates[0]].any():
-        return len(counts)
-    edges = candidates[:, None] * np.arange(LEVELS + 1) // LEVELS  # (C, LEVELS + 1)
-    total, below, bins, weighted = h.sum(), _running(h), _running(h > 0), _running(_xlogx(h))
-    outliers, last = total - below[candidates], h[candidates - 1]
-    quantized = np.diff(below[edges], axis=1)  # (C, LEVELS)
-    filled = np.diff(bins[edges], axis=1)
-    reference = quantized.copy()
-    reference[:, -1] += outliers
-    filled[:, -1] += (last == 0) & (outliers > 0)
-    # With an empty last level a single clipped outlier would make the divergence infinite: give it a trace instead.
-    quantized[:, -1] = np.maximum(quantized[:, -1], _TRACE)
-    density = np.log(np.where(reference > 0, quantized, 1.0) / np.where(reference > 0, filled, 1.0))
-    own = weighted[candidates - 1] + _xlogx(last + outliers)
-    divergence = (own - (reference * density).sum(axis=1)) / total + np.log(below[candidates] / total)
-    return int(candidates[int(divergence.argmin())])
+    return np.arange(max(LEVELS, least), len(counts) + 1, dtype=np.int64)
+
+
+def _divergences(counts: Counts, candidates: npt.NDArray[np.int64]) -> Counts:
+    """Returns (C,) the divergence of P from Q per candidate.
+
+    The sum over a level is a difference of cumulative sums, so all candidates are computed at once.
+    """
+    edges = candidates[:, None] * np.arange(LEVELS + 1) // LEVELS  # (C, LEVELS + 1) first bin of each level
+    total, below, last = counts.sum(), _running(counts), counts[candidates - 1]
+    outliers = total - below[candidates]
+    q = np.diff(below[edges], axis=1)  # (C, LEVELS) values per level
+    p = q.copy()
+    p[:, -1] += outliers
+    bins = np.diff(_running(counts > 0)[edges], axis=1)  # bins that share the values of a level
+    bins[:, -1] += (last == 0) & (outliers > 0)
+    # If the last level is empty, a single clipped value would make the divergence infinite, so Q gets a tiny value.
+    q[:, -1] = np.maximum(q[:, -1], _TRACE)
+    log_q = np.log(np.where(p > 0, q, 1.0) / np.where(p > 0, bins, 1.0))
+    p_log_p = _running(_xlogx(counts))[candidates - 1] + _xlogx(last + outliers)
+    divergences: Counts = (p_log_p - (p * log_q).sum(axis=1)) / total + np.log(below[candidates] / total)
+    return divergences
 
 
 def _without_spikes(counts: Counts) -> Counts:

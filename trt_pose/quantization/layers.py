@@ -47,7 +47,7 @@ class SelectiveQuantizer:
                 weighted = [layer.name for layer in layers if layer.weight]
                 raise UsageError(
                     f"choosing layers: {pattern!r} matches none of {len(layers)}; the names are like {weighted[0]} and"
-                    f" {weighted[-1]}. Correct it."
+                    f" {weighted[-1]}."
                 )
         include, exclude = self._found(layers, self.include), self._found(layers, self.exclude)
         chosen = [layer for layer in layers if layer.name in include - exclude]

@@ -147,7 +147,7 @@ def quantize_model(
 
 
 def check_precision(spec: ModelSpec, wanted: Precision) -> None:
-    has = Precision.parse(spec.precision)
+    has = Precision.parse(spec.precision, "precision")
     halving = has is Precision.INT8 and wanted is Precision.INT8_FP16
     if wanted is Precision.FP32 or (has is not Precision.FP32 and not halving):
         raise UsageError(

@@ -67,7 +67,7 @@ def analyze(
     """
     options = options or QuantizeOptions()
     if target_db is not None and not np.isfinite(target_db):
-        raise UsageError(f"sensitivity: got a target of {target_db} dB, expected a number. Correct it.")
+        raise UsageError(f"sensitivity: got a target of {target_db} dB, expected a number.")
     proto = load(source)
     spec, network = read_spec(proto), Network(proto)
     check_precision(spec, Precision.INT8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import threading
 import warnings
 from collections.abc import Sequence
@@ -29,6 +30,10 @@ _PLUGIN = "trt_pose_openvino"  # name of the plugin library, which is registered
 # This pass of ONNX Runtime converts floating-point biases to INT32, with the product of two scales as their scale. In
 # FP16 the product underflows and keypoints scatter: 14 dB instead of 23 on the demonstration model, and no AP left.
 _BIAS_OPTIMIZER = "WeightBiasQuantization"
+# The first version whose CPU code is exact for quantizers with an FP16 scale. Version 1.29 moves joints of the
+# demonstration model in INT8 with FP16 by 9 px, this one by 1 px.
+FP16_QUANTIZERS = (1, 30)
+_OP_TYPE = 0x22  # tag of NodeProto.op_type in protobuf: field 4, length-delimited
 _registering, _registered = threading.Lock(), set[str]()
 
 
@@ -62,7 +67,7 @@ class OnnxRunner:
         options.log_severity_level = 3  # errors only; they are also raised as exceptions
         if threads is not None:
             if threads < 1:
-                raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more. Correct it.")
+                raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more.")
             options.intra_op_num_threads = threads
         if not isinstance(model, bytes):
             _check_file(Path(model))
@@ -79,12 +84,23 @@ class OnnxRunner:
         self.outputs = {item.name: _info(item) for item in self._session.get_outputs()}
         self.providers = tuple(self._session.get_providers())
         self.runtime = f"ONNX Runtime {ort.__version__} {self.providers[0].removesuffix('ExecutionProvider')}"
-        if providers is None and "int8" in self.spec.precision and _OPENVINO not in names:
+        if self.providers[0] == _PROVIDERS["cpu"] and "int8" in self.spec.precision:
+            self._warn(asked=providers is not None)
+
+    def _warn(self, asked: bool) -> None:
+        """Warns of what ONNX Runtime's CPU code does with INT8; of its speed only if nobody ``asked`` for it."""
+        if self.spec.precision == "int8+fp16" and not has_fp16_quantizers():
+            warnings.warn(
+                f"{self._name} is in int8+fp16, which ONNX Runtime {ort.__version__} computes inexactly on the CPU."
+                f" Install onnxruntime {'.'.join(map(str, FP16_QUANTIZERS))} or newer; TensorRT is not affected.",
+                stacklevel=4,
+            )
+        if not asked:
             warnings.warn(
                 f"{self._name} is in {self.spec.precision}, which ONNX Runtime's own CPU code runs slower than FP32."
                 " Its OpenVINO provider is fast, but missing, or without a CPU of its own here:"
                 " pip install onnxruntime-ep-openvino.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -115,6 +131,11 @@ class OnnxRunner:
         self.close()
 
 
+def has_fp16_quantizers() -> bool:
+    """True if this ONNX Runtime is exact on the CPU for files in INT8 with FP16."""
+    return tuple(map(int, ort.__version__.split(".")[:2])) >= FP16_QUANTIZERS
+
+
 def openvino_devices() -> list[Any]:
     """Returns OpenVINO's CPU devices; empty when the provider is not installed or does not support this CPU."""
     try:
@@ -139,22 +160,29 @@ def _cpu_devices(name: str) -> list[Any]:
 
 
 def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
+    """Returns the providers to open a session with, by ONNX Runtime's names. Raises if they cannot be used here."""
     if precision not in ("fp32", "bf16"):
-        raise UsageError(f"opening a model: got precision={precision!r}, expected fp32 or bf16. Correct it.")
+        raise UsageError(f"opening a model: got precision={precision!r}, expected fp32 or bf16.")
     if providers is None:
         names = [_OPENVINO] if openvino_devices() else [_PROVIDERS["cpu"]]
     else:
-        names = [_PROVIDERS.get(name.lower(), name) for name in providers]
-        names = [_OPENVINO if name.lower() in (_OPENVINO, "openvinoexecutionprovider") else name for name in names]
+        names = [_parse_provider(name) for name in providers]
+    _check_available(names, precision)
+    _check_combination(names, precision)
+    return names
+
+
+def _parse_provider(name: str) -> str:
+    """Returns ONNX Runtime's name for a short name, in any case; other names are returned as they are."""
+    return {**_PROVIDERS, _OPENVINO: _OPENVINO, "openvinoexecutionprovider": _OPENVINO}.get(name.lower(), name)
+
+
+def _check_available(names: list[str], precision: str) -> None:
     if (_OPENVINO in names or precision == "bf16") and not openvino_devices():
         raise MissingDependencyError(
             "opening a model with OpenVINO: it is not installed, or finds no CPU of its own here (it takes Intel's)."
             " Run: pip install onnxruntime-ep-openvino, or use providers=['cpu'] and fp32."
         )
-    if _OPENVINO in names and len(names) > 1:
-        raise UsageError("opening a model: OpenVINO runs alone here. Use providers=['openvino'], or leave it out.")
-    if precision == "bf16" and _OPENVINO not in names:
-        raise UsageError("opening a model: precision bf16 needs OpenVINO. Use providers=['openvino'].")
     available = [_OPENVINO, *ort.get_available_providers()]
     unknown = [name for name in names if name not in available]
     if unknown or not names:
@@ -162,7 +190,13 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
             f"opening a model: providers {unknown or names} are not in this onnxruntime, which has"
             f" {', '.join(available)}. Install the onnxruntime package that has them (onnxruntime-gpu for CUDA)."
         )
-    return names
+
+
+def _check_combination(names: list[str], precision: str) -> None:
+    if _OPENVINO in names and len(names) > 1:
+        raise UsageError("opening a model: OpenVINO runs alone here. Use providers=['openvino'], or leave it out.")
+    if precision == "bf16" and _OPENVINO not in names:
+        raise UsageError("opening a model: precision bf16 needs OpenVINO. Use providers=['openvino'].")
 
 
 def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | None) -> None:
@@ -175,17 +209,23 @@ def _add_openvino(options: ort.SessionOptions, precision: str, threads: int | No
 
 def _open(model: str | Path | bytes, options: ort.SessionOptions, own: dict[str, Any]) -> ort.InferenceSession:
     """Opens a session; adds the NMS functions to a file with a plugin node, which ONNX Runtime lacks."""
-    try:
+    if not _has_plugin_node(model):
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
-    except Exception as error:
-        if not any(name in str(error) for name in (contract.NAME, contract.EFFICIENT_NAME, contract.DETECTION_NAME)):
-            raise
     if not isinstance(model, bytes):  # external weights are stored beside the model
         folder = str(Path(model).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     functions = resources.files("trt_pose").joinpath(contract.FUNCTIONS).read_bytes()
     return ort.InferenceSession(data + functions, options, **own)  # protobuf merges concatenated messages
+
+
+def _has_plugin_node(model: str | Path | bytes) -> bool:
+    """True if the operator name of an NMS plugin is in the file: the string, with its length, as protobuf stores it."""
+    fields = [bytes([_OP_TYPE, len(name)]) + name.encode() for name in contract.OPERATORS]
+    if isinstance(model, bytes):
+        return any(field in model for field in fields)
+    with Path(model).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return any(data.find(field) >= 0 for field in fields)
 
 
 def _check_file(path: Path) -> None:

@@ -67,15 +67,15 @@ class TrainOptions:
         }
         for name, limit in least.items():
             if getattr(self, name) < limit:
-                raise UsageError(f"training: got {name}={getattr(self, name)}, expected {limit} or more. Correct it.")
+                raise UsageError(f"training: got {name}={getattr(self, name)}, expected {limit} or more.")
         for name, words in (("precision", PRECISIONS), ("classification", CLASSIFICATIONS)):
             if getattr(self, name) not in words:
                 got = getattr(self, name)
-                raise UsageError(f"training: got {name}={got!r}, expected one of {', '.join(words)}. Correct it.")
+                raise UsageError(f"training: got {name}={got!r}, expected one of {', '.join(words)}.")
         for name in ("learning_rate", "final_share", "weight_decay", "clip_norm", "ema_decay"):
             value, most = getattr(self, name), 1.0 if name in ("final_share", "ema_decay") else float("inf")
             if not 0 <= value <= most or (name == "learning_rate" and value == 0):
-                raise UsageError(f"training: got {name}={value}, expected a number from 0 to {most:g}. Correct it.")
+                raise UsageError(f"training: got {name}={value}, expected a number from 0 to {most:g}.")
 
     def lasting(self) -> dict[str, Any]:
         """Returns the options that must not change when a training run is resumed."""

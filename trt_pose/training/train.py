@@ -63,8 +63,8 @@ class TrainData:
         files = (self.annotations is None, self.images is None)
         if files not in ((True, True), (False, False)) or all(files) == (self.synthetic is None):
             raise UsageError(
-                "training: name annotations and the folder of their images, or synthetic pictures alone; the same of"
-                " what AP is measured on."
+                "training data: give --data with --images, or --synthetic, not both. The same holds for --val-data,"
+                " --val-images and --val-synthetic."
             )
 
     @cached_property

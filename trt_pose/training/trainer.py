@@ -153,8 +153,8 @@ class Trainer:
     def _check(self, totals: Tensor) -> Tensor:
         if not torch.isfinite(totals).all():
             raise TrainingError(
-                f"training, epoch {self.progress.epoch + 1}: the loss is no number any more. Go on with --resume"
-                " --precision fp32, or begin again with a lower --lr or with --clip 35."
+                f"training, epoch {self.progress.epoch + 1}: the loss became NaN. Resume with --resume --precision"
+                " fp32, or start again with a lower --lr or with --clip 35."
             )
         return totals
 

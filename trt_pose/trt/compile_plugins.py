@@ -32,6 +32,7 @@ def build_plugin(include: Path | None = None, architectures: str | None = None, 
     Args:
         include: the folder of NvInferRuntimePlugin.h; None lets CMake search (``TENSORRT_INCLUDE_DIR``, the system).
         architectures: CMake's list of GPUs; None builds for Turing and newer.
+        folder: where to build; None is :func:`build_folder`.
 
     Raises:
         MissingDependencyError: CMake or nvcc is not installed.

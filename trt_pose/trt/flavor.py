@@ -76,7 +76,7 @@ def describe_flavor(name: str | None = None) -> Flavor:
         UsageError: the name is unknown.
     """
     if name not in (None, TENSORRT, RTX):
-        raise UsageError(f"choosing TensorRT: got {name!r}, expected {TENSORRT} or {RTX}. Correct it.")
+        raise UsageError(f"choosing TensorRT: got {name!r}, expected {TENSORRT} or {RTX}.")
     for candidate in (name,) if name else (TENSORRT, RTX):
         found = importlib.util.find_spec(candidate)
         if found is not None and found.origin is not None:  # a folder of that name is not a package

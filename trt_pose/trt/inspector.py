@@ -28,6 +28,9 @@ def open_engine(trt: Any, logger: Any, plan: bytes, host_code: bool) -> Any:
     """Deserializes a plan; returns None when TensorRT rejects it.
 
     Args:
+        trt: the module of TensorRT or TensorRT-RTX.
+        logger: its logger.
+        plan: the bytes of the engine file.
         host_code: allow code in the plan; version-compatible plans hold their lean runtime and plugins.
     """
     runtime = trt.Runtime(logger)

@@ -37,11 +37,12 @@ def call(
     modules, and it ends with its parent.
 
     Args:
-        function: a function of an importable module. Where ``on_progress`` is given it gets one more argument,
-            ``report``: what it is called with reaches ``on_progress``.
+        function: a function of an importable module.
         args: picklable arguments.
         doing: how an error about the process begins, as ``building m.engine``.
         log: file for the output; a temporary one when None.
+        on_progress: called with each value that the function reports; the function then gets one more argument,
+            ``report``, to report them with.
         timeout_s: give up after so many seconds.
 
     Raises:

@@ -1,7 +1,7 @@
 """Registration of the NMS plugins with TensorRT: the compiled library if there is one, else the Python plugins.
 
 TensorRT finds plugins by name, version and namespace, so an engine built with one kind runs with the other.
-plugins/README.md specifies the operators.
+nms/README.md specifies the operators.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         ExportError: ``source`` is not an ONNX file with such outputs, or the new graph fails the check.
         UsageError: an unknown head, or limits the plugin does not support.
     """
-    head = HeadName.parse(options.head)
+    head = HeadName.parse(options.head, "head")
     check_suffix(output)
     check_writable(output, ExportError)
     proto = _load(source)
@@ -183,7 +183,9 @@ def _sizes(head: HeadName, shapes: list[list[int]], names: list[str], source: st
     found = HEADS[head].sizes(shapes)
     if found is None:
         listed = ", ".join(f"{_own_name(name)} {shape}" for name, shape in zip(names, shapes, strict=True))
-        raise ExportError(f"attaching to {source}: {listed} is not what head {head} gives. Choose another head.")
+        raise ExportError(
+            f"attaching to {source}: {listed} are not the outputs of head {head}. Choose one of {', '.join(HEADS)}."
+        )
     return found
 
 
@@ -191,7 +193,7 @@ def _describe(
     source: Path, options: AttachOptions, chosen: Selection, size: tuple[int | None, int, int, str], joints: int
 ) -> ModelSpec:
     batch, height, width, element = size
-    policy = options.input or HEADS[HeadName.parse(options.head)].input
+    policy = options.input or HEADS[HeadName.parse(options.head, "head")].input
     in_graph = element == "uint8" or options.uint8_input
     layout = FORMATS[options.layout]
     plugin = options.target is ExportTargetBackend.TENSORRT
@@ -237,7 +239,7 @@ def _merge_tail(
     select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
     inputs = [f"{TAIL}in{index}" for index in range(len(names))]
     tail = _trace(
-        _Tail(HEADS[HeadName.parse(options.head)].module(), select, FORMAT_MODULES[options.layout]()),
+        _Tail(HEADS[HeadName.parse(options.head, "head")].module(), select, FORMAT_MODULES[options.layout]()),
         [torch.rand(shape) for shape in shapes],
         inputs,
         list(spec.output.names),
