@@ -30,10 +30,15 @@ TINY = Variant(
 )
 
 
+def has_tensorrt():
+    """True if TensorRT or TensorRT-RTX is installed."""
+    return any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
+
+
 def pytest_collection_modifyitems(items):
     if os.environ.get("TRT_POSE_REQUIRE_GPU") == "1":
         return
-    present = {"gpu": torch.cuda.is_available(), "tensorrt": importlib.util.find_spec("tensorrt") is not None}
+    present = {"gpu": torch.cuda.is_available(), "tensorrt": has_tensorrt()}
     for item in items:
         for marker, here in present.items():
             if item.get_closest_marker(marker) and not here:

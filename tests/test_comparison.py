@@ -69,6 +69,11 @@ def test_a_spoiled_file_is_measured(tiny_onnx, picture_folder, tmp_path):
     assert result.loss > 0.05
     assert next(iter(result.noise_db)).endswith("pose_pred/Conv_output_0")  # the noisiest tensor is named first
     assert max(result.noise_db.values()) == math.inf  # what lies before it is equal
+    assert list(result.outputs) == ["num_predictions", "pred_boxes", "pred_scores", "pred_joints"]
+    assert result.outputs["pred_scores"].max_abs == 0.0  # the heads of the boxes and scores are equal
+    gap = result.outputs["pred_joints"]
+    assert gap.max_abs > 1.0
+    assert gap.max_abs > gap.mean_abs > 0.0
 
 
 def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import pytest
@@ -36,9 +37,25 @@ def test_files_for_either_runtime(files):
     found = by_name(examine(files / "trt.onnx"))
     assert "the plugin node in ONNX's own operators" in found["in onnxruntime"].detail
     assert "PoseNMS_TRT" in found["file"].detail
-    if "in tensorrt_rtx" in found:
-        assert found["in tensorrt_rtx"].fine
-        assert by_name(examine(files / "ort.onnx"))["in tensorrt_rtx"].fine is False
+
+
+@pytest.mark.tensorrt
+def test_files_for_tensorrt(files):
+    for name in ("tensorrt", "tensorrt_rtx"):
+        if importlib.util.find_spec(name):
+            assert by_name(examine(files / "trt.onnx"))[f"in {name}"].fine
+            plain = by_name(examine(files / "ort.onnx"))[f"in {name}"]
+            assert plain.fine is (None if name == "tensorrt_rtx" else True)
+
+
+def test_another_project_of_the_same_name_is_noticed(tmp_path, monkeypatch):
+    (tmp_path / "trt_pose").mkdir()
+    (tmp_path / "trt_pose" / "parse_objects.py").touch()
+    assert "another trt_pose" not in by_name(examine())
+    monkeypatch.syspath_prepend(tmp_path)
+    found = by_name(examine())["another trt_pose"]
+    assert found.fine is False
+    assert "NVIDIA-AI-IOT/trt_pose" in found.detail
 
 
 def test_on_the_command_line(files, capsys):

@@ -1,6 +1,5 @@
 """The code of the README files, run in the order it is printed, in a folder with photographs, and their links."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ import torch
 from trt_pose.cli import main
 from trt_pose.models.catalogue import MODELS
 
-from .conftest import make_model
+from .conftest import has_tensorrt, make_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "trt_pose").glob("*/README.md")), ROOT / "plugins" / "README.md"]
@@ -26,7 +25,6 @@ BLOCKS = [
     for not_run, language, code in BLOCK.findall(page.read_text())
     if not not_run
 ]
-HAS_TENSORRT = any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,7 @@ def named(index):
 @pytest.mark.parametrize("index", range(len(BLOCKS)), ids=named)
 def test_code_blocks_run(desk, index):
     _, language, code = BLOCKS[index]
-    if ("find_flavor" in code or "trt-pose build" in code) and not HAS_TENSORRT:
+    if ("find_flavor" in code or "trt-pose build" in code) and not has_tensorrt():
         pytest.skip("needs TensorRT or TensorRT-RTX")
     environment = {
         **os.environ,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +20,13 @@ from .errors import RunnerError, SourceError, UsageError
 from .files import check_writable, write_atomically
 from .images.pixels import Image
 from .images.sources import open_source
-from .predictor import PosePredictor
+from .optional import require
+from .predictor import PosePredictor, place
 from .progress import track
 from .results.detections import Result
 from .results.pairing import pair
 from .results.predictions import Predictions
-from .runtime import find_backend
+from .runtime import find_backend, open_runner
 from .tasks import TASKS
 
 _WORST_SHOWN = 6
@@ -73,6 +74,21 @@ class ImageComparison:
 
 
 @dataclass(frozen=True)
+class TensorGap:
+    """Differences of one output tensor of two files, as Polygraphy measures them.
+
+    Attributes:
+        max_abs: largest absolute difference.
+        mean_abs: mean absolute difference.
+        max_rel: largest difference relative to the second file's value.
+    """
+
+    max_abs: float
+    mean_abs: float
+    max_rel: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The comparison of all images.
 
@@ -80,7 +96,8 @@ class Comparison:
         first: path of the first file.
         second: path of the second file.
         images: the comparison of each image.
-        noise_db: signal-to-noise ratio in dB of each tensor that both files have; empty unless requested.
+        noise_db: signal-to-noise ratio in dB of each tensor that two ONNX files share; empty unless requested.
+        outputs: differences of each output of both files, row by row; empty unless requested.
         task: ``pose`` or ``detection``.
     """
 
@@ -88,6 +105,7 @@ class Comparison:
     second: str
     images: tuple[ImageComparison, ...]
     noise_db: dict[str, float]
+    outputs: dict[str, TensorGap] = field(default_factory=dict)
     task: str = "pose"
 
     @property
@@ -170,24 +188,32 @@ def compare(
         second: the file that is compared with it, an ``.onnx`` file or an engine.
         images: see :func:`trt_pose.images.sources.open_source`.
         confidence: keep scores above it; None keeps the thresholds stored in the files.
-        tensors: also measure the signal-to-noise ratio of each tensor that both files have, on the first image; ONNX
-            files only.
+        tensors: also compare the output tensors, row by row, and the signal-to-noise ratio of each tensor that two
+            ONNX files share, on the first image.
         report: path of an HTML report to write, with the most different images side by side.
 
     Raises:
         RunnerError: a file cannot be run here, or the files differ in task, joints or classes.
         SourceError: an image cannot be read, or the report cannot be written.
-        UsageError: the report has another suffix than ``.html`` or ``.htm``, or ``tensors`` is set for an engine.
+        UsageError: the report has another suffix than ``.html`` or ``.htm``.
+        MissingDependencyError: ``tensors`` needs Polygraphy, and onnx for two ONNX files.
     """
     if report is not None:
         if report.suffix.lower() not in (".html", ".htm"):
             got = report.suffix or "none"
             raise UsageError(f"writing {report}: got the suffix {got!r}, expected .html.")
         check_writable(report, SourceError)
-    if tensors and not all(Path(path).suffix.lower() == ".onnx" for path in (first, second)):
-        raise UsageError("comparing tensors: an engine does not show its own. Leave --tensors out.")
+    if tensors:
+        require("polygraphy.comparator", "comparing tensors")  # fail before the images are run
     task, rows, worst = _run(first, second, images, confidence)
-    result = Comparison(str(first), str(second), tuple(rows), _noise(first, second, images) if tensors else {}, task)
+    result = Comparison(
+        first=str(first),
+        second=str(second),
+        images=tuple(rows),
+        noise_db=_noise(first, second, images) if tensors else {},
+        outputs=compare_outputs(first, second, images) if tensors else {},
+        task=task,
+    )
     if report is not None:
         page = _page(result, worst)
         write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"), SourceError)
@@ -264,7 +290,46 @@ def _finite(value: float) -> float:
     return float(value) if np.isfinite(value) else float("inf")
 
 
+def compare_outputs(first: str | Path, second: str | Path, images: Any) -> dict[str, TensorGap]:
+    """Compares the output tensors of two files on the first image with Polygraphy, where their shapes are equal.
+
+    Args:
+        first: the reference, an ``.onnx`` file or an engine.
+        second: the file to compare.
+        images: see :func:`trt_pose.images.sources.open_source`.
+
+    Raises:
+        MissingDependencyError: Polygraphy is not installed.
+        RunnerError: a file cannot be run here.
+    """
+    polygraphy = require("polygraphy.comparator", "comparing tensors")
+    logger = require("polygraphy.logger", "comparing tensors").G_LOGGER
+    frame = next(iter(open_source(images)))
+    results = []
+    for path in (first, second):
+        with open_runner(path, **dict(find_backend(path).reference)) as runner:
+            pixels, _ = place([frame.image], runner.spec.input)
+            results.append(runner.run({runner.spec.input.name: pixels}))
+    shared = [
+        name for name, value in results[0].items() if name in results[1] and results[1][name].shape == value.shape
+    ]
+    one, other = (
+        polygraphy.IterationResult({name: outputs[name] for name in shared}, runner_name=str(path))
+        for path, outputs in zip((first, second), results, strict=True)
+    )
+    # Polygraphy before 0.50 has the older name only.
+    compare_func = getattr(polygraphy, "SimpleCompareFunc", polygraphy.CompareFunc.simple)
+    with logger.verbosity(logger.CRITICAL):  # its log has a histogram per tensor
+        gaps = compare_func(check_error_stat="max")(one, other)
+    return {
+        name: TensorGap(float(gap.max_absdiff), float(gap.mean_absdiff), float(gap.max_reldiff))
+        for name, gap in gaps.items()
+    }
+
+
 def _noise(first: str | Path, second: str | Path, images: Any) -> dict[str, float]:
+    if not all(Path(path).suffix.lower() == ".onnx" for path in (first, second)):
+        return {}  # an engine does not show its inner tensors
     from .quantization.snr import shared_noise  # needs the onnx package; comparing poses does not
 
     return shared_noise(first, second, images)

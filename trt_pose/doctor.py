@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +27,17 @@ _PACKAGES = (
     "onnxruntime",
     "torch",
     "onnx",
+    "onnx-graphsurgeon",
     "onnxslim",
     "cuda-bindings",
     "polygraphy",
+    "faster-coco-eval",
+    "matplotlib",
+    "supervision",
+    "torchvision",
 )
+# Modules of NVIDIA-AI-IOT/trt_pose, whose package has the same name.
+_OTHER_PROJECT = ("parse_objects.py", "draw_objects.py", "coco.py")
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ def examine(file: str | Path | None = None) -> list[Finding]:
         spec, refusal = found.spec, found.refusal
     header = read_header(str(file)) if engine else None
     findings = [Finding("python", True, platform.python_version())]
+    findings += _other_project(sys.path)
     findings += [_package(name) for name in _PACKAGES]
     findings.append(_providers())
     flavors = []
@@ -76,6 +86,21 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     if header is not None:
         findings += _engine(Path(str(file)), header, flavors, gpu)
     return findings
+
+
+def _other_project(folders: Sequence[str]) -> list[Finding]:
+    """Returns a finding per folder that holds NVIDIA-AI-IOT/trt_pose, which shares the name of this package."""
+    packages = [Path(folder or ".") / "trt_pose" for folder in folders]
+    return [
+        Finding(
+            "another trt_pose",
+            False,
+            f"{package} is of NVIDIA-AI-IOT/trt_pose, another project, and hides this one or is hidden by it. Run: pip"
+            " uninstall trt_pose, or use another environment or working directory",
+        )
+        for package in dict.fromkeys(packages)
+        if any((package / name).exists() for name in _OTHER_PROJECT)
+    ]
 
 
 def _package(name: str) -> Finding:
@@ -122,7 +147,9 @@ def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]
             check_buildable(spec, flavor)
             findings.append(Finding(f"in {flavor.name}", True, "can be built"))
         except EngineError as error:
-            findings.append(Finding(f"in {flavor.name}", False, str(error)))
+            # A file that was exported for ONNX Runtime is not wrong because TensorRT cannot build it.
+            meant = False if spec.plugins_required else None
+            findings.append(Finding(f"in {flavor.name}", meant, str(error)))
     return findings
 
 

@@ -72,6 +72,11 @@ def write(path, head, dynamic=False, opset=17, size=SIZE, image="images", output
     return path
 
 
+def thresholds(spec):
+    kept = spec.output
+    return kept.confidence_threshold, kept.nms_threshold, kept.num_pre_nms_predictions, kept.max_predictions_per_image
+
+
 def candidates(pixels):
     """Boxes, scores, joints of every anchor, by the network alone: pixels (B, 3, H, W) uint8."""
     with torch.inference_mode():
@@ -151,7 +156,7 @@ def test_a_float_input_may_stay(tmp_path, rng, image):
     ],
     ids=["input", "our names", "inner names", "weights as inputs"],
 )
-def test_names_that_are_also_ours(tmp_path, target, options):
+def test_names_that_are_also_ours(tmp_path, target, options, rng):
     write(tmp_path / "their.onnx", "yolov8-pose", **options)
     attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(target=target))
     model = onnx.load(tmp_path / "ours.onnx")
@@ -159,7 +164,10 @@ def test_names_that_are_also_ours(tmp_path, target, options):
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     if target is ExportTargetBackend.ONNXRUNTIME:
         with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
-            runner.run({"input": np.zeros((1, 3, SIZE, SIZE), np.uint8)})
+            pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)
+            found = runner.run({"input": pixels})
+            want = reference.pose_nms(*candidates(pixels), *thresholds(runner.spec))  # type: ignore[call-arg]
+            assert found["num_predictions"][0, 0] == want[0][0, 0] > 0
 
 
 def test_a_file_with_our_plugin_inside_already(tmp_path):
@@ -168,6 +176,9 @@ def test_a_file_with_our_plugin_inside_already(tmp_path):
     model.opset_import.append(onnx.helper.make_opsetid("TRT", 2))
     onnx.save(model, tmp_path / "their.onnx")
     attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(target=ExportTargetBackend.TENSORRT))
+    ours = onnx.load(tmp_path / "ours.onnx")
+    assert [item.domain for item in ours.opset_import].count("TRT") == 1
+    assert [node.op_type for node in ours.graph.node].count("PoseNMS_TRT") == 1
 
 
 def test_tensors_by_name(tmp_path):

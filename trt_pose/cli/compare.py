@@ -35,7 +35,8 @@ def compare(
         ),
     ] = None,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="Measure the signal-to-noise ratio of every shared tensor, too.")
+        bool,
+        typer.Option("--tensors", help="Compare the output tensors, and the inner ones of two ONNX files, too."),
     ] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page.")] = None,
     json: Json = False,
@@ -66,6 +67,12 @@ def compare(
         if result.noise_db:
             noisiest = list(result.noise_db.items())[:20]
             print_table(("noisiest tensors", "signal to noise, dB"), [(name, f"{db:.1f}") for name, db in noisiest])
+        if result.outputs:
+            gaps = [
+                (name, f"{gap.max_abs:.3g}", f"{gap.mean_abs:.3g}", f"{gap.max_rel:.3g}")
+                for name, gap in result.outputs.items()
+            ]
+            print_table(("output, first image, row by row", "largest difference", "mean", "largest relative"), gaps)
         print(result)
     if max_loss is not None and not check_loss(result, max_loss):
         fail(f"{TASKS[result.task].similarity} loss {result.loss:.4f} is over --max-oks-loss {max_loss:g}")

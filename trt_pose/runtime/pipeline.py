@@ -15,7 +15,7 @@ import numpy as np
 
 from ..formats import Floats
 from ..gpu.device import Event, Memory, Pinned, Stream, download, upload
-from ..gpu.frames import BLOCK_THREADS, MAX_BATCH, PackParams, kernel_source, letterbox_params
+from ..gpu.frames import BLOCK_THREADS, MAX_BATCH, LetterboxParams, PackParams, kernel_source, letterbox_params
 from ..gpu.kernels import Kernel
 from ..images.pixels import Image
 from ..tasks import find_task
@@ -103,24 +103,8 @@ class Pipeline:
         runner = self._runner
         batch = self._spec.input.batch or len(images)
         runner.set_shapes({self._spec.input.name: (batch, *runner.tensors[self._spec.input.name].largest[1:])})
-        places = np.zeros((len(images), 4), np.float32)
-        offsets = np.cumsum([_PLACE_BYTES * len(images), *(image.nbytes for image in images)])
-        buffers.reserve(int(offsets[-1]))
-        target = runner.tensors[self._spec.input.name]
-        image_bytes = target.size(target.largest[1:])
-        launches = []
-        for index, (image, offset) in enumerate(zip(images, offsets, strict=False)):
-            buffers.images_host.array[offset : offset + image.nbytes] = image.reshape(-1)
-            params, placed = letterbox_params(
-                image.shape,
-                buffers.images.address + int(offset),
-                target.memory.address + index * image_bytes,
-                self._spec.input,
-            )
-            places[index] = (placed.scale_x, placed.scale_y, placed.left, placed.top)
-            launches.append(params)
-        buffers.images_host.view(places.shape, np.float32)[...] = places
-        upload(driver, buffers.images, buffers.images_host, int(offsets[-1]), self._uploads)
+        launches, size = self._pack_images(buffers, images)
+        upload(driver, buffers.images, buffers.images_host, size, self._uploads)
         buffers.uploaded.record(driver, self._uploads)
         runner.stream.wait_for(driver, buffers.uploaded)
         pixels = self._spec.input.height * self._spec.input.width
@@ -130,6 +114,27 @@ class Pipeline:
         self._pack.launch(1, BLOCK_THREADS, self._pack_params(buffers, len(images), threshold), runner.stream.address)
         download(driver, buffers.packed_host, buffers.packed, self._first_bytes(buffers, len(images)), runner.stream)
         buffers.done.record(driver, runner.stream)
+
+    def _pack_images(self, buffers: BatchBuffers, images: Sequence[Image]) -> tuple[list[LetterboxParams], int]:
+        """Copies the letterboxes of the images and then the images into the host buffer, one after another.
+
+        Returns:
+            The parameters of the letterbox kernel for each image, and the number of bytes to upload.
+        """
+        target = self._runner.tensors[self._spec.input.name]
+        image_bytes = target.size(target.largest[1:])
+        starts = np.cumsum([_PLACE_BYTES * len(images), *(image.nbytes for image in images)]).tolist()
+        buffers.reserve(starts[-1])
+        places = np.zeros((len(images), 4), np.float32)
+        launches = []
+        for index, (image, start) in enumerate(zip(images, starts[:-1], strict=True)):
+            buffers.images_host.array[start : start + image.nbytes] = image.reshape(-1)
+            source, result = buffers.images.address + start, target.memory.address + index * image_bytes
+            params, placed = letterbox_params(image.shape, source, result, self._spec.input)
+            places[index] = (placed.scale_x, placed.scale_y, placed.left, placed.top)
+            launches.append(params)
+        buffers.images_host.view(places.shape, np.float32)[...] = places
+        return launches, starts[-1]
 
     def collect(self, pending: PendingBatch) -> list[Floats]:
         """Waits for a batch; returns rows (K, 5 + 3J) or (K, 6) per image, in image px; see ``Poses.from_rows``."""

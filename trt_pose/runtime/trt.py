@@ -14,29 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ..errors import RunnerError
-from ..gpu.device import Device, DeviceArray, Event, Graph, Memory, Pinned, Stream, download, upload
+from ..gpu.device import Device, DeviceArray, Event, Graph, Stream, download, upload
 from ..spec import ModelSpec
+from .bindings import Bindings
 from .engine import LoadedEngine, load_engine, make_context, read_description
-from .runner import Arrays, Pipeline, QueryTimes, TensorInfo, check_feeds
+from .runner import Arrays, Pipeline, QueryTimes, check_feeds
 
 Array = npt.NDArray[Any]
-
-
-class Tensor:
-    """An input or output, with buffers on the GPU and on the host for the largest batch."""
-
-    def __init__(self, runner: TrtRunner, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-        self.name, self.dtype, self.largest = name, np.dtype(dtype), shape
-        size = self.size(shape)
-        self.memory, self.pinned = runner.own(Memory(runner.device, size)), runner.own(Pinned(runner.device, size))
-
-    def size(self, shape: tuple[int, ...]) -> int:
-        """Returns the size of a tensor of this shape in bytes."""
-        return int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 class TrtRunner:
@@ -71,6 +58,12 @@ class TrtRunner:
         self._options = {"cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers}
         self._stack = ExitStack()
         self.lock = threading.RLock()
+        self._graph: Graph | None = None
+        self._captured: tuple[int, ...] = ()  # input shapes of the graph, or of a failed capture
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._key: tuple[int, ...] = ()
+        self._last_key: tuple[int, ...] = ()
+        self._events: list[Event] = []
         shared = model if isinstance(model, LoadedEngine) else None
         if shared is None:
             read_description(str(model))  # checks that need no GPU come first
@@ -83,23 +76,22 @@ class TrtRunner:
 
     def _prepare(self, loaded: LoadedEngine) -> None:
         self.loaded: LoadedEngine | None = loaded
-        self.path, self._trt, self._log = loaded.path, loaded.flavor.module, loaded.log
+        self.path, self.trt, self._log = loaded.path, loaded.flavor.module, loaded.log
         self.spec: ModelSpec = loaded.sidecar.spec
         self.runtime = f"{loaded.flavor} on {self.device.gpu['name']}"
         self.stream: Stream = self.own(Stream(self.device))
         self.streams: list[Stream] = [self.stream]  # all streams in use
-        self._graph: Graph | None = None
-        self._captured: tuple[int, ...] = ()  # input shapes of the graph, or of a failed capture
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._key: tuple[int, ...] = ()
-        self._last_key: tuple[int, ...] = ()
-        self._events: list[Event] = []
         with self.device.current():
             self._context = make_context(loaded.flavor, loaded.engine)
             if self._context is None:
-                raise RunnerError(f"opening {self.path}: no execution context: {self._reason()}. Free GPU memory.")
+                raise RunnerError(f"opening {self.path}: no execution context: {self.reason()}. Free GPU memory.")
             self._stack.callback(self._drop_context)
-            self._find_tensors(loaded.engine)
+            bindings = Bindings.of(self, loaded.engine, self._context)
+        self.inputs, self.outputs, self.tensors = bindings.inputs, bindings.outputs, bindings.tensors
+        self._allocators = bindings.allocators
+        name = self.spec.input.name
+        self.batch_name = name if name in self.inputs else next(iter(self.inputs))
+        self.largest_batch = self.tensors[self.batch_name].largest[0]
 
     def _drop_context(self) -> None:
         """Drops the context and the engine, after the buffers and graphs and before the stream."""
@@ -111,41 +103,6 @@ class TrtRunner:
         """Returns ``resource`` and closes it with the runner; the last one added is closed first."""
         self._stack.callback(resource.close)
         return resource
-
-    def _find_tensors(self, engine: Any) -> None:
-        """Allocates every tensor for the largest batch and passes the addresses to TensorRT."""
-        trt = self._trt
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        self.inputs: dict[str, TensorInfo] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self._allocators: dict[str, Any] = {}
-        for name in inputs:
-            shape = tuple(engine.get_tensor_shape(name))
-            largest = tuple(engine.get_tensor_profile_shape(name, 0)[2]) if -1 in shape else shape
-            self.inputs[name] = TensorInfo(_dtype(trt, engine, name), tuple(None if n < 0 else n for n in shape))
-            self.tensors[name] = Tensor(self, name, self.inputs[name].dtype, largest)
-            if -1 in shape and not self._context.set_input_shape(name, largest):
-                raise RunnerError(f"opening {self.path}: TensorRT refuses its own profile. Build it again.")
-        self.batch_name = self.spec.input.name if self.spec.input.name in inputs else inputs[0]
-        self.largest_batch = self.tensors[self.batch_name].largest[0]
-        for name in names:
-            if name in inputs:
-                self._address(name)
-                continue
-            shape = tuple(self._context.get_tensor_shape(name))
-            if -1 in shape:
-                self._allocators[name] = make_allocator(trt, self, _dtype(trt, engine, name))
-                self._context.set_output_allocator(name, self._allocators[name])
-            else:
-                self.tensors[name] = Tensor(self, name, _dtype(trt, engine, name), shape)
-                self._address(name)
-        order = {name: place for place, name in enumerate(self.spec.output.names)}
-        self.outputs = sorted((name for name in names if name not in inputs), key=lambda name: order.get(name, 99))
-
-    def _address(self, name: str) -> None:
-        if not self._context.set_tensor_address(name, self.tensors[name].memory.address):
-            raise RunnerError(f"opening {self.path}: TensorRT refuses the memory of {name}: {self._reason()}.")
 
     def run(self, feeds: Arrays, *, device: bool = False) -> dict[str, Any]:
         """Runs the engine on named arrays; returns its outputs by name.
@@ -232,7 +189,7 @@ class TrtRunner:
                 continue
             if not self._context.set_input_shape(name, shape):
                 raise RunnerError(
-                    f"running {self.path}: {name} {shape} is outside its profile: {self._reason()}. Build it with"
+                    f"running {self.path}: {name} {shape} is outside its profile: {self.reason()}. Build it with"
                     " other --minShapes and --maxShapes."
                 )
             self._shapes[name] = shape
@@ -277,7 +234,7 @@ class TrtRunner:
 
     def _execute(self) -> None:
         if not self._try_execute():
-            raise RunnerError(f"running {self.path}: TensorRT failed: {self._reason()}.")
+            raise RunnerError(f"running {self.path}: TensorRT failed: {self.reason()}.")
 
     def _download(self, driver: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
@@ -300,7 +257,8 @@ class TrtRunner:
                 found[name] = self.tensors[name].pinned.view(shape, self.tensors[name].dtype).copy()
         return found
 
-    def _reason(self) -> str:
+    def reason(self) -> str:
+        """Returns the last errors TensorRT logged, and forgets them."""
         reason = "; ".join(self._log.errors[-2:]) or "no reason was given"
         self._log.errors.clear()
         return reason[:400].rstrip(".")
@@ -336,42 +294,3 @@ class TrtRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
-
-
-def _dtype(trt: Any, engine: Any, name: str) -> str:
-    return str(np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name)
-
-
-def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
-    """Returns an output allocator for a tensor whose shape is known only after the run (flat format)."""
-
-    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IOutputAllocator.__init__(self)
-            self.memory: Memory = runner.own(Memory(runner.device, 1 << 16))
-            self.pinned: Pinned = runner.own(Pinned(runner.device, 1 << 16))
-            self.shape: tuple[int, ...] = ()
-            self.dtype = np.dtype(dtype)
-
-        def reallocate_output_async(self, _name: str, _memory: int, size: int, _alignment: int, _stream: int) -> int:
-            if size > self.memory.size:
-                self.memory = runner.own(Memory(runner.device, max(size, 2 * self.memory.size)))
-            return self.memory.address
-
-        def reallocate_output(self, _name: str, memory: int, size: int, alignment: int) -> int:
-            return self.reallocate_output_async(_name, memory, size, alignment, 0)
-
-        def notify_shape(self, _name: str, shape: Any) -> None:
-            self.shape = tuple(shape)
-
-        def read(self, driver: Any) -> Array:
-            """Returns a copy of the tensor; valid after the run."""
-            size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-            if size > self.pinned.size:
-                self.pinned = runner.own(Pinned(runner.device, size))
-            download(driver, self.pinned, self.memory, size, runner.stream)
-            runner.stream.wait(driver, spin=False)
-            values: Array = self.pinned.view(self.shape, self.dtype).copy()
-            return values
-
-    return Allocator()
