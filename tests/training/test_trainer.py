@@ -178,7 +178,9 @@ def test_a_loss_that_is_no_number_stops(tmp_path):
     ours = trainer(tmp_path)
     with torch.no_grad():
         next(ours.model.parameters()).fill_(math.nan)
-    with pytest.raises(TrainingError, match="begin again with a lower --lr"):
+    with pytest.raises(
+        TrainingError, match="became NaN. Resume with --resume --precision fp32, or start again with a lower --lr"
+    ):
         ours.run()
     assert not (tmp_path / "ckpt_latest.pth").exists()
 
