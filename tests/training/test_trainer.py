@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_stops(tmp_path):
     with torch.no_grad():
         next(ours.model.parameters()).fill_(math.nan)
     with pytest.raises(
-        TrainingError, match="became NaN. Resume with --resume --precision fp32, or start again with a lower --lr"
+        TrainingError, match=r"became NaN\. Resume with --resume --precision fp32, or start again with a lower --lr"
     ):
         ours.run()
     assert not (tmp_path / "ckpt_latest.pth").exists()
