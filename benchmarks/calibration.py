@@ -158,7 +158,7 @@ def measure_noise(model: Path, quantized: Path, images: np.ndarray) -> dict[str,
 
 def export(name: str, path: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    from ..tests.conftest import make_model
+    from tests.conftest import make_model
 
     make_model(name).export(path, verification=False)
 

@@ -64,10 +64,9 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     sys.path.insert(0, str(Path(__file__).parent.parent))
+    from tests.conftest import make_model
     from trt_pose.images.pixels import example, letterbox
     from trt_pose.quantization import quantize
-
-    from ..tests.conftest import make_model
 
     with tempfile.TemporaryDirectory() as name:
         fp32, int8 = Path(name) / "fp32.onnx", Path(name) / "int8.onnx"

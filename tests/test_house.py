@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import subprocess
 import sys
@@ -114,3 +115,15 @@ def test_top_level_holds_what_the_house_says():
         "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "trt_pose", "plugins",
         "tests", "benchmarks", "docker", "SECURITY.md", "CITATION.cff", "MANIFEST.in",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_exists(script):
+    """They run rarely, so a name that moved would be noticed late."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{script.name}:{node.lineno}: a script has no package"
+            if (node.module or "").startswith(("trt_pose", "tests")):
+                module = importlib.import_module(node.module)
+                for item in node.names:
+                    assert hasattr(module, item.name) or importlib.util.find_spec(f"{node.module}.{item.name}")
