@@ -105,9 +105,9 @@ def write(rows: list[dict[str, Any]], images: int) -> None:
         f"| {row['form']} | {' | '.join(f'{row[name] or 0:.4f}' for name in names)} | {base - row['AP']:.4f} |"
         for row in rows
     ]
-    (RESULTS / "accuracy.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "accuracy.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (RESULTS / "accuracy.json").write_text(
-        json.dumps({"machine": where, "images": images, "rows": rows}, indent=1) + "\n"
+        json.dumps({"machine": where, "images": images, "rows": rows}, indent=1) + "\n", encoding="utf-8"
     )
     print("\n".join(lines))
 

@@ -227,8 +227,8 @@ def main() -> None:
         "routes": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "calibration.json").write_text(json.dumps(record, indent=2) + "\n")
-    (RESULTS / "calibration.md").write_text(table(rows, record))
+    (RESULTS / "calibration.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / "calibration.md").write_text(table(rows, record), encoding="utf-8")
 
 
 if __name__ == "__main__":

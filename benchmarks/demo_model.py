@@ -121,7 +121,11 @@ def package(checkpoint: Path, folder: Path) -> None:
 def write_card(rows: list[tuple[str, dict[str, Any]]], numbers: int) -> None:
     """Fills the measured part of the card; the words above it are kept."""
     card = ASSETS / "demo.md"
-    words = card.read_text().partition("## Measured\n")[0] if card.exists() else "# The demonstration model\n\n"
+    words = (
+        card.read_text(encoding="utf-8").partition("## Measured\n")[0]
+        if card.exists()
+        else "# The demonstration model\n\n"
+    )
     size = (ASSETS / "demo.safetensors").stat().st_size / 1e6
     where = sentence(machine(("torch", "numpy", "opencv-python-headless", "faster-coco-eval")))
     names = ("AP", "AP50", "AP75", "APM", "APL", "AR")
@@ -136,7 +140,7 @@ def write_card(rows: list[tuple[str, dict[str, Any]]], numbers: int) -> None:
         f"|---|{'---|' * len(names)}",
         *(f"| {name} | {' | '.join(f'{found[key] or 0:.3f}' for key in names)} |" for name, found in rows),
     ]
-    card.write_text(words + "\n".join(lines) + "\n")
+    card.write_text(words + "\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

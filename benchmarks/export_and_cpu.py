@@ -106,7 +106,7 @@ def compare_latency(path: Path, rounds: int) -> dict[str, Any]:
 
 def write(results: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "export_and_cpu.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / "export_and_cpu.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     where = results["machine"]
     lines = [
         "# Export and ONNX Runtime on the CPU",
@@ -129,7 +129,7 @@ def write(results: dict[str, Any]) -> None:
             f" {checked['peak_mb']:.0f} | {run['nodes']} | {run['people']} |"
             f" {run['full_ms']:.1f} | {run['bare_ms']:.1f} | {run['ratio']:.3f} ({low:.3f}-{high:.3f}) |"
         )
-    (RESULTS / "export_and_cpu.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "export_and_cpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -96,7 +96,7 @@ def main() -> None:
         "routes": rows,
         "missing": missing,
     }
-    (RESULTS / "int8_latency.json").write_text(json.dumps(record, indent=2) + "\n")
+    (RESULTS / "int8_latency.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     lines = [
         f"# {options.model} at 640x640, batch 1, FP32 and INT8 on the CPU",
         "",
@@ -109,7 +109,7 @@ def main() -> None:
         low, high = row["speedup_quartiles"]
         lines.append(f"| {route} | {row['median_ms']:.0f} ms | {row['speedup']:.2f} | {low:.2f} to {high:.2f} |")
     lines += [f"| {route} | | not measured: {why} | |" for route, why in missing.items()]
-    (RESULTS / "int8_latency.md").write_text("\n".join([*lines, ""]))
+    (RESULTS / "int8_latency.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -55,7 +55,7 @@ def main() -> None:
         engines = [build(size, precision, Path(folder)) for size in SIZES for precision in PRECISIONS]
         report = bench(engines, BenchOptions(duration_s=arguments.duration), trtexec=arguments.trtexec)
     name = re.sub(r"\W+", "-", gpu["name"].lower()).strip("-")
-    (RESULTS / f"latency-{name}.json").write_text(report.to_json() + "\n")
+    (RESULTS / f"latency-{name}.json").write_text(report.to_json() + "\n", encoding="utf-8")
     lines = [
         f"# Latency on {gpu['name']}",
         "",
@@ -71,7 +71,7 @@ def main() -> None:
         f" {item.images_per_s:.0f} |"
         for item in report.files
     ]
-    (RESULTS / f"latency-{name}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"latency-{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

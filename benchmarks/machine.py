@@ -14,5 +14,7 @@ def sentence(where: dict[str, Any]) -> str:
 
 def peak_mb() -> float:
     """Largest resident memory of this process since it began, MB; rusage would count the parent's before exec, too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 1024

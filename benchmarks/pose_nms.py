@@ -101,7 +101,9 @@ def main() -> None:
         rows.append({"batch": batch, "anchors": anchors, "above": above, **medians, "ratio": statistics.median(ratios)})
     where = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "pose_nms.json").write_text(json.dumps({"machine": where, "rows": rows}, indent=2) + "\n")
+    (RESULTS / "pose_nms.json").write_text(
+        json.dumps({"machine": where, "rows": rows}, indent=2) + "\n", encoding="utf-8"
+    )
     lines = [
         "# Pose NMS: the kernel and torchvision",
         "",
@@ -116,7 +118,7 @@ def main() -> None:
             for r in rows
         ),
     ]
-    (RESULTS / "pose_nms.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "pose_nms.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -57,7 +57,7 @@ def main() -> None:
         "",
         "![synthetic people](synthetic_people.jpg)",
     ]
-    (RESULTS / "synthetic_people.md").write_text("\n".join(text) + "\n")
+    (RESULTS / "synthetic_people.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
 
 

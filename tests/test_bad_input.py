@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs_file.onnx, "save", full)
     with pytest.raises(ExportError, match="No space left on device"):
         make_tiny().export(target, input_image_shape=64, verification=False)
-    assert target.read_text() == "the old file"
+    assert target.read_text(encoding="utf-8") == "the old file"
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 

@@ -101,7 +101,7 @@ def test_predict_saves_pictures_and_json(exported, photo_path, tmp_path, capsys)
         (tmp_path / name).write_bytes(photo_path.read_bytes())
     done = tmp_path / "done"
     assert call("predict", exported, tmp_path, "--save", done, "--json", tmp_path / "poses.json") == 0
-    records = json.loads((tmp_path / "poses.json").read_text())
+    records = json.loads((tmp_path / "poses.json").read_text(encoding="utf-8"))
     people = len(records[0]["poses"])
     assert 1 <= people <= 4
     assert [len(record["poses"]) for record in records] == [people, people]
@@ -134,7 +134,7 @@ def test_results_stay_on_stdout_beside_a_progress_bar(exported, photo_path, tmp_
 
     os.close(theirs)
     os.close(ours)
-    assert re.search(r"astronaut\.jpg: \d (people|person)", (tmp_path / "out.txt").read_text())
+    assert re.search(r"astronaut\.jpg: \d (people|person)", (tmp_path / "out.txt").read_text(encoding="utf-8"))
 
 
 def test_names_are_not_markup(capsys):
@@ -260,7 +260,7 @@ def test_calibration_caches_on_the_command_line(tiny_onnx, picture_folder, tmp_p
     ours, theirs, back = tmp_path / "c.json", tmp_path / "trt.cache", tmp_path / "back.json"
     assert call("quantize", tiny_onnx, "-o", tmp_path / "q.onnx", "--images", picture_folder, "--cache", ours) == 0
     assert call("calibration", "export", ours, "-o", theirs, "--tensorrt", "10.3.0") == 0
-    assert theirs.read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert theirs.read_text(encoding="utf-8").startswith("TRT-100300-EntropyCalibration2\n")
     assert call("calibration", "import", theirs, "--onnx", tiny_onnx, "-o", back) == 0
     assert call("quantize", tiny_onnx, "-o", tmp_path / "q2.onnx", "--cache", back) == 0
     capsys.readouterr()

@@ -79,7 +79,7 @@ def test_a_spoiled_file_is_measured(tiny_onnx, picture_folder, tmp_path):
 def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):
     quantize(tiny_onnx, tmp_path / "q.onnx", None, QuantizeOptions(Precision.FP16))
     result = compare(tiny_onnx, tmp_path / "q.onnx", picture_folder, report=tmp_path / "r.html", confidence=0.3)
-    text = (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert str(result) in text
     assert text.count("data:image/jpeg;base64,") == 12
     assert text.count("<tr>") == 7

@@ -81,7 +81,7 @@ def test_it_is_what_it_says(demo):
 
 
 def test_its_card_says_what_is_measured(demo, held_out):
-    card = (ASSETS / "demo.md").read_text()
+    card = (ASSETS / "demo.md").read_text(encoding="utf-8")
     said = float(re.search(r"\| sparse \| ([0-9.]+)", card)[1])
     found = evaluate_model(demo, held_out).metrics["AP"]
     assert found == pytest.approx(said, abs=0.04)  # of 500 pictures there, of 120 here

@@ -25,7 +25,7 @@ def test_hadolint_finds_nothing(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_rules_of_the_images(name):
-    text = (DOCKER / name).read_text()
+    text = (DOCKER / name).read_text(encoding="utf-8")
     build, run = re.split(r"^FROM .* AS run$", text, flags=re.MULTILINE)
     assert "COPY . /src" in build
     assert "COPY . " not in run  # sources and compilers stay behind
@@ -38,16 +38,16 @@ def test_the_rules_of_the_images(name):
 def test_compose_reserves_a_gpu():
     import yaml
 
-    service = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["pose"]
+    service = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))["services"]["pose"]
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).exists()
 
 
 def test_the_extras_they_install_exist():
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for name in FILES:
-        docker = (DOCKER / name).read_text()
+        docker = (DOCKER / name).read_text(encoding="utf-8")
         extra = re.search(r"install\.sh /opt/trt_pose/venv \"?(\$\{EXTRA\}|\w+)", docker)[1]
         extra = re.search(r"ARG EXTRA=(\w+)", docker)[1] if extra == "${EXTRA}" else extra
         assert re.search(rf"^{extra} = \[", text, re.MULTILINE), extra

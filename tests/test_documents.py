@@ -39,7 +39,7 @@ def test_json_of_today_is_read_back():
 
 
 def test_a_description_written_before_documents_were_typed():
-    text = (DATA / "description.json").read_text()
+    text = (DATA / "description.json").read_text(encoding="utf-8")
     spec = ModelSpec.from_json(text)
     assert (spec.input.resize_to, spec.input.normalization.channels) == ((128, 160), "BGR")
     assert spec.output.names == ("flat_predictions",)
@@ -124,7 +124,7 @@ def test_a_wrong_value_in_a_calibration_cache_is_named(tmp_path, path, value):
     file = tmp_path / "c.json"
     CACHE.write(file)
     assert CalibrationCache.read(file) == CACHE
-    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, value)))
+    file.write_text(json.dumps(changed(json.loads(file.read_text(encoding="utf-8")), path, value)))
     with pytest.raises(CalibrationError, match=r"not a trt_pose calibration cache \(\$\."):
         CalibrationCache.read(file)
 

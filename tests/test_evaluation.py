@@ -127,7 +127,7 @@ def test_a_file_on_its_own_poses(tiny_onnx, tiny_plugin_onnx, data, picture_fold
     found = evaluate(tiny_onnx, data, picture_folder, confidence=0.25, results=tmp_path / "r.json", providers=["cpu"])
     assert found.metrics["AP"] == pytest.approx(1.0, abs=1e-6)
     assert found.annotated == found.detections > 5
-    assert len(json.loads((tmp_path / "r.json").read_text())) == found.detections
+    assert len(json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))) == found.detections
     other = evaluate(tiny_plugin_onnx, data, picture_folder, confidence=0.25, providers=["cpu"])
     assert other.metrics["AP"] == pytest.approx(1.0, abs=1e-6)
 
@@ -192,7 +192,7 @@ def test_on_the_command_line(tiny_onnx, tiny_plugin_onnx, data, picture_folder, 
     )
     out = capsys.readouterr().out
     assert "AP lost" in out
-    assert len(json.loads(report.read_text())) == 2
+    assert len(json.loads(report.read_text(encoding="utf-8"))) == 2
     assert len(list((tmp_path / "worst").iterdir())) == 2
     assert call(tiny_onnx, "--synthetic", 3, "--conf", 0.25) == 0
     assert "3 images" in capsys.readouterr().out

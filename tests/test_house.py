@@ -22,7 +22,7 @@ LONG = {("model.py", "export")}  # has the parameters of super-gradients
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_fit_in_the_head(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.count("\n") < 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and (path.name, node.name) not in LONG:
@@ -33,7 +33,7 @@ def test_files_and_functions_fit_in_the_head(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_input_is_never_asserted_printed_or_swallowed(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assert):
             assert path.name == "verify.py", f"{path.name}:{node.lineno} asserts"
         if isinstance(node, ast.ExceptHandler):
@@ -120,7 +120,7 @@ def test_top_level_holds_what_the_house_says():
 @pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
 def test_benchmarks_import_what_exists(script):
     """They run rarely, so a name that moved would be noticed late."""
-    for node in ast.walk(ast.parse(script.read_text())):
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{script.name}:{node.lineno}: a script has no package"
             if (node.module or "").startswith(("trt_pose", "tests")):

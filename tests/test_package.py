@@ -88,7 +88,7 @@ def test_the_plugin_builds_from_the_wheel(installed, tmp_path):
     else:
         assert "has no NvInferRuntimePlugin.h" in done.stderr
         cmake = include_folder(installed, tmp_path).parent.parent / "CMakeLists.txt"
-        assert "pose_nms_plugin.cpp" in cmake.read_text()
+        assert "pose_nms_plugin.cpp" in cmake.read_text(encoding="utf-8")
         assert (cmake.parent / "pose_nms" / "pose_nms_plugin.cpp").exists()
 
 

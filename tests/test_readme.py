@@ -16,13 +16,13 @@ from .conftest import has_tensorrt, make_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "trt_pose").glob("*/README.md")), ROOT / "plugins" / "README.md"]
-README = PAGES[0].read_text()
+README = PAGES[0].read_text(encoding="utf-8")
 # A block after such a comment is for the reader: <!-- not run: needs a GPU -->
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
 BLOCKS = [
     (page, language, code)
     for page in PAGES
-    for not_run, language, code in BLOCK.findall(page.read_text())
+    for not_run, language, code in BLOCK.findall(page.read_text(encoding="utf-8"))
     if not not_run
 ]
 
@@ -85,11 +85,11 @@ def test_the_table_of_models_is_the_one_trt_pose_models_prints(capsys):
         main(["models", "--markdown"])
     table = capsys.readouterr().out
     assert len(table.splitlines()) == len(MODELS) + 2
-    assert table in (ROOT / "trt_pose" / "models" / "README.md").read_text()
+    assert table in (ROOT / "trt_pose" / "models" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_make_targets_of_the_readme_exist():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"`make ([\w-]+)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
@@ -100,5 +100,5 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/*/*.md")}), ids=str)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), link

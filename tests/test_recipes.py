@@ -154,7 +154,7 @@ def test_a_head_of_attach(monkeypatch, tmp_path):
 
 
 def test_the_recipes_name_files_that_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     recipes = text[text.index("## Recipes") : text.index("## The house")]
     assert recipes.count("### ") == 4
     for recipe in recipes.split("### ")[1:]:

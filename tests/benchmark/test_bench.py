@@ -138,7 +138,7 @@ def test_json_and_csv(report):
 def test_saved_in_every_form(report, tmp_path):
     for suffix in ("json", "csv", "png"):
         report.save(tmp_path / f"r.{suffix}")
-    assert json.loads((tmp_path / "r.json").read_text())["files"]
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["files"]
     picture = cv2.imread(str(tmp_path / "r.png"))
     assert picture.shape[0] > 500
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
@@ -233,7 +233,7 @@ def test_on_the_command_line(tiny_onnx, tmp_path, capsys):
     times = tmp_path / "times.json"
     assert call(tiny_onnx, *quick, "--json", "--exportTimes", times, "--save", tmp_path / "r.csv") == 0
     assert json.loads(capsys.readouterr().out)["files"][0]["queries"] >= 3
-    assert "file" not in json.loads(times.read_text())[0]  # one file: trtexec's own form
+    assert "file" not in json.loads(times.read_text(encoding="utf-8"))[0]  # one file: trtexec's own form
     assert (tmp_path / "r.csv").exists()
     for arguments, words in (
         ((tiny_onnx, "--percentile", "a"), "--percentile"),

@@ -82,8 +82,8 @@ def test_the_plan_is_pure_and_described(engine, tiny_plugin_onnx):
     assert sidecar.precision_asked == "int8"
     assert sidecar.gpu is None
     assert "no GPU" in sidecar.precision_note
-    assert json.loads(sidecar.to_json()) == json.loads(sidecar_path(engine).read_text())
-    assert "Finished engine building" in engine.with_name("m.engine.log").read_text()
+    assert json.loads(sidecar.to_json()) == json.loads(sidecar_path(engine).read_text(encoding="utf-8"))
+    assert "Finished engine building" in engine.with_name("m.engine.log").read_text(encoding="utf-8")
 
 
 def test_inspect_and_doctor_read_it(engine, tmp_path):
@@ -128,7 +128,7 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(engine, tmp_path, monkeypa
     data[24:28] = bytes(change.get("version", data[24:28]))
     data[:4] = change.get("tag", data[:4])
     path.write_bytes(data)
-    sidecar_path(path).write_text(sidecar_path(engine).read_text())
+    sidecar_path(path).write_text(sidecar_path(engine).read_text(encoding="utf-8"))
     monkeypatch.setattr(doctor, "find_gpu", lambda: gpu and {"name": gpu[0], "compute_capability": gpu[1]})
     monkeypatch.setattr(doctor, "probe", lambda *_: {})
     finding = {item.what: item for item in examine(path)}[what]

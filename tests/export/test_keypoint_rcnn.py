@@ -286,7 +286,7 @@ def test_on_the_command_line(rcnn_onnx, photo_path, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(rcnn_onnx[0]), str(photo_path), "--json", str(tmp_path / "p.json"), "--provider", "cpu"])
     assert stopped.value.code == 0
-    (record,) = json.loads((tmp_path / "p.json").read_text())
+    (record,) = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
     assert set(record["poses"][0]["joints"]) == {f"point {index}" for index in range(JOINTS)}
     warnings.simplefilter("ignore")  # no weights; pytest restores the filters
     with pytest.raises(SystemExit) as stopped:

@@ -87,7 +87,7 @@ def test_coco_of_them(tmp_path):
     ]
     metrics, _ = score(truth, rows, ModelSpec("m", skeleton=COCO), [1])
     assert metrics["AP"] == pytest.approx(1.0)
-    assert json.loads(path.read_text())["categories"][0]["keypoints"][0] == "nose"
+    assert json.loads(path.read_text(encoding="utf-8"))["categories"][0]["keypoints"][0] == "nose"
 
 
 def test_a_data_loader_takes_them():

@@ -103,4 +103,4 @@ def test_the_comparison_inside_export_has_the_tolerance_of_the_table():
 
 def test_the_table_of_contributing_is_this_one():
     page = Path(__file__).parent.parent.parent / "CONTRIBUTING.md"
-    assert tolerances.table() in page.read_text()
+    assert tolerances.table() in page.read_text(encoding="utf-8")

@@ -152,7 +152,7 @@ def test_the_fields_it_reads_are_those_python_writes(tiny_onnx):
     """A field core.hpp asks for and Python no longer writes would only show on a user's machine."""
     import re
 
-    text = (RUNTIME / "include" / "trt_pose" / "core.hpp").read_text()
+    text = (RUNTIME / "include" / "trt_pose" / "core.hpp").read_text(encoding="utf-8")
     asked = set(re.findall(r'at\("(\w+)"\)', text))
     with open_runner(tiny_onnx, providers=["cpu"]) as runner:
         spec = asdict(runner.spec)

@@ -162,7 +162,7 @@ def test_the_largest_batch(kernels, rng):
 
 
 def test_python_and_cuda_agree_on_the_parameters():
-    text = (RUNTIME / "include" / "trt_pose" / "frames.cuh").read_text()
+    text = (RUNTIME / "include" / "trt_pose" / "frames.cuh").read_text(encoding="utf-8")
     for name, kind in (("LetterboxParams", LetterboxParams), ("PackParams", PackParams)):
         body = text[text.index(f"struct {name} {{") :].partition("};")[0]
         lines = [line.partition("//")[0].strip().rstrip(";") for line in body.splitlines()[1:]]

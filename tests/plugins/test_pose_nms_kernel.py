@@ -154,8 +154,8 @@ def test_a_missing_barrier_would_be_found(tmp_path):
     shutil.copytree(KERNEL, copy)
     kernel = copy / "pose_nms_kernel.cuh"
     barrier = "__syncthreads();  // tile, rows and liveness are read"
-    assert barrier in kernel.read_text()
-    kernel.write_text(kernel.read_text().replace(barrier, "// " + barrier))
+    assert barrier in kernel.read_text(encoding="utf-8")
+    kernel.write_text(kernel.read_text(encoding="utf-8").replace(barrier, "// " + barrier))
     assert "data race" in run_under_thread_sanitizer(copy / "cpu", tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_a_cache_is_made_and_used(network, pixels, tmp_path):
     made = run(network, [pixels], cache=path)
     assert run(network, [pixels], cache=path) == made
     assert run(network, None, cache=path) == made  # it says itself what it belongs to
-    assert json.loads(path.read_text())["images"] == 6
+    assert json.loads(path.read_text(encoding="utf-8"))["images"] == 6
 
 
 def test_a_foreign_cache_is_refused_with_the_difference(network, pixels, tmp_path, picture_folder):
@@ -110,7 +110,7 @@ def test_a_damaged_cache_is_one_sentence(network, pixels, tmp_path, text):
     path.write_text(text)
     with pytest.raises(CalibrationError, match="not a trt_pose calibration cache"):
         run(network, [pixels], cache=path)
-    assert path.read_text() == text
+    assert path.read_text(encoding="utf-8") == text
 
 
 def test_no_data_and_no_cache(network, tmp_path):

@@ -327,7 +327,7 @@ def test_the_command_line_takes_engines(driver, engine, picture_folder, tmp_path
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(engine), str(picture_folder), "--json", str(tmp_path / "p.json"), "--save", str(tmp_path)])
     assert stopped.value.code in (0, None)
-    assert len(json.loads((tmp_path / "p.json").read_text())) == 6
+    assert len(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))) == 6
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(engine), str(picture_folder), "--threads", "2"])
     assert stopped.value.code == 1
@@ -367,7 +367,7 @@ def test_engines_that_do_not_fit(driver, onnx_files, tmp_path, changes, words):
 
 def test_plans_that_are_damaged_or_of_another_version(driver, onnx_files, tmp_path, monkeypatch):
     path = stand_in.write_engine(onnx_files["one"], tmp_path)
-    record = json.loads((tmp_path / "one.engine.json").read_text())
+    record = json.loads((tmp_path / "one.engine.json").read_text(encoding="utf-8"))
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(EngineError, match="belongs to another engine"):
         open_runner(path)

@@ -131,6 +131,6 @@ def test_a_truncated_engine_is_one_sentence(engine, tmp_path):
 
     path = tmp_path / "m.engine"
     path.write_bytes(engine.read_bytes()[:1000])
-    (tmp_path / "m.engine.json").write_text(engine.with_suffix(".engine.json").read_text())
+    (tmp_path / "m.engine.json").write_text(engine.with_suffix(".engine.json").read_text(encoding="utf-8"))
     with pytest.raises(EngineError, match="belongs to another engine"):
         open_runner(path)

@@ -129,7 +129,7 @@ def coco(tmp_path_factory):
 def test_people_of_coco_annotations_in_the_letterbox(coco):
     pictures = CocoPictures(Annotations.read(coco, coco.parent), SPEC, COCO)
     assert len(pictures) == 6
-    record = json.loads(coco.read_text())
+    record = json.loads(coco.read_text(encoding="utf-8"))
     pixels, people = pictures[0]
     assert pixels.shape == (3, 128, 160)
     assert pixels.dtype == torch.uint8
@@ -190,7 +190,7 @@ def test_every_kind_with_the_joints_is_learnt_and_no_other(tmp_path):
         {"bbox": box, "category_id": 3}
     ]
     path = write(tmp_path / "a.json", notes)
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     record["categories"] = [{"id": kind, "name": str(kind)} for kind in (1, 2, 3)]
     path.write_text(json.dumps(record))
     _, people = CocoPictures(Annotations.read(path, tmp_path), SPEC, COCO)[0]
@@ -249,7 +249,7 @@ def test_bad_annotations_are_one_sentence(tmp_path):
         with pytest.raises(SourceError, match=words):
             Annotations.read(write(tmp_path / "a.json", [note]), tmp_path)
     path = write(tmp_path / "a.json", [{"bbox": box, "keypoints": person}])
-    twice = json.loads(path.read_text())
+    twice = json.loads(path.read_text(encoding="utf-8"))
     twice["images"] *= 2
     (tmp_path / "twice.json").write_text(json.dumps(twice))
     with pytest.raises(SourceError, match="two images or categories with one id"):

@@ -79,7 +79,7 @@ def test_a_training_and_what_it_leaves(tmp_path):
     assert any(not torch.equal(before[name], value) for name, value in ours.model.state_dict().items())
     for name, value in ours.model.state_dict().items():  # the model ends with the averaged weights
         torch.testing.assert_close(value, seen[-1][name])
-    rows = list(csv.DictReader((tmp_path / "run/curves.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "run/curves.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["AP"] for row in rows] == ["0.5", "0.25"]
     assert all(float(row["loss_joints"]) > 0 for row in rows)
@@ -287,7 +287,9 @@ def test_fine_tuning_to_other_joints_keeps_the_rest(demo_run):
 
 def test_joints_come_from_the_annotations(tmp_path):
     record = json.loads(
-        write_coco(SyntheticPeople(2, (64, 64), seed=2, scene=Scene((1, 3), (30, 60))), tmp_path).read_text()
+        write_coco(SyntheticPeople(2, (64, 64), seed=2, scene=Scene((1, 3), (30, 60))), tmp_path).read_text(
+            encoding="utf-8"
+        )
     )
     record["categories"][0] |= {"keypoints": ["left_end", "right_end"], "skeleton": [[1, 2]]}
     for note in record["annotations"]:

@@ -21,7 +21,7 @@ def test_an_exception_arrives_as_itself(tmp_path):
     with pytest.raises(json.JSONDecodeError, match="line 1 column 1") as caught:
         call(json.loads, "nonsense", doing="reading", log=tmp_path / "log")
     assert caught.value.pos == 0
-    assert "Traceback" in (tmp_path / "log").read_text()
+    assert "Traceback" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 def test_an_error_of_ours_keeps_its_kind():
@@ -50,7 +50,7 @@ def test_the_last_line_of_the_output_and_the_log_are_named(tmp_path):
 def test_what_it_prints_goes_to_the_log_also_from_c(tmp_path, capfd):
     code = "import os; print('from Python'); os.write(1, b'from C\\n')"
     call(exec, code, doing="printing", log=tmp_path / "m.log")
-    assert sorted((tmp_path / "m.log").read_text().split("\n"))[1:] == ["from C", "from Python"]
+    assert sorted((tmp_path / "m.log").read_text(encoding="utf-8").split("\n"))[1:] == ["from C", "from Python"]
     assert capfd.readouterr() == ("", "")
 
 
@@ -97,7 +97,7 @@ def test_the_child_ends_with_its_parent(tmp_path):
         f"call(runpy.run_path, {str(child)!r}, doing='waiting')"
     )
     subprocess.run([sys.executable, "-c", script], check=False)
-    pid = int((tmp_path / "pid").read_text())
+    pid = int((tmp_path / "pid").read_text(encoding="utf-8"))
     deadline = time.monotonic() + 10
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:  # noqa: PTH110
         time.sleep(0.05)

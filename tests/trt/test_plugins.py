@@ -313,13 +313,13 @@ def test_a_missing_nvrtc_is_named(monkeypatch, tmp_path):
 def test_the_package_ships_the_kernel():
     from importlib import resources
 
-    shipped = resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh").read_text()
-    assert shipped == (KERNEL / "pose_nms_kernel.cuh").read_text()
+    shipped = resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh").read_text(encoding="utf-8")
+    assert shipped == (KERNEL / "pose_nms_kernel.cuh").read_text(encoding="utf-8")
     assert "#include" not in shipped  # NVRTC has no headers to offer
 
 
 def test_python_and_cuda_agree_on_the_parameters():
-    text = (KERNEL / "pose_nms_kernel.cuh").read_text()
+    text = (KERNEL / "pose_nms_kernel.cuh").read_text(encoding="utf-8")
     body = text[text.index("struct PoseNmsParams {") :].partition("};")[0]
     fields = [line.split(";")[0].split()[-1].lstrip("*") for line in body.splitlines()[1:] if ";" in line]
     ours = [name.replace("_", "").lower() for name, _ in KernelParams._fields_]
@@ -470,7 +470,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
 
 
 def test_the_specification_names_the_attributes():
-    text = (PLUGINS.parent / "trt_pose" / "nms" / "README.md").read_text()
+    text = (PLUGINS.parent / "trt_pose" / "nms" / "README.md").read_text(encoding="utf-8")
     for name in NmsFields.__dataclass_fields__:
         assert name in text
 

@@ -186,7 +186,7 @@ class BenchReport:
         if suffix == ".png":
             return _draw(self, path)
         text = self.to_json() if suffix == ".json" else self.to_csv()
-        return write_atomically(path, lambda target: target.write_text(text), SourceError)
+        return write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)
 
 
 def check_savable(path: str | Path) -> None:

@@ -112,7 +112,9 @@ def _check(engine: Path, options: BuildOptions) -> BuildOptions:
 
 
 def _write_sidecar(sidecar: Sidecar, engine: Path) -> None:
-    write_atomically(sidecar_path(engine), lambda path: path.write_text(sidecar.to_json()), EngineError)
+    write_atomically(
+        sidecar_path(engine), lambda path: path.write_text(sidecar.to_json(), encoding="utf-8"), EngineError
+    )
 
 
 def _measure_files(measure: Callable[[Path], dict[str, Any]], onnx: Path, prepared: Path) -> dict[str, Any]:

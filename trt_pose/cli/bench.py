@@ -124,4 +124,6 @@ def bench(
     for path in save or []:
         report.save(path)
     if export_times:
-        write_atomically(export_times, lambda target: target.write_text(report.times_json()), SourceError)
+        write_atomically(
+            export_times, lambda target: target.write_text(report.times_json(), encoding="utf-8"), SourceError
+        )

@@ -205,7 +205,9 @@ def _video(source: int | str, name: str) -> Iterator[Frame]:
 def _quiet() -> None:
     """Silences the log output of OpenCV and FFmpeg; errors are reported as exceptions."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(0)
+    # OpenCV 5 has the first name only, OpenCV 4 the second.
+    set_level = cv2.utils.logging.setLogLevel if hasattr(cv2.utils, "logging") else cv2.setLogLevel  # type: ignore[attr-defined]
+    set_level(0)
 
 
 def _frame_count(path: str) -> int | None:

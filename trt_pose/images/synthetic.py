@@ -382,5 +382,5 @@ def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
     categories = [{"id": 1, "name": "person", "keypoints": list(COCO.names), "skeleton": edges}]
     record = {"images": images, "annotations": notes, "categories": categories}
     return write_atomically(
-        folder / "annotations.json", lambda path: path.write_text(to_json(record, None)), SourceError
+        folder / "annotations.json", lambda path: path.write_text(to_json(record, None), encoding="utf-8"), SourceError
     )

@@ -106,7 +106,7 @@ def _download_from(url: str, path: Path) -> None:
     headers = {"User-Agent": "trt-pose"}
     done = part.stat().st_size if part.exists() and tag.exists() else 0
     if done:  # If-Range: the server sends the rest only if the file is unchanged
-        headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text()}
+        headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text(encoding="utf-8")}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -134,7 +134,7 @@ def _receive(response: Any, part: Path, tag: Path, done: int) -> None:
     validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
     tag.unlink(missing_ok=True)
     if validator:
-        tag.write_text(validator)
+        tag.write_text(validator, encoding="utf-8")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with part.open("ab" if done else "wb") as file, progress_bar(*columns) as progress:
         task = progress.add_task(part.stem, total=total, completed=done)
@@ -161,8 +161,10 @@ def _check_digest(path: Path) -> None:
     digest = files.file_sha256(path)
     if not record.exists():
         with suppress(CheckpointError):  # a read-only, pre-filled cache is fine
-            files.write_atomically(record, lambda file: file.write_text(f"{digest}  {path.name}\n"), CheckpointError)
-    elif (known := record.read_text().split()[:1]) != [digest]:
+            files.write_atomically(
+                record, lambda file: file.write_text(f"{digest}  {path.name}\n", encoding="utf-8"), CheckpointError
+            )
+    elif (known := record.read_text(encoding="utf-8").split()[:1]) != [digest]:
         raise CheckpointError(
             f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."
             f" Remove both files to download it again."

@@ -60,7 +60,7 @@ class CalibrationCache:
     def write(self, path: str | Path) -> None:
         """Writes the cache as JSON, atomically. Raises CalibrationError when the file cannot be written."""
         text = to_json({"trt_pose_calibration": _VERSION, **asdict(self)}, indent=1)
-        write_atomically(path, lambda target: target.write_text(text), CalibrationError)
+        write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), CalibrationError)
 
     @classmethod
     def read(cls, path: str | Path) -> CalibrationCache:
@@ -97,7 +97,7 @@ def to_tensorrt(thresholds: Mapping[str, float], version: str) -> str:
 def write_tensorrt(thresholds: Mapping[str, float], path: str | Path, version: str) -> None:
     """Writes the text of :func:`to_tensorrt` to a file, atomically."""
     text = to_tensorrt(thresholds, version)
-    write_atomically(path, lambda target: target.write_text(text), CalibrationError)
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), CalibrationError)
 
 
 def from_tensorrt(text: str) -> tuple[int, dict[str, float]]:

@@ -157,7 +157,7 @@ def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCach
     """
     network = Network(load(onnx_file))
     try:
-        version, thresholds = from_tensorrt(Path(cache).read_text())
+        version, thresholds = from_tensorrt(Path(cache).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(
             f"reading {cache}: {getattr(error, 'strerror', None) or error}. Check the path."

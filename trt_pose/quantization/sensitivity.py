@@ -118,7 +118,7 @@ def _each_alone(layers: Sequence[Layer], quality: Callable[[Sequence[Layer]], fl
 def _save(alone: dict[str, float], kept: Path) -> None:
     with suppress(OSError, CalibrationError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, lambda path: path.write_text(to_json(alone)), CalibrationError)
+        write_atomically(kept, lambda path: path.write_text(to_json(alone), encoding="utf-8"), CalibrationError)
 
 
 def _fewest(

@@ -56,4 +56,4 @@ def _is_number(text: str) -> bool:
 def write_json(results: list[dict[str, Any]], path: str | Path) -> None:
     """Writes result dicts to one JSON file, atomically."""
     text = to_json(results)
-    write_atomically(path, lambda target: target.write_text(text), SourceError)
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)

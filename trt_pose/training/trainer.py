@@ -258,10 +258,12 @@ def _averaging(decay: float) -> Callable[..., None]:
 
 def _append(path: Path, row: dict[str, Any]) -> None:
     """Appends a row to a CSV file by an atomic rewrite; the row may have new columns."""
-    rows: list[dict[str, Any]] = [*csv.DictReader(path.read_text().splitlines())] if path.exists() else []
+    rows: list[dict[str, Any]] = (
+        [*csv.DictReader(path.read_text(encoding="utf-8").splitlines())] if path.exists() else []
+    )
     names = list(dict.fromkeys(name for item in (*rows, row) for name in item))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows([*rows, row])
-    write_atomically(path, lambda file: file.write_text(text.getvalue()), SourceError)
+    write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"), SourceError)

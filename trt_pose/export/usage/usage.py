@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...formats import find_format
 from ...nms.contract import EFFICIENT_NAME
 from ...spec import InputSpec, ModelSpec
-from ...tasks import find_task
+from ...tasks import TASKS
 from . import templates
 
 
@@ -18,9 +20,10 @@ def usage_instructions(path: str, spec: ModelSpec) -> str:
     return _facts(spec, values) + trt_pose + _onnxruntime(spec, values)
 
 
-def _values(path: str, spec: ModelSpec) -> dict[str, object]:
+def _values(path: str, spec: ModelSpec) -> dict[str, Any]:
     """Returns what the templates may name."""
     size = spec.input
+    task = TASKS.get(spec.task, TASKS["pose"])  # a converted module has a task of its own, and no predictions
     inner_height, inner_width = size.resize_to
     return {
         "path": path, "quoted": repr(path), "stem": path.removesuffix(".onnx"), "model": spec.model,
@@ -32,12 +35,11 @@ def _values(path: str, spec: ModelSpec) -> dict[str, object]:
         "divisor": size.divisor, "pad_value": size.pad_value, "pixels": _pixels(size),
         "outputs": ", ".join(spec.output.names), "names": list(spec.output.names), "format": spec.output.format,
         "plugins": ", ".join(spec.plugins_required), "joints": spec.skeleton.num_joints,
-        "many": find_task(spec.task).many, "result": find_task(spec.task).result,
-        "extra": templates.EXTRA[spec.task],
+        "many": task.many, "result": task.result, "extra": templates.EXTRA[task.name], "task": task.name,
     }  # fmt: skip
 
 
-def _facts(spec: ModelSpec, values: dict[str, object]) -> str:
+def _facts(spec: ModelSpec, values: dict[str, Any]) -> str:
     text = templates.FACTS.substitute(values)
     if spec.quantization:
         text += templates.RUNS_IN.substitute(quantization=spec.quantization)
@@ -71,7 +73,7 @@ def _pixels(size: InputSpec) -> str:
     return f"RGB in 0..255, {how}" + (f", {where} {size.pad_value}" if padded else "")
 
 
-def _tensorrt(spec: ModelSpec, values: dict[str, object]) -> str:
+def _tensorrt(spec: ModelSpec, values: dict[str, Any]) -> str:
     """Returns the section that explains how to build an engine with the required plugin."""
     ours = EFFICIENT_NAME not in spec.plugins_required
     return templates.TENSORRT.substitute(
@@ -82,17 +84,17 @@ def _tensorrt(spec: ModelSpec, values: dict[str, object]) -> str:
     )
 
 
-def _trt_pose(spec: ModelSpec, values: dict[str, object]) -> str:
+def _trt_pose(spec: ModelSpec, values: dict[str, Any]) -> str:
     if not find_format(spec).finished or not spec.input.normalized_in_graph:
         return ""
-    return templates.TRT_POSE.substitute(values, loop=templates.LOOPS[spec.task])
+    return templates.TRT_POSE.substitute(values, loop=templates.LOOPS[values["task"]])
 
 
-def _onnxruntime(spec: ModelSpec, values: dict[str, object]) -> str:
+def _onnxruntime(spec: ModelSpec, values: dict[str, Any]) -> str:
     return templates.ONNXRUNTIME.substitute(feed=_feed(spec.input, values), read=_read(spec, values))
 
 
-def _feed(size: InputSpec, values: dict[str, object]) -> str:
+def _feed(size: InputSpec, values: dict[str, Any]) -> str:
     """Returns code that reads an image, makes the input of it and runs the file."""
     if not size.normalized_in_graph or size.custom_preprocessing:
         return templates.FEED_TENSOR.substitute(values)
@@ -105,10 +107,10 @@ def _feed(size: InputSpec, values: dict[str, object]) -> str:
     )
 
 
-def _read(spec: ModelSpec, values: dict[str, object]) -> str:
+def _read(spec: ModelSpec, values: dict[str, Any]) -> str:
     """Returns code that prints the predictions in the outputs."""
     template = templates.READ.get(spec.output.format, templates.READ_TENSORS)
-    body = templates.BODY[spec.task]
+    body = templates.BODY[values["task"]]
     if not spec.input.normalized_in_graph:
         body = templates.BODY_TENSOR.substitute(values)
-    return template.substitute(values, body=body, columns=templates.COLUMNS[spec.task].substitute(values))
+    return template.substitute(values, body=body, columns=templates.COLUMNS[values["task"]].substitute(values))
