@@ -1,4 +1,4 @@
-"""The steps of the reference release's export tutorials (objects, poses, Keypoint R-CNN), written anew on trt_pose.
+"""The steps of super-gradients' export tutorials (objects, poses, Keypoint R-CNN), written anew on trt_pose.
 
 Where ours differs on purpose the test says so: INT8 takes images, not noise, unless noise is asked for by name.
 """

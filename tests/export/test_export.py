@@ -1,4 +1,4 @@
-"""The exported file against torch and against the reference release, option by option."""
+"""The exported file against torch and against super-gradients, option by option."""
 
 import numpy as np
 import onnx
@@ -59,7 +59,7 @@ def test_file_equals_torch_and_numpy(tiny, tmp_path, output_format, exported, ru
 
 
 @pytest.mark.parametrize("name", ["yolo_nas_pose_n", "yolo_nas_pose_s"])
-def test_kept_rows_equal_the_reference_release(name, tmp_path):
+def test_kept_rows_equal_super_gradients(name, tmp_path):
     data = np.load(DATA / f"{name}_parity.npz")
     pixels = np.random.default_rng(123).uniform(0, 1, (2, 3, 320, 256)).astype(np.float32)
     path = tmp_path / "m.onnx"

@@ -1,4 +1,4 @@
-"""What the reference release's state dicts hold, per model: tests/data/*_keys.json.gz."""
+"""What super-gradients' state dicts hold, per model: tests/data/*_keys.json.gz."""
 
 import gzip
 import json

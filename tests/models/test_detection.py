@@ -1,4 +1,4 @@
-"""The detection networks against the reference release: keys, counts, numbers, final detections."""
+"""The detection networks against super-gradients: keys, counts, numbers, final detections."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_state_dict_has_the_published_keys_shapes_and_counts(name):
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("name", ["yolo_nas_s", "ppyoloe_s"])
-def test_outputs_equal_the_reference_release(name, fused, pixels):
+def test_outputs_equal_super_gradients(name, fused, pixels):
     model = make_model(name)
     if fused:
         model.fuse()
@@ -43,7 +43,7 @@ def test_outputs_equal_the_reference_release(name, fused, pixels):
 
 
 @pytest.mark.parametrize("name", ["yolo_nas_s", "ppyoloe_s"])
-def test_detections_equal_the_reference_release(name, pixels):
+def test_detections_equal_super_gradients(name, pixels):
     """The same objects as its NMS keeps of the best 1,000 pairs of anchor and class, at 0.25 and 0.7."""
     model = make_model(name).fuse()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The networks against the reference release: keys, counts, numbers."""
+"""The networks against super-gradients: keys, counts, numbers."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_state_dict_has_the_published_keys_shapes_and_counts(name):
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("name", NAMES[:2])
-def test_outputs_equal_the_reference_release(name, fused):
+def test_outputs_equal_super_gradients(name, fused):
     model = make_model(name)
     if fused:
         model.fuse()

@@ -109,13 +109,13 @@ def _check_end_to_end(runner: Runner) -> None:
 def describe_workload(name: str, runner: Runner, feeds: list[Arrays]) -> dict[str, Any]:
     """Returns facts about a file on these inputs, among them the mean numbers of detections and candidates."""
     counts = [count_predictions(runner.run(feed)) for feed in feeds]
-    found = [count for count in counts if count is not None]
+    known = [count for count in counts if count is not None]
     return {
         "model": runner.spec.model,
         "precision": runner.spec.precision,
         "batch": count_images(runner, feeds[0]),
         "runtime": runner.runtime,
-        "detections": sum(found) / len(found) if found else None,
+        "detections": sum(known) / len(known) if known else None,
         "candidates": _candidates(name, feeds),
     }
 

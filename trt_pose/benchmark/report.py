@@ -74,11 +74,11 @@ class FileReport:
         return self.queries_per_s * self.batch
 
     def lines(self) -> list[str]:
-        found = "" if self.detections is None else f", {self.detections:.1f} detections"
+        detections = "" if self.detections is None else f", {self.detections:.1f} detections"
         worked = "" if self.candidates is None else f" of {self.candidates:.1f} candidates above the threshold"
         lines = [
             f"=== {self.file}: {self.model} in {self.precision}, {self.runtime}",
-            f"Input: {self.batch} images per query{found}{worked}",
+            f"Input: {self.batch} images per query{detections}{worked}",
             f"Throughput: {self.queries_per_s:.5g} qps, {self.images_per_s:.5g} images/s",
         ]
         lines += [f"{ROWS[name]}: {figures}" for name, figures in self.times.items()]

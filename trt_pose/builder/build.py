@@ -118,8 +118,8 @@ def _write_sidecar(sidecar: Sidecar, engine: Path) -> None:
 
 
 def _measure_files(measure: Callable[[Path], dict[str, Any]], onnx: Path, prepared: Path) -> dict[str, Any]:
-    found = {"file": measure(onnx)}
-    return found if prepared == onnx else {**found, "quantized": measure(prepared)}
+    accuracy = {"file": measure(onnx)}
+    return accuracy if prepared == onnx else {**accuracy, "quantized": measure(prepared)}
 
 
 def _measure_engine(measure: Callable[[Path], dict[str, Any]], engine: Path) -> dict[str, Any]:

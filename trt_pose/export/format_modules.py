@@ -26,8 +26,8 @@ class Flatten(nn.Module):
         _, boxes, scores, extra = outputs
         columns = extra.flatten(2) if extra.ndim > 2 else extra.unsqueeze(2).to(boxes.dtype)
         rows = torch.cat([boxes, scores.unsqueeze(2), columns], dim=2)  # (B, N, C)
-        found = (scores > 0).nonzero()  # (M, 2): image, row; image by image
-        image, row = found[:, :1], found[:, 1:]
+        places = (scores > 0).nonzero()  # (M, 2): image, row; image by image
+        image, row = places[:, :1], places[:, 1:]
         kept = rows.flatten(0, 1)[(image * rows.shape[1] + row)[:, 0]]  # (M, C)
         return (torch.cat([image.to(rows.dtype), kept], dim=1),)
 

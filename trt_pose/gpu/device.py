@@ -57,7 +57,7 @@ class Device:
         self._driver.cuDevicePrimaryCtxRelease(self._device)
 
 
-class Owned:
+class DriverHandle:
     """A resource of the driver; :meth:`close` frees it once, in the context of its device."""
 
     def __init__(self, device: Device, make: str, free: str, *arguments: Any) -> None:
@@ -77,7 +77,7 @@ class Owned:
             self.handle = None
 
 
-class Stream(Owned):
+class Stream(DriverHandle):
     """A non-blocking stream. TensorRT adds synchronization to the default stream only."""
 
     def __init__(self, device: Device) -> None:
@@ -103,7 +103,7 @@ class Stream(Owned):
         check(driver.cuStreamWaitEvent(self.handle, event.handle, 0)[0], "ordering two streams")
 
 
-class Event(Owned):
+class Event(DriverHandle):
     """An event on a stream. Times are measured between ``timed`` events; waiting for others sleeps, not polls."""
 
     def __init__(self, device: Device, timed: bool) -> None:
@@ -122,7 +122,7 @@ class Event(Owned):
         return float(ms)
 
 
-class Memory(Owned):
+class Memory(DriverHandle):
     """Memory on the GPU."""
 
     def __init__(self, device: Device, size: int) -> None:
@@ -130,7 +130,7 @@ class Memory(Owned):
         super().__init__(device, "cuMemAlloc", "cuMemFree", self.size)
 
 
-class Pinned(Owned):
+class Pinned(DriverHandle):
     """Page-locked host memory, which is copied without staging; ``array`` holds its bytes."""
 
     def __init__(self, device: Device, size: int) -> None:

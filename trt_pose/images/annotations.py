@@ -126,11 +126,11 @@ def _check_images(truth: Mapping[str, Any], folder: Path) -> None:
 
 def pose_categories(truth: Mapping[str, Any], joints: int) -> list[int]:
     """Returns the ids of the categories annotated with ``joints`` joints. Raises UsageError when there is none."""
-    found = {note["category_id"] for note in truth["annotations"] if len(note.get("keypoints", ())) == 3 * joints}
-    if not found:
+    categories = {note["category_id"] for note in truth["annotations"] if len(note.get("keypoints", ())) == 3 * joints}
+    if not categories:
         counts = sorted({len(note["keypoints"]) // 3 for note in truth["annotations"] if note.get("keypoints")})
         raise UsageError(
             f"reading the annotations: none has the model's {joints} joints (they have"
             f" {', '.join(map(str, counts)) or 'no'} joints). Use the data it is for."
         )
-    return [int(item["id"]) for item in truth["categories"] if item["id"] in found]
+    return [int(item["id"]) for item in truth["categories"] if item["id"] in categories]

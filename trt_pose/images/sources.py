@@ -113,15 +113,15 @@ def find_images(text: str) -> list[Path] | None:
     """
     path = Path(text)
     if path.is_dir():
-        found = sorted(path.iterdir())
+        paths = sorted(path.iterdir())
     elif not path.exists() and glob.has_magic(text):
-        found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - for absolute globs
+        paths = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - for absolute globs
     else:
         return None
-    found = [item for item in found if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
-    if not found:
+    paths = [item for item in paths if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
+    if not paths:
         raise SourceError(f"opening {text!r}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}). Check the path.")
-    return found
+    return paths
 
 
 def _open_path(path: Path, text: str) -> Frames:
@@ -191,8 +191,8 @@ def _video(source: int | str, name: str) -> Iterator[Frame]:
             raise SourceError(f"opening {name}: OpenCV cannot read it as video. Check the file, address or camera.")
         index = 0
         while True:
-            found, pixels = capture.read()
-            if not found:
+            decoded, pixels = capture.read()
+            if not decoded:
                 break
             yield Frame(np.ascontiguousarray(pixels[:, :, ::-1]).astype(np.uint8, copy=False), f"{name}#{index}")
             index += 1

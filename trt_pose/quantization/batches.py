@@ -125,7 +125,7 @@ def value_range(spec: InputSpec) -> tuple[float, float]:
 def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
     low, high = value_range(spec)
     least, most = float(array.min()), float(array.max())
-    found = (
+    problem = (
         f"reading calibration batch {index}: got values from {least:.4g} to {most:.4g}, expected {low:.4g}..{high:.4g}"
     )
     if not np.isfinite([least, most]).all():
@@ -134,39 +134,39 @@ def _check_range(array: Pixels, spec: InputSpec, index: int) -> None:
         return  # the range that a custom module takes is unknown
     slack = 0.02 * (high - low)  # interpolation overshoots a little
     if low == 0.0 and least < 0.0 and most <= 10.0 < high:
-        raise CalibrationError(f"{found}. The loader normalizes, and the file does so itself: give it 0..255.")
+        raise CalibrationError(f"{problem}. The loader normalizes, and the file does so itself: give it 0..255.")
     if least < low - slack or most > high + slack:
         forgot = not spec.normalized_in_graph and most > 10.0 * high
         mend = "The loader forgot the division by 255." if forgot else "Normalize as the file's description says."
-        raise CalibrationError(f"{found}. {mend}")
+        raise CalibrationError(f"{problem}. {mend}")
     # Grey levels of a dark image are whole numbers; those of an image divided once too often are not.
     if low == 0.0 and 0.0 < most <= 1.001 * high / 255.0 and not (array * (255.0 / high) % 1 == 0).all():
         doubled = "takes 0..255 and divides by 255 itself" if spec.normalized_in_graph else "takes images divided once"
-        raise CalibrationError(f"{found}. The loader divided by 255 once too often: the file {doubled}.")
+        raise CalibrationError(f"{problem}. The loader divided by 255 once too often: the file {doubled}.")
 
 
 def _as_array(item: Any, index: int) -> Pixels:
     try:
-        found = _images(item)
+        array = _images(item)
     except Exception as error:  # a tensor without data, or an object NumPy cannot convert
         raise CalibrationError(
             f"reading calibration batch {index}: got {type(item).__name__}, expected an array of images"
             f" ({type(error).__name__}: {error})."
         ) from error
-    if found is None:
+    if array is None:
         raise CalibrationError(
             f"reading calibration batch {index}: got {type(item).__name__} without images in it, expected an array of"
             " shape (images, channels, height, width), alone or first of a tuple or dict."
         )
-    return found
+    return array
 
 
 def _images(item: Any) -> Pixels | None:
     """Returns the first array of images in a loader's item, or None; stacks a list of single images."""
     parts = list(item.values()) if isinstance(item, Mapping) else item
     if isinstance(parts, (tuple, list)):
-        found = (_images(part) for part in parts)
-        whole = next((array for array in found if array is not None and array.ndim >= 3), None)
+        arrays = (_images(part) for part in parts)
+        whole = next((array for array in arrays if array is not None and array.ndim >= 3), None)
         return np.stack([np.asarray(part) for part in parts]) if whole is not None and whole.ndim == 3 else whole
     if hasattr(item, "detach"):  # a torch tensor, without importing torch
         item = item.detach().cpu()

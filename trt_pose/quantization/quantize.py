@@ -114,17 +114,17 @@ def quantize_model(
     spec = read_spec(proto)
     wanted = options.precision or (Precision.INT8_FP16 if spec.plugins_required else Precision.INT8)
     check_precision(spec, wanted)
-    network, seen = Network(proto), Seen(data, spec)
+    network, samples = Network(proto), SampleBuffer(data, spec)
     made, cache, chosen, kept = network.proto, None, list[Layer](), dict[str, str]()
     if wanted.has_int8 and spec.precision == Precision.FP32:
         chosen = options.selective.choose(network.layers)
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
-        passing = seen.passing(options.calibration.batches) if data is not None else None
+        passing = samples.passing(options.calibration.batches) if data is not None else None
         cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
     overflows: dict[str, str] = {}
     if wanted.has_fp16:
         with step("looking for values beyond FP16"):
-            overflows = find_overflows(network, seen.samples())
+            overflows = find_overflows(network, samples.samples())
         kept.update(overflows)
         chosen = [layer for layer in chosen if layer.name not in overflows]
     if cache is not None:
@@ -140,7 +140,7 @@ def quantize_model(
         int8_layers=len(chosen),
         layers=len(network.layers),
         kept=kept,
-        noise_db=noise_between(proto, made, network.border, seen.samples()),
+        noise_db=noise_between(proto, made, network.border, samples.samples()),
     )
     describe(made, spec, str(report.precision), str(report))
     return made, report
@@ -155,7 +155,7 @@ def check_precision(spec: ModelSpec, wanted: Precision) -> None:
         )
 
 
-class Seen:
+class SampleBuffer:
     """The first images of the data, kept while it is read, because some loaders can be read only once."""
 
     def __init__(self, data: Any, spec: ModelSpec) -> None:

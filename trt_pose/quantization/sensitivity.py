@@ -21,7 +21,7 @@ from .batches import Pixels
 from .calibrate import calibrate
 from .network import Layer, Network
 from .qdq import quantize_layers
-from .quantize import QuantizeOptions, Seen, check_precision
+from .quantize import QuantizeOptions, SampleBuffer, check_precision
 from .snr import compute, signal_to_noise
 
 _SAVE_EVERY = 10  # layers
@@ -72,10 +72,10 @@ def analyze(
     spec, network = read_spec(proto), Network(proto)
     check_precision(spec, Precision.INT8)
     layers = options.selective.choose(network.layers)
-    seen = Seen(data, spec)
-    passing = None if data is None else seen.passing(options.calibration.batches)
+    buffer = SampleBuffer(data, spec)
+    passing = None if data is None else buffer.passing(options.calibration.batches)
     cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
-    samples = seen.samples()
+    samples = buffer.samples()
     reference = compute(proto, network.border, samples)
 
     def quality(chosen: Sequence[Layer]) -> float:

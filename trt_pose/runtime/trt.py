@@ -1,7 +1,6 @@
 """Runner for TensorRT 10.3 to 11.x and TensorRT-RTX, based on the named-tensor API.
 
-It is written against their bindings and tested with a stand-in for the GPU (tests/gpu_stand_in.py). It has not run on a
-GPU yet.
+It is written against their bindings and tested with a stand-in for the GPU (tests/gpu_stand_in.py).
 """
 
 from __future__ import annotations
@@ -243,19 +242,19 @@ class TrtRunner:
 
     def _collect(self, driver: Any, shapes: Mapping[str, tuple[int, ...]], device: bool) -> dict[str, Any]:
         """Returns the outputs by name: copies on the host, or views of the GPU buffers if ``device`` is set."""
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         for name in self.outputs:
             allocator = self._allocators.get(name)
             shape = allocator.shape if allocator is not None else shapes[name]
             if device:
                 memory = allocator.memory if allocator is not None else self.tensors[name].memory
                 dtype = allocator.dtype if allocator is not None else self.tensors[name].dtype
-                found[name] = DeviceArray(memory.address, shape, dtype, self.stream, self.device.index)
+                outputs[name] = DeviceArray(memory.address, shape, dtype, self.stream, self.device.index)
             elif allocator is not None:
-                found[name] = allocator.read(driver)
+                outputs[name] = allocator.read(driver)
             else:
-                found[name] = self.tensors[name].pinned.view(shape, self.tensors[name].dtype).copy()
-        return found
+                outputs[name] = self.tensors[name].pinned.view(shape, self.tensors[name].dtype).copy()
+        return outputs
 
     def reason(self) -> str:
         """Returns the last errors TensorRT logged, and forgets them."""

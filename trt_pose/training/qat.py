@@ -30,7 +30,7 @@ from ..models.processing import Processing
 from ..quantization.calibrate import calibrate
 from ..quantization.network import Layer, Network
 from ..quantization.qdq import INT8_MAX, fp16_exact_scale, quantize_layers
-from ..quantization.quantize import QuantizationReport, QuantizeOptions, Seen
+from ..quantization.quantize import QuantizationReport, QuantizeOptions, SampleBuffer
 from ..quantization.snr import noise_between
 from ..spec import ModelSpec, Normalization
 
@@ -136,7 +136,7 @@ class QuantizedPose(PoseModel):
             int8_layers=len(self.layers),
             layers=len(network.layers),
             kept={layer.name: "excluded" for layer in network.layers if layer not in self.layers},
-            noise_db=noise_between(tuned, made, network.border, Seen(None, self.spec).samples()),
+            noise_db=noise_between(tuned, made, network.border, SampleBuffer(None, self.spec).samples()),
         )
         describe(made, self.spec, str(report.precision), str(report))
         save(made, output)
@@ -162,10 +162,10 @@ def _find_heads(model: QuantizedPose, network: Network) -> tuple[str, ...]:
     size = model.processing.input
     with torch.no_grad():
         values = model.run(torch.zeros(1, size.channels, size.height, size.width))
-    found = [name for name in network.border if values[name].ndim == 3]
+    maps = [name for name in network.border if values[name].ndim == 3]
     heads = []
     for channels in (1 + model.num_joints, 4 * BINS, 2 * model.num_joints):
-        fitting = [name for name in found if values[name].shape[1] == channels and name not in heads]
+        fitting = [name for name in maps if values[name].shape[1] == channels and name not in heads]
         if len(fitting) != 1:
             raise UsageError(
                 f"fine-tuning {model.name}: {len(fitting)} outputs before the decode have {channels} channels, one was"

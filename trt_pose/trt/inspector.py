@@ -83,7 +83,7 @@ def _describe(path: str, name: str) -> dict[str, Any]:
     flavor = find_flavor(name)
     load_plugins(flavor)
     log = Log(flavor)
-    engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), _may_bring_code(path))
+    engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), _allows_host_code(path))
     if engine is None:
         reason = "; ".join(log.errors[:2]) or "no reason was given"
         raise EngineError(f"opening {path} with {flavor}: {reason[:400]}. Build it on this machine.")
@@ -104,7 +104,7 @@ def _describe(path: str, name: str) -> dict[str, Any]:
     }
 
 
-def _may_bring_code(path: str) -> bool:
+def _allows_host_code(path: str) -> bool:
     """Returns whether the engine is version compatible by its description; such engines hold code (a runtime)."""
     try:
         sidecar = Sidecar.read(path)

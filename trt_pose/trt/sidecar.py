@@ -96,11 +96,11 @@ class Sidecar:
 
     def summary(self, engine: str | Path) -> str:
         """Returns a one-line summary of the engine."""
-        found = ", ".join(f"{count} layers {kind}" for kind, count in (self.precision_found or {}).items())
+        layers = ", ".join(f"{count} layers {kind}" for kind, count in (self.precision_found or {}).items())
         made = f"TensorRT-RTX {self.flavor_version}" if self.flavor == RTX else f"TensorRT {self.flavor_version}"
         return (
             f"{engine}: {self.engine_bytes / 1e6:.1f} MB, {self.spec.model} in {self.spec.precision}"
-            f" ({found or self.precision_note}), {made}, for {self.target}, {self.seconds:.1f} s"
+            f" ({layers or self.precision_note}), {made}, for {self.target}, {self.seconds:.1f} s"
         )
 
     def to_json(self) -> str:

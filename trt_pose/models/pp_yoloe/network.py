@@ -185,11 +185,11 @@ class Neck(nn.Module):
             merged.append(self.fpn_stages[index](joined))
             if index < 2:
                 route = F.interpolate(self.fpn_routes[index](merged[-1]), scale_factor=2.0)
-        found = [merged[-1]]
+        features = [merged[-1]]
         for index in (1, 0):
-            route = self.pan_routes[index](found[-1])
-            found.append(self.pan_stages[index](torch.cat([route, merged[index]], dim=1)))
-        return found[2], found[1], found[0]
+            route = self.pan_routes[index](features[-1])
+            features.append(self.pan_stages[index](torch.cat([route, merged[index]], dim=1)))
+        return features[2], features[1], features[0]
 
 
 class Attention(nn.Module):
