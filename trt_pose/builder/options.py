@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import EngineError, UsageError
@@ -128,14 +128,6 @@ class BuildOptions:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> BuildOptions:
-        """Returns the options of a record of :meth:`to_dict`, also after a round trip through JSON."""
-        values = {item.name: record[item.name] for item in fields(cls)}
-        values["plugins_to_serialize"] = tuple(values["plugins_to_serialize"])
-        values["compute_capabilities"] = tuple(map(tuple, values["compute_capabilities"]))
-        return cls(**values)
 
 
 def fill(given: Sequence[Shape | None], defaults: Sequence[Shape]) -> tuple[Shape, Shape, Shape]:
