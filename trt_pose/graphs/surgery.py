@@ -5,7 +5,6 @@ GraphSurgeon does not keep a model's metadata. :func:`to_model` takes it from th
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -113,9 +112,7 @@ def extract_subgraph(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.Mod
 
     Plugin nodes after the tensors are dropped, so that ONNX Runtime can run the rest.
     """
-    part = to_model(extract(to_graph(infer_shapes(model)), tensors), model)
-    gc.collect()  # nodes and tensors of GraphSurgeon refer to each other, and keep a copy of the weights alive
-    return part
+    return to_model(extract(to_graph(infer_shapes(model)), tensors), model)
 
 
 def forget_types(graph: gs.Graph) -> None:

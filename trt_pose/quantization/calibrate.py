@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import time
@@ -92,6 +93,7 @@ def calibrate(
     options = options or CalibrationOptions()
     spec = read_spec(network.proto)
     part = extract_subgraph(network.proto, tensors)
+    gc.collect()  # nodes and tensors of GraphSurgeon refer to each other, and keep a copy of the weights alive
     expected = {"model": _digest(network), "preprocessing": _preprocessing(spec.input), "method": options.label}
     if cache is not None and Path(cache).exists():
         return _known(Path(cache), expected, tensors, data, spec, options)
