@@ -317,8 +317,9 @@ def compare_outputs(first: str | Path, second: str | Path, images: Any) -> dict[
         polygraphy.IterationResult({name: outputs[name] for name in shared}, runner_name=str(path))
         for path, outputs in zip((first, second), results, strict=True)
     )
-    # Polygraphy before 0.50 has the older name only.
-    compare_func = getattr(polygraphy, "SimpleCompareFunc", polygraphy.CompareFunc.simple)
+    # Polygraphy's older versions have the second name only, and its newer ones are giving it up.
+    has_new_name = hasattr(polygraphy, "SimpleCompareFunc")
+    compare_func = polygraphy.SimpleCompareFunc if has_new_name else polygraphy.CompareFunc.simple
     with logger.verbosity(logger.CRITICAL):  # its log has a histogram per tensor
         gaps = compare_func(check_error_stat="max")(one, other)
     return {

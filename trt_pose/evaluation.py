@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import models
 from .errors import SourceError, UsageError
 from .files import check_writable
+from .images.annotations import Annotations, pose_categories
 from .optional import check_installed
 from .predictor import PosePredictor
 from .progress import track
@@ -25,7 +26,6 @@ from .tasks import POSE, find_task
 
 if TYPE_CHECKING:
     from .models.model import Model
-from .images.annotations import Annotations, pose_categories
 
 # Names of the metrics, in the order of the evaluator's ``stats``.
 POSE_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -229,9 +229,9 @@ def open_predictor(file: str | Path, model: str | None, confidence: float, optio
 
 
 def _predictor_of(network: Model, confidence: float) -> PosePredictor:
-    from .export.torch_runner import runner_of
+    from .export.torch_runner import TorchRunner
 
-    runner = runner_of(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
+    runner = TorchRunner.of_model(network, iou=IOU, confidence=confidence, candidates=CANDIDATES, limit=LIMIT)
     return PosePredictor(runner)
 
 

@@ -109,6 +109,9 @@ class Flat(Format):
         return len(outputs["flat_predictions"])
 
 
+RCNN_OUTPUTS = ("boxes", "labels", "scores", "keypoints", "keypoints_scores")  # torchvision's names
+
+
 class RCNN(Format):
     """torchvision's tensors of a Keypoint R-CNN, for one image of any size."""
 
@@ -116,7 +119,7 @@ class RCNN(Format):
     finished = True
 
     def names(self, task: Task) -> tuple[str, ...]:  # noqa: ARG002 - poses only
-        return ("boxes", "labels", "scores", "keypoints", "keypoints_scores")
+        return RCNN_OUTPUTS
 
     def axes(self, spec: ModelSpec) -> dict[str, dict[int, str]]:
         return {name: {0: "predictions"} for name in spec.output.names}

@@ -82,14 +82,14 @@ class PosePredictor:
         cuda_graph: bool | None = None,
         spin_wait: bool | None = None,
     ) -> None:
-        given = {
+        options: dict[str, Any] = {
             "providers": providers, "threads": threads, "precision": precision, "device": device, "library": library,
             "cuda_graph": cuda_graph, "spin_wait": spin_wait,
         }  # fmt: skip
-        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         confidence = either("confidence", confidence, "conf", conf)
-        if isinstance(model, Runner) and options:
-            raise UsageError(f"opening a predictor: {', '.join(options)} belong to opening a file. Leave them out.")
+        given = [name for name, value in options.items() if value is not None]
+        if isinstance(model, Runner) and given:
+            raise UsageError(f"opening a predictor: {', '.join(given)} belong to opening a file. Leave them out.")
         self._runner = model if isinstance(model, Runner) else open_runner(model, **options)
         try:
             self.spec: ModelSpec = self._runner.spec

@@ -23,8 +23,9 @@ from trt_pose import (
     open_runner,
 )
 from trt_pose.cli import main
+from trt_pose.formats import RCNN_OUTPUTS
 from trt_pose.images.pixels import letterbox
-from trt_pose.models.keypoint_rcnn.network import NAME, OUTPUTS
+from trt_pose.models.keypoint_rcnn.network import NAME
 from trt_pose.results.pairing import pair_boxes
 from trt_pose.spec import InputSpec
 
@@ -53,7 +54,7 @@ def test_the_file_gives_what_torchvision_gives(rcnn_truth, rcnn_onnx, photograph
         (want,) = rcnn_truth([torch.from_numpy(pixels[0]).float() / 255])
     with open_runner(path, providers=["cpu"]) as runner:
         found = runner.run({"input": pixels})
-    assert tuple(found) == OUTPUTS
+    assert tuple(found) == RCNN_OUTPUTS
     assert len(want["boxes"]) > 5
     assert set(want["labels"].tolist()) <= {1, 2}
     assert_same(found, {name: value.numpy() for name, value in want.items()})

@@ -1,4 +1,4 @@
-"""Surgery on small graphs made by hand: what is kept, what is dropped, what comes out."""
+"""Tests of graph surgery on small graphs made by hand."""
 
 import numpy as np
 import onnx

@@ -60,15 +60,7 @@ def build_engine(
     """
     onnx, engine = Path(onnx), Path(engine)
     options, quantizing = options or BuildOptions(), quantizing or QuantizeRequest()
-    if engine.suffix.lower() not in SUFFIXES:
-        got = engine.suffix or "none"
-        raise UsageError(f"building {engine}: got the suffix {got!r}, expected .engine.")
-    flavor = describe_flavor(options.flavor)
-    options = replace(options, flavor=flavor.name)
-    options.check_flavor(flavor)
-    check_installed("onnx", "onnx_graphsurgeon", "polygraphy", doing="building an engine")  # fail before a calibration
-    for path in (engine, sidecar_path(engine), *([Path(options.timing_cache)] if options.timing_cache else [])):
-        check_writable(path, EngineError)  # fail before the build
+    options = _check(engine, options)
     with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
         prepared = prepare(onnx, precision, quantizing, options, Path(folder))
         comparison = quantizing.verify(onnx, prepared.path) if quantizing.verify else None

@@ -19,13 +19,13 @@ VerifyImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder o
 
 def measure_accuracy(data: Path | None, images: Path | None) -> Callable[[Path], dict[str, Any]] | None:
     """Returns a function from a file to its accuracy; None when no annotations are given."""
-    from ..evaluation import accuracy, check_evaluator
-    from ..images.annotations import Annotations
-
     if (data is None) != (images is None):
         raise UsageError("--verify-data: name the annotations, and with --verify-images the folder of their images.")
     if data is None or images is None:
         return None
+    from ..evaluation import accuracy, check_evaluator
+    from ..images.annotations import Annotations
+
     check_evaluator()  # before the work, not after
     annotated = Annotations.read(data, images)
     return lambda file: accuracy(file, annotated)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .._version import __version__
-from ..choices import SceneName
+from ..choices import DetectionOutputFormatMode, ExportTargetBackend, SceneName
 from ..errors import UsageError
 
 MAKE, RUN, CHECK, TRAIN = "Make", "Run", "Check", "Train"
@@ -71,6 +71,16 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Backend = Annotated[
+    ExportTargetBackend, typer.Option(help="Runtime of the file; tensorrt puts one NMS plugin node into it.")
+]
+OutputFormat = Annotated[
+    DetectionOutputFormatMode,
+    typer.Option("--format", help="Padded arrays per image, or one row per person over all images."),
+]
+ImageSize = Annotated[
+    str | None, typer.Option(metavar="SIZE|H W", help="Input size, px, multiples of 32.", show_default="the model's")
+]
 Scene = Annotated[
     SceneName, typer.Option(help="People in the synthetic images: 1 to 3 large ones, or up to 8 of all sizes.")
 ]
@@ -99,19 +109,8 @@ def gone(option: str, instead: str) -> Any:
         instead: a sentence.
     """
 
-    def refuse(given: str | None) -> str | None:
-        if given is not None:
-            raise UsageError(f"{option}: {instead}")
-        return given
-
-    return typer.Option(option, hidden=True, callback=refuse)
-
-
-def flag_gone(option: str, instead: str) -> Any:
-    """As :func:`gone`, for an option without a value."""
-
-    def refuse(given: bool) -> bool:
-        if given:
+    def refuse(given: Any) -> Any:
+        if given not in (None, False):
             raise UsageError(f"{option}: {instead}")
         return given
 

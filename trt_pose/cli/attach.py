@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
-from .app import MAKE, Command, Json, app, in_range, speaking
+from .app import MAKE, Backend, Command, Json, OutputFormat, app, in_range, speaking
 
 
 @app.command(
@@ -25,13 +25,8 @@ def attach(
         str | None,
         typer.Option(help="Names of the output tensors, separated by commas.", show_default="the outputs of the file"),
     ] = None,
-    backend: Annotated[
-        ExportTargetBackend, typer.Option(help="Runtime of the file; tensorrt puts one NMS plugin node into it.")
-    ] = ExportTargetBackend.ONNXRUNTIME,
-    output_format: Annotated[
-        DetectionOutputFormatMode,
-        typer.Option("--format", help="Padded arrays per image, or one row per person over all images."),
-    ] = DetectionOutputFormatMode.BATCH_FORMAT,
+    backend: Backend = ExportTargetBackend.ONNXRUNTIME,
+    output_format: OutputFormat = DetectionOutputFormatMode.BATCH_FORMAT,
     conf: Annotated[float, typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.")] = 0.25,
     iou: Annotated[
         float,

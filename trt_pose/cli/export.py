@@ -11,7 +11,20 @@ from ..choices import DetectionOutputFormatMode, ExportTargetBackend
 from ..documents import to_json
 from ..errors import UsageError
 from .accuracy import VerifyData, VerifyImages, measure_accuracy, print_accuracy, record
-from .app import MAKE, Command, Json, app, flag_gone, in_range, read_batch, read_size, speaking
+from .app import (
+    MAKE,
+    Backend,
+    Command,
+    ImageSize,
+    Json,
+    OutputFormat,
+    app,
+    gone,
+    in_range,
+    read_batch,
+    read_size,
+    speaking,
+)
 
 # The names of the Python parameters, and what they are called here.
 _OPTIONS = {
@@ -41,18 +54,10 @@ def export(
             show_default="the published weights",
         ),
     ] = None,
-    backend: Annotated[
-        ExportTargetBackend, typer.Option(help="Runtime of the file; tensorrt puts one NMS plugin node into it.")
-    ] = ExportTargetBackend.ONNXRUNTIME,
-    output_format: Annotated[
-        DetectionOutputFormatMode,
-        typer.Option("--format", help="Padded arrays per image, or one row per person over all images."),
-    ] = DetectionOutputFormatMode.BATCH_FORMAT,
+    backend: Backend = ExportTargetBackend.ONNXRUNTIME,
+    output_format: OutputFormat = DetectionOutputFormatMode.BATCH_FORMAT,
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
-    imgsz: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE|H W", help="Input size, px, multiples of 32.", show_default="the model's"),
-    ] = None,
+    imgsz: ImageSize = None,
     conf: Annotated[
         float | None,
         typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.", show_default="the model's"),
@@ -91,9 +96,9 @@ def export(
     ] = None,
     json: Json = False,
     dynamic: Annotated[bool, typer.Option("--dynamic", hidden=True)] = False,
-    half: Annotated[bool, flag_gone("--half", "use trt-pose quantize FILE -o OUT --precision fp16.")] = False,
-    int8: Annotated[bool, flag_gone("--int8", "use trt-pose quantize FILE -o OUT --images DIR.")] = False,
-    nms: Annotated[bool, flag_gone("--nms", "NMS is always in the file. Leave it out.")] = False,
+    half: Annotated[bool, gone("--half", "use trt-pose quantize FILE -o OUT --precision fp16.")] = False,
+    int8: Annotated[bool, gone("--int8", "use trt-pose quantize FILE -o OUT --images DIR.")] = False,
+    nms: Annotated[bool, gone("--nms", "NMS is always in the file. Leave it out.")] = False,
 ) -> None:
     """Export a model to one ONNX file, with pre- and post-processing inside."""
     from .. import models as catalog

@@ -11,7 +11,7 @@ import typer
 from ..choices import SceneName, ScoreLoss, TrainPrecision
 from ..errors import UsageError
 from ..optional import needed
-from .app import TRAIN, Command, Json, Scene, app, in_range, read_size, speaking
+from .app import TRAIN, Command, ImageSize, Json, Scene, app, in_range, read_size, speaking
 
 if TYPE_CHECKING:
     from ..training.options import TrainOptions
@@ -43,10 +43,7 @@ def train(
         str | None,
         typer.Option(help="Published weights or a checkpoint to start from.", show_default="untrained"),
     ] = None,
-    imgsz: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE|H W", help="Input size, px, multiples of 32.", show_default="the model's"),
-    ] = None,
+    imgsz: ImageSize = None,
     qat: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Fine-tune this exported FP32 .onnx file for INT8 instead.")
     ] = None,
@@ -167,10 +164,8 @@ def train(
         else:
             name = model or "yolo_nas_pose_n"
             network = training.start_model(name, weights, train_data.skeleton(), read_size(imgsz), options.seed)
-            made, progress = (
-                output,
-                training.train(network, train_data, output, options, validation=validation, resume=resume),
-            )
+            progress = training.train(network, train_data, output, options, validation=validation, resume=resume)
+            made = output
     if json:
         print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
     else:

@@ -29,7 +29,7 @@ def describe(
 
     Args:
         model: the described model.
-        selection: thresholds, limits and format; None when the file only decodes.
+        selection: thresholds and limits; None when the file only decodes.
         names: output tensor names in order.
         inputs: the input description; None takes the model's own with ``batch``.
         batch: batch size, None for symbolic; ignored when ``inputs`` is given.

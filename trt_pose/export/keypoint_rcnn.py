@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, UsageError
 from ..files import check_writable
-from ..models.keypoint_rcnn.network import OUTPUTS
+from ..formats import RCNN_OUTPUTS
 from ..spec import InputSpec, OutputSpec
 from .describe import describe_outputs
 from .export import write
@@ -144,5 +144,5 @@ def _assemble(
     heads.nms_thresh = check_threshold("nms_threshold", iou, defaults.iou)
     most = defaults.max_predictions if limit is None else count("max_predictions_per_image", limit)
     heads.detections_per_img = most
-    kept = OutputSpec("rcnn", OUTPUTS, heads.score_thresh, heads.nms_thresh, most, DEFAULT_CANDIDATES)
+    kept = OutputSpec("rcnn", RCNN_OUTPUTS, heads.score_thresh, heads.nms_thresh, most, DEFAULT_CANDIDATES)
     return DeployGraph(ToUnit(inputs.white), network, nn.Identity()).eval(), kept

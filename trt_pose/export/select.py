@@ -15,14 +15,13 @@ from .operators import KeepClassScores, KeepScores, TopK
 
 @dataclass(frozen=True)
 class Selection:
-    """Thresholds, limits and output format of the selection.
+    """Thresholds and limits of the selection.
 
     Attributes:
         confidence: candidates with a higher score are kept.
         iou: boxes whose IoU with a better box is higher are suppressed.
         candidates: maximum number of candidates per image that enter NMS.
         limit: maximum number of predictions per image.
-        flat: True for the flat output format, False for the batch format.
     """
 
     confidence: float = 0.5
@@ -34,8 +33,8 @@ class Selection:
 class SelectPoses(nn.Module):
     """Selection of the final poses from the raw heads; joints are decoded for the selected anchors only.
 
-    Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_joints (B, N, J, 3);
-    flat format: flat_predictions (M, 6 + 3J). Rows are sorted by score; rows past the count are zero.
+    Returns the batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_joints
+    (B, N, J, 3). Rows are sorted by score; rows past the count are zero.
     """
 
     def __init__(self, decode: DecodePoses, selection: Selection) -> None:
@@ -64,9 +63,9 @@ class SelectDetections(nn.Module):
     The anchors with the highest best-class scores enter NMS with the scores of all their classes. An anchor may be kept
     for several classes.
 
-    Batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_classes (B, N) int64;
-    flat format: flat_predictions (M, 7). Rows are sorted by score across classes, and the limit applies across classes.
-    Rows past the count are zero; their class is -1.
+    Returns the batch format: num_predictions (B, 1) int64, pred_boxes (B, N, 4), pred_scores (B, N), pred_classes
+    (B, N) int64. Rows are sorted by score across classes, and the limit applies across classes. Rows past the count are
+    zero; their class is -1.
     """
 
     def __init__(self, decode: DecodeDetections, selection: Selection) -> None:
@@ -90,7 +89,7 @@ class SelectDetections(nn.Module):
 
 
 class SelectDecoded(nn.Module):
-    """Selection of the final poses from decoded candidates, in the output formats of :class:`SelectPoses`."""
+    """Selection of the final poses from decoded candidates; returns what :class:`SelectPoses` does."""
 
     def __init__(self, selection: Selection) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ class EfficientNms(torch.autograd.Function):
 
 
 class EfficientSelect(nn.Module):
-    """Selection of the final detections through the node, in the output formats of ``SelectDetections``."""
+    """Selection of the final detections through the node; returns what ``SelectDetections`` does."""
 
     def __init__(self, selection: Selection, batch: int | None) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ class TorchRunner:
         limit: int | None = None,
         fuse: bool = True,
     ) -> TorchRunner:
-        """Returns a runner for ``model`` at its own input size; None takes the model's default.
+        """Returns a runner for any model, at its own input size; None takes the model's default.
 
         Args:
             model: the network; not modified.
@@ -57,8 +57,17 @@ class TorchRunner:
             fuse: whether to fold batch norms and branches into convolutions.
 
         Raises:
-            UsageError: a threshold or limit is out of range.
+            UsageError: a threshold or limit is out of range, or ``candidates`` is given for a network that has no such
+                limit.
         """
+        if model.sizes_itself:
+            if candidates is not None:
+                raise UsageError(
+                    f"predicting with {model.name}: it selects inside and has no pre_nms_max_predictions. Leave it out."
+                )
+            from .keypoint_rcnn import make_runner  # imported here: it builds on this module
+
+            return make_runner(cast("KeypointRCNN", model), confidence, iou, limit, fuse)
         defaults, size = model.processing, model.processing.input
         selection = Selection(
             confidence=check_threshold("conf", confidence, defaults.confidence),
@@ -87,30 +96,3 @@ class TorchRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def runner_of(
-    model: Model,
-    *,
-    iou: float | None = None,
-    confidence: float | None = None,
-    candidates: int | None = None,
-    limit: int | None = None,
-    fuse: bool = True,
-) -> TorchRunner:
-    """Returns a torch runner for any model, at its own input size; see :meth:`TorchRunner.of_model`.
-
-    Raises:
-        UsageError: a threshold or limit is out of range, or ``candidates`` is given for a network without that step.
-    """
-    if not model.sizes_itself:
-        return TorchRunner.of_model(
-            model, iou=iou, confidence=confidence, candidates=candidates, limit=limit, fuse=fuse
-        )
-    if candidates is not None:
-        raise UsageError(
-            f"predicting with {model.name}: it selects inside and has no pre_nms_max_predictions. Leave it out."
-        )
-    from .keypoint_rcnn import make_runner  # imported here: it builds on this module
-
-    return make_runner(cast("KeypointRCNN", model), confidence, iou, limit, fuse)

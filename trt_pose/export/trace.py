@@ -12,14 +12,13 @@ from torch import nn
 
 from ..errors import ExportError, first_line
 from ..formats import FORMATS, find_format
+from ..graphs.file import check_graph, set_metadata
 from ..models.model import Model
 from ..optional import needed
 from ..spec import METADATA_KEY, ModelSpec
 from ..tasks import TASKS
 from .graph import DeployGraph
-from .plan import (
-    ExportPlan,
-)
+from .plan import ExportPlan
 
 
 def trace(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelProto:
@@ -99,16 +98,11 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(typed)
     del proto.metadata_props[:]
-    proto.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    set_metadata(proto, METADATA_KEY, spec.to_json())
     proto.producer_name = "trt_pose"
     proto.producer_version = spec.generator.rpartition(" ")[2]
     proto.graph.name = spec.model
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(
-            f"checking the ONNX graph of {spec.model}: {first_line(error)}. Please report this."
-        ) from error
+    check_graph(proto, f"the ONNX graph of {spec.model}")
 
 
 def output_names(graph: DeployGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:

@@ -36,11 +36,24 @@ def save(proto: onnx.ModelProto, path: str | Path) -> None:
 def record_accuracy(path: str | Path, accuracy: dict[str, Any]) -> None:
     """Writes the measured accuracy of a file into its metadata; replaces an earlier entry."""
     proto = load(path)
-    kept = [(item.key, item.value) for item in proto.metadata_props if item.key != ACCURACY_KEY]
-    del proto.metadata_props[:]
-    for key, value in (*kept, (ACCURACY_KEY, to_json(accuracy))):
-        proto.metadata_props.add(key=key, value=value)
+    set_metadata(proto, ACCURACY_KEY, to_json(accuracy))
     save(proto, path)
+
+
+def set_metadata(proto: onnx.ModelProto, key: str, value: str, drop: tuple[str, ...] = ()) -> None:
+    """Sets an entry of a model's metadata, and removes the entries ``drop``."""
+    kept = [(item.key, item.value) for item in proto.metadata_props if item.key not in (key, *drop)]
+    del proto.metadata_props[:]
+    for name, text in (*kept, (key, value)):
+        proto.metadata_props.add(key=name, value=text)
+
+
+def check_graph(proto: onnx.ModelProto, what: str) -> None:
+    """Raises ExportError, which names ``what``, when ONNX's checker rejects a model or its types."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"checking {what}: {first_line(error)}. Please report this.") from error
 
 
 def read_spec(proto: onnx.ModelProto) -> ModelSpec:
@@ -62,13 +75,5 @@ def describe(made: onnx.ModelProto, spec: ModelSpec, precision: str, done: str) 
     """
     history = f"{spec.quantization}; {done}" if spec.quantization else done
     described = replace(spec, precision=precision, quantization=history)
-    others = [(item.key, item.value) for item in made.metadata_props if item.key not in (METADATA_KEY, ACCURACY_KEY)]
-    del made.metadata_props[:]
-    for key, value in (*others, (METADATA_KEY, described.to_json())):
-        made.metadata_props.add(key=key, value=value)
-    try:
-        onnx.checker.check_model(made, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(
-            f"checking the quantized graph of {spec.model}: {first_line(error)}. Please report this."
-        ) from error
+    set_metadata(made, METADATA_KEY, described.to_json(), drop=(ACCURACY_KEY,))
+    check_graph(made, f"the quantized graph of {spec.model}")

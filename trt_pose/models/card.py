@@ -1,4 +1,4 @@
-"""Cards: what is known of a model without building it. Needs no torch."""
+"""Cards, which describe the models without building them. Needs no torch."""
 
 from __future__ import annotations
 

@@ -200,10 +200,10 @@ class Model(nn.Module):
             batch_size: images per forward pass.
             fuse_model: fold batch norms first; faster, results differ by about 1e-3 px.
         """
-        from ..export.torch_runner import runner_of
+        from ..export.torch_runner import TorchRunner
         from ..predictor import PosePredictor
 
-        runner = runner_of(
+        runner = TorchRunner.of_model(
             self,
             iou=iou,
             confidence=conf,

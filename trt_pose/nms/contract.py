@@ -10,6 +10,9 @@ from ..errors import UsageError
 
 NAME, DETECTION_NAME = "PoseNMS_TRT", "DetectionNMS_TRT"
 VERSION, NAMESPACE = "1", ""
+# TensorRT's parser matches operators by name and ignores the domain. A separate domain keeps the ONNX checker from
+# treating them as standard operators.
+DOMAIN = "TRT"
 # TensorRT's own operator for detections, which DetectionNMS_TRT replaces where it is missing. It considers the best
 # 4,096 pairs of box and class.
 EFFICIENT_NAME, EFFICIENT_VERSION, EFFICIENT_CANDIDATES = "EfficientNMS_TRT", "1", 4096
@@ -78,8 +81,3 @@ def check_shapes(shapes: list[list[int]]) -> None:
 
 def _agree(size: int, wanted: int) -> bool:
     return size in (wanted, -1)
-
-
-# TensorRT's parser matches operators by name and ignores the domain. A separate domain keeps the ONNX checker from
-# treating them as standard operators.
-DOMAIN = "TRT"

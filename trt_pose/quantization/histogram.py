@@ -104,8 +104,8 @@ def entropy_bins(counts: Counts) -> int:
     """Returns the number of bins below the threshold that loses the least information (Kullback-Leibler divergence).
 
     For every candidate, the distribution P below it, with all values above added to the last bin, is compared with Q,
-    the same distribution quantized to 128 levels (S. Migacz, 8-bit inference with TensorRT, GTC 2017). The test has
-    the same computation as plain loops (``entropy_by_loops``).
+    the same distribution quantized to 128 levels (S. Migacz, 8-bit inference with TensorRT, GTC 2017). ``slow_entropy``
+    in the tests computes the same by plain loops.
 
     Args:
         counts: (n,) values per bin, the last not zero.

@@ -30,8 +30,7 @@ class Resume:
     def __init__(self, model: str, histograms: dict[str, Histogram]) -> None:
         self.digests: list[str] = []
         self._histograms = histograms
-        self._position = 0  # number of loaded digests that the batches of this run have repeated
-        self._ahead = 0  # number of loaded digests that are left to be repeated
+        self._ahead = 0  # number of loaded digests, the last ones, that the batches of this run have yet to repeat
         names = hashlib.sha256("\n".join(histograms).encode()).hexdigest()
         self._file = cache_folder("calibration") / f"{model[:24]}-{names[:8]}.npz"
 
@@ -45,10 +44,10 @@ class Resume:
         """
         if not self._ahead:
             return False
-        if digest != self.digests[self._position]:
+        if digest != self.digests[-self._ahead]:
             self._drop()
             return False
-        self._position, self._ahead = self._position + 1, self._ahead - 1
+        self._ahead -= 1
         return True
 
     def check_complete(self) -> None:
@@ -58,8 +57,8 @@ class Resume:
 
     def _drop(self) -> None:
         self.forget()
-        skipped = self._position
-        self.digests, self._position, self._ahead = [], 0, 0
+        skipped = len(self.digests) - self._ahead
+        self.digests, self._ahead = [], 0
         self._histograms.update({name: Histogram() for name in self._histograms})
         if skipped:
             raise CalibrationError(

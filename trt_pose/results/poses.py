@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..formats import Floats, read_rows
 from ..images import draw
 from ..images.pixels import Image, undo_letterbox
 from ..skeleton import Skeleton
 from ..spec import Letterbox, ModelSpec
+from .pairing import object_keypoint_similarity
+from .predictions import ImageResult, Predictions, coco_box, import_supervision, name_corners
 
 if TYPE_CHECKING:
     import supervision
-from ..formats import Floats, read_rows
-from .pairing import object_keypoint_similarity
-from .predictions import ImageResult, Predictions, coco_box, import_supervision, name_corners
 
 
 @dataclass(frozen=True, eq=False)

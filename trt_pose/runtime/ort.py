@@ -88,7 +88,11 @@ class OnnxRunner:
             self._warn(asked=providers is not None)
 
     def _warn(self, asked: bool) -> None:
-        """Warns of what ONNX Runtime's CPU code does with INT8; of its speed only if nobody ``asked`` for it."""
+        """Warns about INT8 on ONNX Runtime's CPU provider.
+
+        Args:
+            asked: the caller chose the provider; the warning about its speed is then left out.
+        """
         if self.spec.precision == "int8+fp16" and not has_fp16_quantizers():
             warnings.warn(
                 f"{self._name} is in int8+fp16, which ONNX Runtime {ort.__version__} computes inexactly on the CPU."

@@ -88,7 +88,7 @@ class Pipeline:
         with runner.lock, runner.device.current() as driver:
             runner.check_open()
             runner.check_batch(len(images))
-            buffers = self._take_slot()
+            buffers = self._take_buffers()
             try:
                 self._enqueue(driver, buffers, images, threshold)
             except BaseException:
@@ -167,7 +167,7 @@ class Pipeline:
         with self._lock:
             self._free.append(pending.buffers)
 
-    def _take_slot(self) -> BatchBuffers:
+    def _take_buffers(self) -> BatchBuffers:
         with self._lock:
             if self._free:
                 return self._free.pop(0)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from ..._version import __version__
 from ...choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
 from ...errors import ExportError
-from ...files import check_writable, write_atomically
+from ...files import check_writable
 from ...formats import FORMATS, find_format
+from ...graphs.file import save
 from ...graphs.surgery import join, rename, to_graph, to_model
 from ...nms import contract
 from ...nms.contract import DOMAIN
@@ -34,7 +35,7 @@ from ..preprocess import Normalize
 from ..select import SelectDecoded, Selection
 from ..select_pose_trt import PluginSelect, check_limits
 from ..trace import finish, simplify
-from .heads import HEADS
+from .heads import HEADS, Head
 
 # Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
 THEIRS, FRONT, TAIL = "model/", "front/", "tail/"
@@ -84,27 +85,30 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         ExportError: ``source`` is not an ONNX file with such outputs, or the new graph fails the check.
         UsageError: an unknown head, or limits the plugin does not support.
     """
-    head = HeadName.parse(options.head, "head")
+    name = HeadName.parse(options.head, "head")
+    head = HEADS[name]
     check_suffix(output)
     check_writable(output, ExportError)
     proto = _load(source)
     batch, height, width, element = _input_of(proto, source)
     named = [THEIRS + name for name in options.tensors or ()]
     names = named or [item.name for item in proto.graph.output]
-    shapes = _output_shapes(proto, names, source, head, batch)
-    anchors, joints = _sizes(head, shapes, names, source)
+    shapes = _output_shapes(proto, names, source, name, batch)
+    anchors, joints = _sizes(name, shapes, names, source)
     chosen = options.selection
     chosen = replace(chosen, candidates=min(chosen.candidates, anchors))
     chosen = replace(chosen, limit=min(chosen.limit, chosen.candidates))
     if options.target is ExportTargetBackend.TENSORRT:
         check_limits(chosen, anchors, joints)
-    spec = _describe(Path(source), options, chosen, (batch, height, width, element), joints)
+    spec = _describe(
+        Path(source), options, options.input or head.input, chosen, (batch, height, width, element), joints
+    )
     with step("attaching"):
-        merged = _merge_tail(proto, names, shapes, spec, options, chosen)
+        merged = _merge_tail(proto, names, shapes, spec, _tail(head, spec, options, chosen))
         merged = _merge_front(merged, spec, element)
         merged = simplify(merged)
         finish(merged, spec)
-    write_atomically(output, lambda target: onnx.save(merged, target, format="protobuf"), ExportError)
+    save(merged, output)
     return spec
 
 
@@ -180,20 +184,24 @@ def _output_shapes(
 
 def _sizes(head: HeadName, shapes: list[list[int]], names: list[str], source: str | Path) -> tuple[int, int]:
     """Returns the numbers of anchors and joints, read from the shapes. Raises ExportError for other layouts."""
-    found = HEADS[head].sizes(shapes)
-    if found is None:
+    sizes = HEADS[head].sizes(shapes)
+    if sizes is None:
         listed = ", ".join(f"{_own_name(name)} {shape}" for name, shape in zip(names, shapes, strict=True))
         raise ExportError(
             f"attaching to {source}: {listed} are not the outputs of head {head}. Choose one of {', '.join(HEADS)}."
         )
-    return found
+    return sizes
 
 
 def _describe(
-    source: Path, options: AttachOptions, chosen: Selection, size: tuple[int | None, int, int, str], joints: int
+    source: Path,
+    options: AttachOptions,
+    policy: InputSpec,
+    chosen: Selection,
+    size: tuple[int | None, int, int, str],
+    joints: int,
 ) -> ModelSpec:
     batch, height, width, element = size
-    policy = options.input or HEADS[HeadName.parse(options.head, "head")].input
     in_graph = element == "uint8" or options.uint8_input
     layout = FORMATS[options.layout]
     plugin = options.target is ExportTargetBackend.TENSORRT
@@ -226,20 +234,19 @@ class _Tail(nn.Module):
         return self.layout(self.select(self.head(*outputs)))  # type: ignore[no-any-return]
 
 
-def _merge_tail(
-    proto: onnx.ModelProto,
-    names: list[str],
-    shapes: list[list[int]],
-    spec: ModelSpec,
-    options: AttachOptions,
-    chosen: Selection,
-) -> onnx.ModelProto:
+def _tail(head: Head, spec: ModelSpec, options: AttachOptions, chosen: Selection) -> _Tail:
     joints = spec.skeleton.num_joints
     plugin = options.target is ExportTargetBackend.TENSORRT
     select: nn.Module = PluginSelect(chosen, spec.input.batch, joints) if plugin else SelectDecoded(chosen)
+    return _Tail(head.module(), select, FORMAT_MODULES[options.layout]())
+
+
+def _merge_tail(
+    proto: onnx.ModelProto, names: list[str], shapes: list[list[int]], spec: ModelSpec, module: _Tail
+) -> onnx.ModelProto:
     inputs = [f"{TAIL}in{index}" for index in range(len(names))]
     tail = _trace(
-        _Tail(HEADS[HeadName.parse(options.head, "head")].module(), select, FORMAT_MODULES[options.layout]()),
+        module,
         [torch.rand(shape) for shape in shapes],
         inputs,
         list(spec.output.names),

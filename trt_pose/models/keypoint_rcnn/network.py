@@ -8,23 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from ...files import file_sha256
+from ...formats import RCNN_OUTPUTS
 from ...optional import needed
 from .. import layers
 from ..card import Card
 from ..catalogue import look_up
 from ..model import Model
 
-if TYPE_CHECKING:
-    pass
-
-
 NAME = "keypointrcnn_resnet50_fpn"
-OUTPUTS = ("boxes", "labels", "scores", "keypoints", "keypoints_scores")
 
 
 class KeypointRCNN(Model):
@@ -74,7 +70,7 @@ class KeypointRCNN(Model):
         proposals, _ = self.rpn(images, features)
         found, _ = self.roi_heads(features, proposals, images.image_sizes)
         (found,) = self.transform.postprocess(found, images.image_sizes, [size])
-        return tuple(found[name] for name in OUTPUTS)
+        return tuple(found[name] for name in RCNN_OUTPUTS)
 
     def fuse(self) -> KeypointRCNN:
         """Folds the batch norms into the convolutions before them, in place; for inference only."""
