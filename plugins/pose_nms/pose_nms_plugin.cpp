@@ -1,11 +1,11 @@
 // PoseNMS_TRT and DetectionNMS_TRT as TensorRT plugins: the shell around pose_nms_kernel.cuh. Compiled as CUDA.
 //
-// Loads into the registries of TensorRT 10.16, 11.4 and RTX 1.7; no TensorRT runtime has called its enqueue yet.
-//
-// One binary serves TensorRT 10.3 to 11.x and TensorRT-RTX: it uses the V3 interfaces alone, links no TensorRT library
-// (libraries find it through getCreators), no logger and no registration macro, and carries its CUDA runtime inside.
+// One binary serves TensorRT 10.3 to 11.x and TensorRT-RTX: it uses the V3 interfaces alone, links no TensorRT library,
+// no logger and no registration macro, and carries its CUDA runtime inside.
 #include <NvInferRuntime.h>
 #include <NvInferRuntimePlugin.h>
+
+#include <dlfcn.h>
 
 #include <array>
 #include <cmath>
@@ -295,6 +295,59 @@ class NmsCreator final : public nvinfer1::IPluginCreatorV3One {
     PluginFieldCollection collection_{static_cast<int32_t>(fields_.size()), fields_.data()};
 };
 
+NmsCreator<Operator::kPoses>& poses() {
+    static NmsCreator<Operator::kPoses> creator;
+    return creator;
+}
+
+NmsCreator<Operator::kDetections>& detections() {
+    static NmsCreator<Operator::kDetections> creator;
+    return creator;
+}
+
+// The registry of a TensorRT of another major version has other virtual functions: only that of the headers is called.
+#define TRT_POSE_TEXT(macro) TRT_POSE_WORD(macro)
+#define TRT_POSE_WORD(word) #word
+#define TRT_POSE_MAJOR TRT_POSE_TEXT(NV_TENSORRT_MAJOR)
+
+// Triton, DeepStream and LD_PRELOAD only open a library. So it registers itself in the TensorRT that is loaded then.
+class SelfRegistration {
+  public:
+    SelfRegistration() {
+        for (const char* name : {"libnvinfer.so." TRT_POSE_MAJOR, "libnvinfer_lean.so." TRT_POSE_MAJOR,
+                                 "libnvinfer_dispatch.so." TRT_POSE_MAJOR, "libtensorrt_rtx.so." TRT_POSE_MAJOR})
+            if (registerWith(name)) return;
+    }
+
+    // IPluginRegistry::loadLibrary opens the library, too, and then registers the creators itself: they must be new.
+    void undo() {
+        if (registry_ == nullptr) return;
+        registry_->deregisterCreator(poses());
+        registry_->deregisterCreator(detections());
+        registry_ = nullptr;
+    }
+
+  private:
+    bool registerWith(const char* name) {
+        void* library = dlopen(name, RTLD_NOW | RTLD_NOLOAD);  // loads nothing
+        if (library == nullptr) return false;
+        const auto version = reinterpret_cast<int32_t (*)()>(dlsym(library, "getInferLibVersion"));
+        const auto get = reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(library, "getPluginRegistry"));
+        dlclose(library);  // one of the two references
+        if (version == nullptr || get == nullptr || version() / 10000 != NV_TENSORRT_MAJOR) return false;
+        auto* registry = get();
+        if (registry == nullptr || registry->getCreator(nameOf(Operator::kPoses), kVersion, kNamespace) != nullptr)
+            return false;
+        if (registry->registerCreator(poses(), kNamespace) && registry->registerCreator(detections(), kNamespace))
+            registry_ = registry;
+        return registry_ != nullptr;
+    }
+
+    nvinfer1::IPluginRegistry* registry_ = nullptr;
+};
+
+SelfRegistration selfRegistration;
+
 }  // namespace
 }  // namespace trt_pose
 
@@ -302,9 +355,8 @@ class NmsCreator final : public nvinfer1::IPluginCreatorV3One {
 
 // What IPluginRegistry::loadLibrary and trtexec's --dynamicPlugins look for.
 TRT_POSE_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-    static trt_pose::NmsCreator<trt_pose::Operator::kPoses> poses;
-    static trt_pose::NmsCreator<trt_pose::Operator::kDetections> detections;
-    static nvinfer1::IPluginCreatorInterface* const creators[] = {&poses, &detections};
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&trt_pose::poses(), &trt_pose::detections()};
+    trt_pose::selfRegistration.undo();
     count = 2;
     return creators;
 }
