@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 DEMO := build/demo
 LOWEST := build/lowest
-CPP := $(shell find plugins -path plugins/build -prune -o \( -name '*.cpp' -o -name '*.hpp' -o -name '*.cu*' -o -name '*.h' \) -print)
+CPP := $(shell find plugins tests -path plugins/build -prune -o \( -name '*.cpp' -o -name '*.hpp' -o -name '*.cu*' -o -name '*.h' \) -print)
 
-.PHONY: setup demo test test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
+.PHONY: setup demo test bindings test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
 
 setup: $(VENV)/ready
 
@@ -43,6 +43,11 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+# Real bindings of TensorRT 10.3, 10.16 and 11.4, lean runtimes and two versions of cuda-bindings: about 110 MB, which the
+# tests use without installing them. They need no GPU.
+bindings: setup
+	$(BIN)/python tests/bindings/fetch.py
+
 # Everything, also what downloads packages.
 test-slow: setup
 	TRT_POSE_NETWORK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -65,10 +70,12 @@ wheel: setup
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m pytest tests/test_package.py -m ""
 
-# On a GPU host: what is skipped elsewhere fails here if it cannot run.
+# On a GPU host: what is skipped elsewhere fails here if it cannot run; then the measurements, which are written to
+# benchmarks/results/gpu_NAME.md.
 test-gpu: setup
-	$(BIN)/python -m pip install --editable '.[keypoint-rcnn]' "$(TENSORRT)" 'cuda-bindings[all]'
+	$(BIN)/python -m pip install --editable '.[keypoint-rcnn]' "$(TENSORRT)" 'cuda-core[cu13]'
 	TRT_POSE_REQUIRE_GPU=1 $(BIN)/python -m pytest -m "gpu or tensorrt"
+	$(BIN)/python benchmarks/gpu.py
 
 # The plugin library; TENSORRT_INCLUDE_DIR names TensorRT's headers where CMake does not find them.
 plugin: setup

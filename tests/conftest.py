@@ -1,5 +1,7 @@
 import importlib.util
 import os
+import re
+import shutil
 import warnings
 from importlib import resources
 from pathlib import Path
@@ -12,12 +14,27 @@ from trt_pose import models
 from trt_pose.images import draw, pixels as image
 from trt_pose.models.body import CSP, Body
 from trt_pose.models.yolo_nas_pose.network import Variant, YoloNASPose
+from trt_pose.trt.compile_plugins import build_plugin
 
-from . import kernel_on_cpu as kernel
+from . import cuda, gpu_stand_in, kernel_on_cpu as kernel
+from .bindings.fetch import FOLDER
 from .keyed_weights import apply_keyed_weights
 from .rcnn_fixtures import rcnn, rcnn_checkpoint, rcnn_colormap, rcnn_onnx, rcnn_truth  # noqa: F401 - fixtures
 
 DATA = Path(__file__).parent / "data"
+# Folders of TensorRT's public headers, as many versions as there are, separated by colons.
+HEADERS = [Path(folder) for folder in os.environ.get("TENSORRT_INCLUDE_DIR", "").split(os.pathsep) if folder]
+
+
+def headers_version(folder):
+    """The version of TensorRT's headers, such as 10.3."""
+    if folder is None:
+        return "missing"
+    text = (folder / "NvInferVersion.h").read_text(encoding="utf-8")
+    found = dict(re.findall(r"#define (?:NV_TENSORRT|TRT)_(MAJOR|MINOR)(?:_ENTERPRISE)? (\d+)", text))
+    return f"{found['MAJOR']}.{found['MINOR']}"
+
+
 # The same layers as the published sizes, few and narrow: exports in a second, runs in milliseconds.
 TINY = Variant(
     Body(
@@ -30,6 +47,30 @@ TINY = Variant(
 )
 
 
+# Before anything looks for a driver: the loader answers for libcuda.so.1 with what is loaded already.
+STRICT = None if cuda.why_not() else cuda.StrictDriver(cuda.build())
+
+
+@pytest.fixture
+def driver():
+    """A GPU of the strict driver, behind the real CUDA packages; at the end nothing may live or have been misused."""
+    if STRICT is None:
+        pytest.skip(cuda.why_not())
+    STRICT.open()
+    try:
+        yield STRICT
+    except BaseException:
+        STRICT.library.strict_close()
+        raise
+    STRICT.close()
+
+
+@pytest.fixture
+def tensorrt(driver, monkeypatch):
+    """The stand-in for TensorRT, over the strict driver."""
+    return gpu_stand_in.install(monkeypatch, driver)
+
+
 def has_tensorrt():
     """True if TensorRT or TensorRT-RTX is installed."""
     return any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
@@ -38,11 +79,20 @@ def has_tensorrt():
 def pytest_collection_modifyitems(items):
     if os.environ.get("TRT_POSE_REQUIRE_GPU") == "1":
         return
-    present = {"gpu": torch.cuda.is_available(), "tensorrt": has_tensorrt()}
+    present = {"gpu": torch.cuda.is_available(), "tensorrt": has_tensorrt(), "bindings": FOLDER.exists()}
     for item in items:
         for marker, here in present.items():
             if item.get_closest_marker(marker) and not here:
-                item.add_marker(pytest.mark.skip(reason=f"needs {marker}"))
+                item.add_marker(pytest.mark.skip(reason=f"needs {'make ' * (marker == 'bindings')}{marker}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """On a GPU host that is to run everything, a test that is skipped has failed."""
+    report = yield
+    if report.skipped and os.environ.get("TRT_POSE_REQUIRE_GPU") == "1" and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"skipped, and here everything is to run: {report.longrepr}"
+    return report
 
 
 def make_tiny(num_joints=17):
@@ -56,6 +106,22 @@ def make_model(name, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return apply_keyed_weights(models.get(name, **options))
+
+
+@pytest.fixture(scope="session", params=HEADERS or [None], ids=lambda folder: f"headers {headers_version(folder)}")
+def headers(request):
+    """A folder of TensorRT's headers; each of TENSORRT_INCLUDE_DIR in turn."""
+    if request.param is None:
+        pytest.skip("needs TensorRT's headers (TENSORRT_INCLUDE_DIR)")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def library(headers, tmp_path_factory):
+    """The plugin library, for one architecture to be quick."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc")
+    return build_plugin(headers, "90-real", tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +165,14 @@ def tiny_plugin_onnx(tiny, tmp_path_factory):
     """The tiny model for TensorRT, one image, 128 x 160: it ends in the plugin node."""
     path = tmp_path_factory.mktemp("tiny") / "tiny_plugin.onnx"
     tiny.export(path, engine="tensorrt", **SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_dynamic_plugin_onnx(tiny, tmp_path_factory):
+    """The tiny model for TensorRT, any number of images, 128 x 160."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny_dynamic_plugin.onnx"
+    tiny.export(path, engine="tensorrt", batch_size="dynamic", verification=False, **SMALL)
     return path
 
 

@@ -1,17 +1,18 @@
-"""A stand-in for a GPU and TensorRT: memory is the host's, kernels are the real ones compiled by g++, an engine is its
-ONNX file in ONNX Runtime. Everything the runner does happens, at once and in order; what it cannot show is timing,
-races between streams, and what a real driver refuses.
+"""A stand-in for TensorRT, over the strict driver: an engine is its ONNX file in ONNX Runtime.
+
+It is as strict as TensorRT where that is known (NVIDIA/TensorRT issues 1475 and 3798, the bindings' sources): one
+logger per process; a CUDA graph holds for the shapes that its context ran last; exceptions of callbacks are swallowed;
+a shape that is refused changes nothing; everything needs a current context, and memory that is allocated.
 """
-# ruff: noqa: N802, N815 - CUDA's names
 
 import ctypes
-import itertools
 import json
 import struct
-import time
+import weakref
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -20,173 +21,30 @@ from trt_pose.runtime.ort import OnnxRunner
 from trt_pose.trt.sidecar import Sidecar
 
 VERSION = (11, 4, 0, 1)
-GPU = {"name": "Stand-in", "compute_capability": "9.0"}
+GPU = {"name": "Strict GPU", "compute_capability": "9.0"}
 
 
-class Driver:
-    """The functions of cuda.bindings.driver that the package calls."""
-
-    class CUresult(IntEnum):
-        CUDA_SUCCESS = 0
-        CUDA_ERROR_OUT_OF_MEMORY = 2
-        CUDA_ERROR_NOT_READY = 600
-
-    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
-    CUdevice_attribute = SimpleNamespace(
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major", CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor"
-    )
-    CUfunction = staticmethod(lambda number: number)
-
-    def __init__(self, kernels):
-        self.numbers, self.live, self.calls = itertools.count(1), {}, []
-        self.capturing, self.kernels, self.functions = {}, kernels, {}
-        self.contexts, self.refuse_capture, self.memory_left = 0, False, None
-
-    def made(self, kind, value=None):
-        handle = next(self.numbers)
-        self.live[handle] = (kind, value)
-        return 0, handle
-
-    def freed(self, handle):
-        del self.live[handle]  # a second time is an error
-        return (0,)
-
-    def count(self, kind):
-        return sum(name == kind for name, _ in self.live.values())
-
-    # Devices and contexts.
-    def cuInit(self, _flags):
-        return (0,)
-
-    def cuDeviceGetCount(self):
-        return 0, 1
-
-    def cuDeviceGet(self, index):
-        return 0, index
-
-    def cuDeviceGetName(self, _size, _device):
-        return 0, GPU["name"].encode()
-
-    def cuDeviceGetAttribute(self, kind, _device):
-        return 0, {"major": 9, "minor": 0}[kind]
-
-    def cuCtxGetDevice(self):
-        return 0, 0
-
-    def cuDevicePrimaryCtxRetain(self, device):
-        self.contexts += 1
-        return 0, f"context {device}"
-
-    def cuDevicePrimaryCtxRelease(self, _device):
-        self.contexts -= 1
-        return (0,)
-
-    def cuCtxPushCurrent(self, _context):
-        return (0,)
-
-    def cuCtxPopCurrent(self):
-        return 0, None
-
-    # Memory: addresses of the host.
-    def cuMemAlloc(self, size):
-        if self.memory_left is not None and size > self.memory_left:
-            return self.CUresult.CUDA_ERROR_OUT_OF_MEMORY, None
-        block = (ctypes.c_uint8 * size)()
-        ctypes.memset(block, 0xA5, size)  # what nobody wrote must not look like anything
-        self.live[ctypes.addressof(block)] = ("memory", block)
-        return 0, ctypes.addressof(block)
-
-    def cuMemHostAlloc(self, size, _flags):
-        result, address = self.cuMemAlloc(size)
-        self.live[address] = ("pinned", self.live[address][1])
-        return result, address
-
-    cuMemFree = cuMemFreeHost = cuStreamDestroy = cuEventDestroy = cuGraphDestroy = cuGraphExecDestroy = freed
-
-    def cuMemcpyHtoDAsync(self, target, source, size, _stream):
-        ctypes.memmove(target, source, size)
-        self.calls.append(("h2d", size))
-        return (0,)
-
-    def cuMemcpyDtoHAsync(self, target, source, size, _stream):
-        ctypes.memmove(target, source, size)
-        self.calls.append(("d2h", size))
-        return (0,)
-
-    # Streams, events, graphs: what is enqueued is done.
-    def cuStreamCreate(self, _flags):
-        return self.made("stream")
-
-    def cuStreamSynchronize(self, _stream):
-        return (0,)
-
-    cuStreamQuery = cuStreamSynchronize
-
-    def cuStreamWaitEvent(self, _stream, event, _flags):
-        assert self.live[event][1], "waits for an event nobody recorded"
-        return (0,)
-
-    def cuEventCreate(self, _flags):
-        return self.made("event", [])
-
-    def cuEventRecord(self, event, _stream):
-        self.live[event][1].append(time.perf_counter())
-        return (0,)
-
-    def cuEventSynchronize(self, event):
-        assert self.live[event][1]
-        return (0,)
-
-    def cuEventElapsedTime(self, first, second):
-        return 0, (self.live[second][1][-1] - self.live[first][1][-1]) * 1e3
-
-    def cuStreamBeginCapture(self, stream, _mode):
-        self.capturing[stream] = []
-        return (0,)
-
-    def cuStreamEndCapture(self, stream):
-        work = self.capturing.pop(stream)
-        return (901, None) if self.refuse_capture else self.made("graph", work)
-
-    def cuGraphInstantiate(self, graph, _flags):
-        return self.made("executable", self.live[graph][1])
-
-    def cuGraphLaunch(self, executable, _stream):
-        for work in self.live[executable][1]:
-            work()
-        self.calls.append(("graph", executable))
-        return (0,)
-
-    # Kernels: the real ones, compiled for the CPU.
-    def cuLibraryLoadData(self, _code, *_):
-        return 0, "library"
-
-    def cuLibraryGetKernel(self, _library, name):
-        self.functions[len(self.functions) + 1] = name.decode()
-        return 0, len(self.functions)
-
-    def cuLaunchKernel(self, function, *arguments):
-        params = ctypes.c_void_p.from_address(arguments[8])  # the one argument, by value: its address
-        getattr(self.kernels, f"{self.functions[function]}_cpu")(params, 0)
-        self.calls.append(("kernel", self.functions[function]))
-        return (0,)
+class Severity(IntEnum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
 
 
-class Logger:
-    class Severity(IntEnum):
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
+class ILogger:
+    Severity = Severity
 
 
 class Engine:
     """The ONNX file whose path the plan holds."""
 
-    def __init__(self, driver, path):
-        self.driver, self.session = driver, OnnxRunner(path, providers=["cpu"])
+    def __init__(self, module, path):
+        self.module, self.driver, self.session = module, module.driver, OnnxRunner(path, providers=["cpu"])
         self.tensors = {**self.session.inputs, **self.session.outputs}
         self.names = list(self.tensors)
         self.num_io_tensors = len(self.names)
+        self.filled = not module.stripped
 
     def get_tensor_name(self, index):
         return self.names[index]
@@ -204,17 +62,23 @@ class Engine:
         return [(batch, *self.get_tensor_shape(name)[1:]) for batch in (1, 2, 4)]
 
     def create_execution_context(self):
+        assert self.driver.contexts(), "no context is current"
         return Context(self)
 
 
 class Context:
     def __init__(self, engine):
-        self.engine, self.addresses, self.allocators, self.shapes = engine, {}, {}, {}
-        self.runs, self.fails = 0, False
+        self.engine, self.driver, self.addresses, self.allocators, self.shapes = engine, engine.driver, {}, {}, {}
+        self.fails, self.last = False, None
 
     def set_input_shape(self, name, shape):
+        wanted = self.engine.get_tensor_shape(name)
+        fits = len(shape) == len(wanted) and all(want in (-1, size) for size, want in zip(shape, wanted, strict=True))
+        if not fits or not 1 <= shape[0] <= 4:
+            self.engine.module.log(Severity.ERROR, "the shape is outside the profile")
+            return False
         self.shapes[name] = tuple(shape)
-        return 1 <= shape[0] <= 4
+        return True
 
     def get_tensor_shape(self, name):
         shape = list(self.shapes.get(name, self.engine.get_tensor_shape(name)))
@@ -229,58 +93,111 @@ class Context:
 
     def set_output_allocator(self, name, allocator):
         self.allocators[name] = allocator
+        return True
 
     def execute_async_v3(self, stream):
-        captured = self.engine.driver.capturing.get(stream)
-        if captured is not None:
-            captured.append(self.work)
-            return True
-        self.work()
-        return not self.fails
+        assert self.driver.contexts(), "no context is current"
+        if self.fails or not self.engine.filled:
+            return False
+        shapes = {name: self.get_tensor_shape(name) for name in self.engine.session.inputs}
+        if self.driver.is_capturing(stream):
+            # What is captured holds until the context runs other shapes.
+            return self.driver.enqueue(stream, lambda: self.work(shapes, garbage=self.last != shapes)) == 0
+        self.last = shapes
+        if self.allocators:  # TensorRT waits for the shape before it asks for memory
+            from cuda.bindings import driver
 
-    def work(self):
-        self.runs += 1
+            driver.cuStreamSynchronize(stream)
+            return self.work(shapes)
+        return self.driver.enqueue(stream, lambda: self.work(shapes)) == 0
+
+    def work(self, shapes, garbage=False):
         feeds = {}
         for name, info in self.engine.session.inputs.items():
-            shape = self.get_tensor_shape(name)
-            size = int(np.prod(shape)) * np.dtype(info.dtype).itemsize
+            size = int(np.prod(shapes[name])) * np.dtype(info.dtype).itemsize
+            assert self.driver.holds(self.addresses[name], size), f"{name} is not memory of the GPU"
             block = (ctypes.c_uint8 * size).from_address(self.addresses[name])
-            feeds[name] = np.ctypeslib.as_array(block).view(info.dtype).reshape(shape).copy()
+            feeds[name] = np.ctypeslib.as_array(block).view(info.dtype).reshape(shapes[name]).copy()
         for name, array in self.engine.session.run(feeds).items():
             address = self.addresses.get(name)
             if name in self.allocators:
-                address = self.allocators[name].reallocate_output_async(name, 0, max(array.nbytes, 1), 256, 0)
-                self.allocators[name].notify_shape(name, array.shape)
-            ctypes.memmove(address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
+                try:
+                    address = self.allocators[name].reallocate_output_async(name, 0, max(array.nbytes, 1), 256, 0)
+                    self.allocators[name].notify_shape(name, array.shape)
+                except Exception:  # as the bindings: printed, and null
+                    address = 0
+                if not address:
+                    return False
+            assert self.driver.holds(address, max(array.nbytes, 1)), f"{name} is not memory of the GPU"
+            values = np.full_like(array, 99) if garbage else np.ascontiguousarray(array)
+            ctypes.memmove(address, values.ctypes.data, array.nbytes)
+        return True
 
 
-def tensorrt(driver, operators=("PoseNMS_TRT", "DetectionNMS_TRT")):
-    """The stand-in for the tensorrt module."""
-    registry = SimpleNamespace(get_creator=lambda name, _version, _namespace: name if name in operators else None)
+class TensorRT(SimpleNamespace):
+    """The stand-in for the tensorrt module.
 
-    class Runtime:
-        def __init__(self, logger):
-            self.logger = logger
+    Attributes:
+        starts: whether a runtime can be made.
+        stripped: whether the engines lack their weights until they are refitted.
+    """
 
-        def deserialize_cuda_engine(self, plan):
+    first: Any
+
+    def __init__(self, driver, operators=("PoseNMS_TRT", "DetectionNMS_TRT"), starts=True, stripped=False):
+        registry = SimpleNamespace(get_creator=lambda name, _version, _namespace: name if name in operators else None)
+        super().__init__(
+            driver=driver,
+            starts=starts,
+            stripped=stripped,
+            first=None,
+            refitted=[],
+            ILogger=ILogger,
+            IOutputAllocator=type("IOutputAllocator", (), {}),
+            TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
+            nptype=np.dtype,
+            init_libnvinfer_plugins=lambda *_: True,
+            get_plugin_registry=lambda: registry,
+        )
+
+    def keep(self, logger):
+        """The first logger of the process stays the one, and must live."""
+        if self.first is None:
+            self.first = weakref.ref(logger)
+
+    def log(self, severity, message):
+        logger = self.first()
+        assert logger is not None, "the logger was freed: TensorRT would call into nothing"
+        logger.log(severity, message)
+
+    def Runtime(self, logger):  # noqa: N802 - TensorRT's name
+        self.keep(logger)
+        if not self.starts:
+            self.log(Severity.INTERNAL_ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+        def deserialize(plan):
+            assert self.driver.contexts(), "no context is current"
             path = plan[32:].decode()
             if not Path(path).exists():
-                self.logger.log(Logger.Severity.ERROR, "the plan is damaged")
+                self.log(Severity.ERROR, "the plan is damaged")
                 return None
-            return Engine(driver, path)
+            return Engine(self, path)
 
-    class ILogger(Logger):
-        pass
+        return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
-    return SimpleNamespace(
-        ILogger=ILogger,
-        Runtime=Runtime,
-        IOutputAllocator=type("IOutputAllocator", (), {}),
-        TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
-        nptype=np.dtype,
-        init_libnvinfer_plugins=lambda *_: True,
-        get_plugin_registry=lambda: registry,
-    )
+    def Refitter(self, engine, logger):  # noqa: N802 - TensorRT's name
+        self.keep(logger)
+
+        def refit():
+            engine.filled = bool(self.refitted)
+            return engine.filled
+
+        return SimpleNamespace(refit_cuda_engine=refit, get_missing_weights=list)
+
+    def OnnxParserRefitter(self, _refitter, logger):  # noqa: N802 - TensorRT's name
+        self.keep(logger)
+        return SimpleNamespace(refit_from_file=lambda path: self.refitted.append(path) or True)
 
 
 def write_engine(onnx, folder, **changes):
@@ -297,16 +214,12 @@ def write_engine(onnx, folder, **changes):
     return path
 
 
-def install(monkeypatch, kernels, **options):
-    """Puts the stand-in in the place of cuda-bindings' driver and of TensorRT; returns the driver."""
-    from trt_pose.gpu import device, kernels as compiler
+def install(monkeypatch, driver, **options):
+    """Puts the stand-in in the place of TensorRT; returns it."""
     from trt_pose.runtime import engine as loaded
     from trt_pose.trt.flavor import Flavor
 
-    driver = Driver(kernels)
-    for module in (compiler, device):
-        monkeypatch.setattr(module, "bindings", lambda part: {"driver": driver}[part])
-    monkeypatch.setattr(compiler, "compile_kernel", lambda source, architecture: b"")
-    flavor = Flavor("tensorrt", ".".join(map(str, VERSION)), tensorrt(driver, **options))
+    module = TensorRT(driver, **options)
+    flavor = Flavor("tensorrt", ".".join(map(str, VERSION)), module)
     monkeypatch.setattr(loaded, "find_flavor", lambda name=None: flavor)
-    return driver
+    return module

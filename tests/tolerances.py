@@ -38,7 +38,7 @@ ONNX = Rung("torch and ONNX Runtime", 2e-3, 1e-5, "sums in another order")
 KERNEL = Rung("exported heads with the kernel, and the file for ONNX Runtime", 2e-3, 1e-5, "as torch and ONNX Runtime")
 RUNNERS = Rung("any two runners in FP32", 1e-2, 1e-4, "OpenVINO fuses more operators than ONNX Runtime")
 STAND_IN = Rung(
-    "ONNX Runtime and the GPU pipeline on the fake driver",
+    "ONNX Runtime and the GPU pipeline on the strict driver",
     1e-3,
     0.0,
     "the letterbox is undone in the same float32 steps",

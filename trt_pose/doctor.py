@@ -6,11 +6,12 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import EngineError, MissingDependencyError, first_line
-from .gpu.device import find_gpu
+from .gpu.device import driver_version, find_gpu
+from .gpu.kernels import nvrtc_version
 from .nms import contract
 from .spec import ModelSpec
 from .trt.compatibility import Fit, check_buildable, check_description, device_fit, version_fit
@@ -29,6 +30,7 @@ _PACKAGES = (
     "onnx",
     "onnx-graphsurgeon",
     "onnxslim",
+    "cuda-core",
     "cuda-bindings",
     "polygraphy",
     "faster-coco-eval",
@@ -80,7 +82,7 @@ def examine(file: str | Path | None = None) -> list[Finding]:
         findings.append(finding)
         flavors += [flavor] if flavor else []
     finding, gpu = _gpu()
-    findings.append(finding)
+    findings += [finding, *_cuda(flavors)]
     if spec is not None:
         findings += _file(spec, refusal, flavors)
     if header is not None:
@@ -134,7 +136,7 @@ def _load_flavor(name: str) -> Flavor:
     """Returns an installed TensorRT with its plugin and NMS operators. Its module is left out: it cannot be pickled."""
     flavor = find_flavor(name)
     plugin = load_plugins(flavor)
-    return Flavor(name, flavor.version, None, str(plugin), registered(flavor))
+    return replace(flavor, module=None, plugin=str(plugin), operators=registered(flavor))
 
 
 def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]:
@@ -161,6 +163,26 @@ def _gpu() -> tuple[Finding, dict[str, str] | None]:
     if gpu is None:
         return Finding("gpu", None, "none, or no driver"), None
     return Finding("gpu", True, f"{gpu['name']}, compute capability {gpu['compute_capability']}"), gpu
+
+
+def _cuda(flavors: list[Flavor]) -> list[Finding]:
+    """Compares the CUDA of the driver with that of NVRTC and of TensorRT; a driver takes nothing newer than its own."""
+    try:
+        driver, nvrtc = driver_version(), nvrtc_version()
+    except MissingDependencyError:
+        return []
+    if driver is None:
+        return []
+    findings = [Finding("driver", True, f"supports CUDA {driver[0]}.{driver[1]}")]
+    if nvrtc is not None:
+        fits = nvrtc[0] <= driver[0]
+        mend = f". Update the driver, or run: pip install 'cuda-bindings[all]<{driver[0] + 1}'"
+        findings.append(Finding("nvrtc", fits, f"of CUDA {nvrtc[0]}.{nvrtc[1]}{'' if fits else mend}"))
+    for flavor in flavors:
+        if flavor.cuda > driver[0]:
+            mend = f"Update the driver, or install {flavor.name}-cu{driver[0]}"
+            findings.append(Finding(f"cuda of {flavor.name}", False, f"built for CUDA {flavor.cuda}. {mend}"))
+    return findings
 
 
 def _engine(path: Path, header: PlanHeader, flavors: list[Flavor], gpu: dict[str, str] | None) -> list[Finding]:

@@ -12,7 +12,8 @@ from .errors import MissingDependencyError
 
 # The distribution that provides each optional module, as an argument of pip install.
 _DISTRIBUTIONS = {
-    "cuda": "'cuda-bindings[all]'",
+    "cuda": "'cuda-core[cu13]'",
+    "cupy": "cupy-cuda13x",
     "faster_coco_eval": "faster-coco-eval",
     "matplotlib": "matplotlib",
     "onnx": "onnx",
@@ -20,6 +21,7 @@ _DISTRIBUTIONS = {
     "onnxruntime_ep_openvino": "onnxruntime-ep-openvino",
     "onnxslim": "onnxslim",
     "polygraphy": "polygraphy",
+    "pycuda": "pycuda",
     "safetensors": "safetensors",
     "supervision": "supervision",
     "tensorrt": "tensorrt",

@@ -57,6 +57,7 @@ class PosePredictor:
         precision: ``fp32``, or ``bf16`` with OpenVINO.
         device: index of the GPU of an engine.
         library: plugin library of an engine.
+        weights: the ONNX file that an engine built with ``--stripWeights`` is filled from; None looks beside it.
         cuda_graph: launch an engine as a CUDA graph.
         spin_wait: poll for the end of a run of an engine.
 
@@ -79,12 +80,13 @@ class PosePredictor:
         precision: str | None = None,
         device: int | None = None,
         library: str | Path | None = None,
+        weights: str | Path | None = None,
         cuda_graph: bool | None = None,
         spin_wait: bool | None = None,
     ) -> None:
         options: dict[str, Any] = {
             "providers": providers, "threads": threads, "precision": precision, "device": device, "library": library,
-            "cuda_graph": cuda_graph, "spin_wait": spin_wait,
+            "weights": weights, "cuda_graph": cuda_graph, "spin_wait": spin_wait,
         }  # fmt: skip
         confidence = either("confidence", confidence, "conf", conf)
         given = [name for name, value in options.items() if value is not None]

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from trt_pose.gpu.frames import LetterboxParams, PackParams, kernel_source, letterbox_params
+from trt_pose.gpu.frames import FRAME, LetterboxParams, PackParams, fill_frames, kernel_source, letterbox_params
 from trt_pose.gpu.kernels import compile_kernel
 from trt_pose.images.pixels import letterbox, undo_letterbox
 from trt_pose.spec import InputSpec, Letterbox
@@ -27,6 +27,16 @@ def kernels(tmp_path_factory):
 
 def address(array):
     return array.ctypes.data
+
+
+def letterbox_on_cpu(kernels, images, spec, seed=0, sources=None, pitches=None):
+    """The kernel, on a batch: the network input (B, 3, height, width), and the letterboxes."""
+    frames, found = np.zeros(len(images), FRAME), np.full((len(images), 3, spec.height, spec.width), 7, spec.dtype)
+    sources = sources or [address(image) for image in images]
+    placed = fill_frames(frames, [image.shape for image in images], sources, spec, pitches)
+    params = letterbox_params(address(frames), address(found), spec)
+    kernels.letterbox_cpu(ctypes.byref(params), len(images), seed)
+    return found, placed
 
 
 POLICIES = {
@@ -52,31 +62,32 @@ def test_letterbox_is_opencvs(kernels, rng, policy, dtype):
         (64, 80),
         (129, 161),
     ]
-    for seed, (height, width) in enumerate(sizes):
-        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        want, placed = letterbox(image, spec)
-        found = np.full(want.shape, 7, dtype)
-        params, place = letterbox_params(image.shape, address(image), address(found), spec)
-        kernels.letterbox_cpu(ctypes.byref(params), seed)
-        assert place == placed
-        np.testing.assert_array_equal(found, want.astype(dtype), err_msg=f"{height} x {width}")
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    found, placed = letterbox_on_cpu(kernels, images, spec, seed=len(policy))
+    for image, got, place in zip(images, found, placed, strict=True):
+        want, expected = letterbox(image, spec)
+        assert place == expected
+        np.testing.assert_array_equal(got, want.astype(dtype), err_msg=str(image.shape))
+
+
+@pytest.mark.parametrize("size", [(16, 64), (1, 1), (17, 65), (100, 31), (640, 640)])
+def test_letterbox_into_inputs_that_are_no_whole_tiles(kernels, photograph, size):
+    spec = InputSpec(height=size[0], width=size[1], resize_to=size)
+    (found,), _ = letterbox_on_cpu(kernels, [photograph], spec)
+    np.testing.assert_array_equal(found, letterbox(photograph, spec)[0])
 
 
 def test_letterbox_of_a_real_photograph_and_rows_with_gaps(kernels, photograph):
     spec = InputSpec(height=320, width=320, resize_to=(320, 320))
     view = photograph[10:400, 20:300]  # rows are farther apart than they are long
-    want, _ = letterbox(np.ascontiguousarray(view), spec)
-    found = np.zeros(want.shape, np.uint8)
-    params, _ = letterbox_params(view.shape, address(photograph) + 10 * 512 * 3 + 20 * 3, address(found), spec, 512 * 3)
-    kernels.letterbox_cpu(ctypes.byref(params), 0)
-    np.testing.assert_array_equal(found, want)
+    source = address(photograph) + 10 * 512 * 3 + 20 * 3
+    (found,), _ = letterbox_on_cpu(kernels, [view], spec, sources=[source], pitches=[512 * 3])
+    np.testing.assert_array_equal(found, letterbox(np.ascontiguousarray(view), spec)[0])
 
 
 def test_floats_in_unit_range(kernels, photograph):
     spec = InputSpec(height=64, width=64, resize_to=(64, 64), dtype="float32", white=1)
-    found = np.zeros((3, 64, 64), np.float32)
-    params, _ = letterbox_params(photograph.shape, address(photograph), address(found), spec)
-    kernels.letterbox_cpu(ctypes.byref(params), 0)
+    (found,), _ = letterbox_on_cpu(kernels, [photograph], spec)
     want = letterbox(photograph, spec)[0].astype(np.float32) * np.float32(1 / 255)
     np.testing.assert_allclose(found, want, rtol=1e-6)
 
@@ -86,11 +97,12 @@ def pack(kernels, counts, boxes, scores, rest, placed, threshold, seed=0):
     batch, limit = scores.shape
     has_joints = rest.ndim == 4
     width = 5 + (3 * rest.shape[2] if has_joints else 1)
-    places = np.array([[p.scale_x, p.scale_y, p.left, p.top] for p in placed], np.float32)
+    frames = np.zeros(batch, FRAME)
+    frames["place"] = [[p.scale_x, p.scale_y, p.left, p.top] for p in placed]
     kept, rows = np.full(batch, -1, np.int32), np.full((batch * limit, width), np.nan, np.float32)
     joints, classes = (address(rest), None) if has_joints else (None, address(rest))
     params = PackParams(
-        address(counts), address(boxes), address(scores), joints, classes, address(places), address(kept),
+        address(counts), address(boxes), address(scores), joints, classes, address(frames), address(kept),
         address(rows), batch, limit, rest.shape[2] if has_joints else 0, threshold,
     )  # fmt: skip
     kernels.pack_rows_cpu(ctypes.byref(params), seed)
@@ -170,6 +182,17 @@ def test_python_and_cuda_agree_on_the_parameters():
         assert [word.lower() for word in words] == [name.replace("_", "") for name, _ in kind._fields_]
 
 
+def test_python_and_cuda_agree_on_a_frame(tmp_path):
+    header = RUNTIME / "include" / "trt_pose" / "frames.cuh"
+    checks = [f'static_assert(offsetof(Frame, {name}) == {FRAME.fields[name][1]}, "{name}");' for name in FRAME.names]
+    source = tmp_path / "frame.cpp"
+    source.write_text(
+        f'#include <cstddef>\n#include "{header}"\nusing trt_pose::Frame;\n'
+        + "\n".join([*checks, f'static_assert(sizeof(Frame) == {FRAME.itemsize}, "size");'])
+    )
+    compile_cpp("-fsyntax-only", source)
+
+
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_nvcc_compiles_them(tmp_path, architecture):
     if shutil.which("nvcc") is None:
@@ -191,10 +214,10 @@ def test_nvcc_compiles_them(tmp_path, architecture):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("cuda.bindings") is None, reason="needs cuda-bindings")
+@pytest.mark.skipif(importlib.util.find_spec("cuda.core") is None, reason="needs cuda-core")
 def test_nvrtc_compiles_both_kernels(tmp_path, monkeypatch):
     """As the runner compiles them, from the package's own copy."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cubin = compile_kernel(kernel_source(), "sm_90")
+    cubin = bytes(compile_kernel(kernel_source(), "sm_90").code)
     for name in (b"letterbox", b"pack_rows"):
         assert name in cubin

@@ -27,14 +27,14 @@ OPENERS = {
     "torch": torch_runner,
     "onnxruntime": lambda path: OnnxRunner(path, providers=["cpu"]),
     "openvino": lambda path: OnnxRunner(path, providers=["openvino"]),
-    "stand-in": None,  # the TensorRT runner on a stand-in for the GPU
+    "tensorrt": None,  # on the strict driver and a stand-in for TensorRT
 }
 
 
 @pytest.fixture(params=OPENERS)
-def runner(request, tiny_dynamic_onnx, tmp_path, monkeypatch):
-    if request.param == "stand-in":
-        stand_in.install(monkeypatch, None)
+def runner(request, tiny_dynamic_onnx, tmp_path):
+    if request.param == "tensorrt":
+        request.getfixturevalue("tensorrt")
         with TrtRunner(stand_in.write_engine(tiny_dynamic_onnx, tmp_path)) as opened:
             yield opened
         return

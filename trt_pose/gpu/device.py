@@ -1,22 +1,26 @@
-"""CUDA resources of a runner: primary context, streams, events, memory and graphs, each freed when closed.
+"""A GPU and what a runner has on it: streams, events and memory, by cuda.core, and CUDA graphs.
 
-The calls go through cuda-bindings and use the primary context, which torch, cupy and TensorRT share; no other context
-is created. Any thread may call, because each call makes the context current for its duration.
+Some calls go to cuda.bindings. cuda.core makes a context current but does not restore the one before, so contexts are
+pushed and popped here; it does not look up the context of a foreign address, nor pass a structure to a kernel by value
+(kernels.py); :class:`Graph` has its own reason. The context is the primary one, which torch, cupy and TensorRT share.
 """
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError, RunnerError
+from ..errors import EngineError, PoseError, RunnerError
 from ..optional import require
-from . import dlpack
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer, Event, Stream
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -24,9 +28,15 @@ Bytes = npt.NDArray[np.uint8]
 class Device:
     """The primary context of one GPU.
 
+    Attributes:
+        gpu: name and compute capability, see :func:`find_gpu`.
+        index: number of the GPU.
+
+    Any thread may use it, within :meth:`current`.
+
     Raises:
         RunnerError: no GPU or no driver.
-        MissingDependencyError: cuda-bindings is not installed.
+        MissingDependencyError: cuda-core is not installed.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -37,106 +47,72 @@ class Device:
                 " machine with one."
             )
         self.gpu, self.index = gpu, index
-        self._driver = bindings("driver")
-        result, self._device = self._driver.cuDeviceGet(index)
-        check(result, "asking for the GPU")
-        result, self._context = self._driver.cuDevicePrimaryCtxRetain(self._device)
-        check(result, "retaining the GPU's primary context")
+        self._driver = _driver()
+        self._core = _core()
+        with cuda_errors("opening the GPU"):
+            before = self._driver.cuCtxGetCurrent()[1]
+            self._device = self._core.Device(index)
+            self._device.set_current()
+            self.context: Any = self._device.context.handle
+            self._driver.cuCtxSetCurrent(before)
+            with self._entered():
+                self._pinned = self._core.LegacyPinnedMemoryResource()
+                self._copies = self.stream()
 
     @contextmanager
-    def current(self) -> Iterator[Any]:
-        """Makes the context current on this thread; yields the module of driver functions."""
-        (result,) = self._driver.cuCtxPushCurrent(self._context)
-        check(result, "entering the GPU's context")
+    def current(self, doing: str) -> Iterator[None]:
+        """Makes the context current on this thread; errors of CUDA become RunnerErrors that begin with ``doing``."""
+        with cuda_errors(doing), self._entered():
+            yield
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        _check(self._driver.cuCtxPushCurrent(self.context)[0], "entering the GPU's context")
         try:
-            yield self._driver
+            yield
         finally:
             self._driver.cuCtxPopCurrent()
 
-    def close(self) -> None:
-        self._driver.cuDevicePrimaryCtxRelease(self._device)
+    def stream(self) -> Stream:
+        """Creates a non-blocking stream. TensorRT adds synchronization to the default stream only."""
+        return self._device.create_stream()
 
+    def event(self, timed: bool) -> Event:
+        """Creates an event. Times are measured between ``timed`` events; waiting for others sleeps, not polls."""
+        options = self._core.EventOptions(timing_enabled=timed, blocking_sync=not timed)
+        return self._device.create_event(options)
 
-class DriverHandle:
-    """A resource of the driver; :meth:`close` frees it once, in the context of its device."""
+    def memory(self, size: int) -> Buffer:
+        """Allocates ``size`` bytes of the GPU, which every stream may use at once; freed with its last holder."""
+        buffer = self._device.allocate(max(size, 1), stream=self._copies)  # CUDA rejects zero bytes
+        self._copies.sync()
+        return buffer
 
-    def __init__(self, device: Device, make: str, free: str, *arguments: Any) -> None:
-        self._device, self._free = device, free
-        with device.current() as driver:
-            result, self.handle = getattr(driver, make)(*arguments)
-            check(result, f"{make} of {', '.join(map(str, arguments)) or 'the GPU'}")
+    def pinned(self, size: int) -> Pinned:
+        """Allocates page-locked memory of the host."""
+        return Pinned(self._pinned.allocate(max(size, 1)))
 
-    @property
-    def address(self) -> int:
-        return int(self.handle)
-
-    def close(self) -> None:
-        if self.handle is not None:
-            with self._device.current() as driver:
-                getattr(driver, self._free)(self.handle)
-            self.handle = None
-
-
-class Stream(DriverHandle):
-    """A non-blocking stream. TensorRT adds synchronization to the default stream only."""
-
-    def __init__(self, device: Device) -> None:
-        non_blocking = 1
-        super().__init__(device, "cuStreamCreate", "cuStreamDestroy", non_blocking)
-        self._end = Event(device, timed=False)
-
-    def wait(self, driver: Any, spin: bool) -> None:
-        """Waits for all enqueued work; ``spin`` polls, which saves the wake-up time but keeps a CPU core busy."""
-        if not spin:
-            self._end.record(driver, self)
-            self._end.wait(driver)
-            return
-        while int(result := driver.cuStreamQuery(self.handle)[0]) == int(driver.CUresult.CUDA_ERROR_NOT_READY):
-            pass
-        check(result, "running the engine")
+    def owns(self, address: int) -> bool:
+        """Returns whether the memory at ``address`` belongs to this context."""
+        kind = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT
+        result, context = self._driver.cuPointerGetAttribute(kind, address)
+        return int(result) == 0 and int(context) == int(self.context)
 
     def close(self) -> None:
-        self._end.close()
-        super().close()
+        """Frees the device's own stream. cuda.core keeps the primary context to the end of the process."""
+        self._copies.close()
 
-    def wait_for(self, driver: Any, event: Event) -> None:
-        check(driver.cuStreamWaitEvent(self.handle, event.handle, 0)[0], "ordering two streams")
-
-
-class Event(DriverHandle):
-    """An event on a stream. Times are measured between ``timed`` events; waiting for others sleeps, not polls."""
-
-    def __init__(self, device: Device, timed: bool) -> None:
-        blocking_untimed = 1 | 2
-        super().__init__(device, "cuEventCreate", "cuEventDestroy", 0 if timed else blocking_untimed)
-
-    def record(self, driver: Any, stream: Stream) -> None:
-        check(driver.cuEventRecord(self.handle, stream.handle)[0], "recording an event")
-
-    def wait(self, driver: Any) -> None:
-        check(driver.cuEventSynchronize(self.handle)[0], "running the engine")
-
-    def ms_since(self, driver: Any, first: Event) -> float:
-        result, ms = driver.cuEventElapsedTime(first.handle, self.handle)
-        check(result, "reading two events")
-        return float(ms)
+    def borrowed(self, stream: int) -> Stream:
+        """Returns another package's stream as a stream of cuda.core, which does not own it."""
+        return self._core.Stream.from_handle(stream)
 
 
-class Memory(DriverHandle):
-    """Memory on the GPU."""
-
-    def __init__(self, device: Device, size: int) -> None:
-        self.size = max(size, 1)  # CUDA rejects zero-byte allocations
-        super().__init__(device, "cuMemAlloc", "cuMemFree", self.size)
-
-
-class Pinned(DriverHandle):
+class Pinned:
     """Page-locked host memory, which is copied without staging; ``array`` holds its bytes."""
 
-    def __init__(self, device: Device, size: int) -> None:
-        self.size = max(size, 1)
-        super().__init__(device, "cuMemHostAlloc", "cuMemFreeHost", self.size, 0)
-        self.array: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * self.size).from_address(self.address))
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer, self.size = buffer, int(buffer.size)
+        self.array: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * self.size).from_address(address_of(buffer)))
 
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Returns the first bytes as an array of this shape and type, without a copy."""
@@ -145,128 +121,132 @@ class Pinned(DriverHandle):
 
     def close(self) -> None:
         self.array = self.array[:0].copy()  # the memory of the old array is freed next
-        super().close()
+        self.buffer.close()
+
+
+def address_of(resource: Any) -> int:
+    """Returns the address of a buffer, or the handle of a stream."""
+    return int(resource.handle)
+
+
+def wait(stream: Stream, end: Event, spin: bool) -> None:
+    """Waits for all work enqueued on ``stream``.
+
+    Args:
+        stream: the stream.
+        end: an event that is not timed; it is recorded here.
+        spin: poll for the end, which saves the wake-up time but keeps a CPU core busy.
+    """
+    stream.record(end)
+    if not spin:
+        end.sync()
+        return
+    while not end.is_done:
+        pass
+
+
+def copy(source: Buffer, target: Buffer, size: int, stream: Stream) -> None:
+    """Enqueues a copy of the first ``size`` bytes of one buffer to another, of the host or the GPU."""
+    if size:
+        part(source, size).copy_to(part(target, size), stream=stream)
+
+
+def part(buffer: Buffer, size: int) -> Buffer:
+    """Returns the first ``size`` bytes of a buffer, which stays alive as long as they do."""
+    return buffer if buffer.size == size else _core().Buffer.from_handle(address_of(buffer), size, owner=buffer)
 
 
 class Graph:
-    """A CUDA graph of work captured from a stream."""
+    """A CUDA graph of work captured from a stream; freed with its last holder.
 
-    def __init__(self, device: Device, executable: Any) -> None:
-        self._device, self._executable = device, executable
-
-    @classmethod
-    def capture(cls, device: Device, stream: Stream, work: Callable[[], bool]) -> Graph | None:
-        """Captures the calls of ``work``; returns None if ``work`` or the driver fails. The stream stays usable."""
-        with device.current() as driver:
-            mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-            check(driver.cuStreamBeginCapture(stream.handle, mode)[0], "beginning a capture")
-            try:
-                complete = work()
-            finally:
-                ended, graph = driver.cuStreamEndCapture(stream.handle)
-            if int(ended) != 0 or graph is None:
-                return None
-            try:
-                made, executable = driver.cuGraphInstantiate(graph, 0) if complete else (1, None)
-            finally:
-                driver.cuGraphDestroy(graph)
-            return cls(device, executable) if int(made) == 0 else None
-
-    def launch(self, driver: Any, stream: Stream) -> None:
-        check(driver.cuGraphLaunch(self._executable, stream.handle)[0], "launching the CUDA graph")
-
-    def close(self) -> None:
-        if self._executable is not None:
-            with self._device.current() as driver:
-                driver.cuGraphExecDestroy(self._executable)
-            self._executable = None
-
-
-def upload(driver: Any, memory: Memory, pinned: Pinned, size: int, stream: Stream) -> None:
-    check(driver.cuMemcpyHtoDAsync(memory.handle, pinned.address, size, stream.handle)[0], "copying to the GPU")
-
-
-def download(driver: Any, pinned: Pinned, memory: Memory, size: int, stream: Stream) -> None:
-    if size:
-        check(driver.cuMemcpyDtoHAsync(pinned.address, memory.handle, size, stream.handle)[0], "copying from the GPU")
-
-
-class DeviceArray:
-    """A tensor on the GPU, which torch, cupy and numba read through ``__cuda_array_interface__`` or DLPack.
-
-    It shares the memory of the runner's buffer, which the next run overwrites. The work that fills the buffer is
-    complete when the array is created.
+    These calls go to cuda.bindings. cuda.core 1.2 reads the handle of the graph when a capture begins, and destroys it
+    once more when the driver has ended an invalidated capture and its graph (tests/cuda).
     """
 
-    def __init__(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike, stream: Stream, device: int) -> None:
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        self._address, self._stream, self._device = address, stream, device
+    def __init__(self, executable: Any) -> None:
+        self._driver, self._executable = _driver(), executable
+        self._end = weakref.finalize(self, self._driver.cuGraphExecDestroy, executable)
+        self._end.atexit = False
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CUDA, self._device
+    @classmethod
+    def capture(cls, stream: Stream, work: Callable[[], bool]) -> Graph | None:
+        """Captures what ``work`` enqueues on ``stream``.
 
-    def __dlpack__(self, **_: Any) -> Any:
-        return dlpack.make_capsule(self._address, self.shape, self.dtype, self.__dlpack_device__(), self)
+        Returns None if ``work`` returns False, or CUDA does not capture it. The stream stays usable.
+        """
+        driver = _driver()
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL  # as trtexec
+        _check(driver.cuStreamBeginCapture(stream.handle, mode)[0], "beginning a capture")
+        try:
+            complete = work()
+        finally:
+            ended, graph = driver.cuStreamEndCapture(stream.handle)
+        if int(ended) != 0 or graph is None:
+            return None
+        try:
+            made, executable = driver.cuGraphInstantiate(graph, 0) if complete else (1, None)
+        finally:
+            driver.cuGraphDestroy(graph)
+        return cls(executable) if int(made) == 0 else None
 
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self._address, False),
-            "version": 3,
-            "stream": self._stream.address,
-        }
-
-
-def current_architecture() -> str:
-    """Returns the architecture of the current context's device, such as ``sm_90``. Raises EngineError without one."""
-    driver = bindings("driver")
-    result, device = driver.cuCtxGetDevice()
-    check(result, "asking for the current GPU")
-    major, minor = _capability(driver, device)
-    return f"sm_{major}{minor}"
+    def launch(self, stream: Stream) -> None:
+        _check(self._driver.cuGraphLaunch(self._executable, stream.handle)[0], "launching the CUDA graph")
 
 
 def find_gpu(index: int = 0) -> dict[str, str] | None:
     """Returns ``name`` and ``compute_capability`` (such as ``9.0``) of a GPU; None without a GPU or driver.
 
     Raises:
-        MissingDependencyError: cuda-bindings is not installed.
+        MissingDependencyError: cuda-core is not installed.
     """
-    driver = bindings("driver")
+    driver, core = _driver(), _core()
     try:
         if int(driver.cuInit(0)[0]) != 0 or index >= driver.cuDeviceGetCount()[1]:
             return None
-    except RuntimeError:  # cuda-bindings finds no driver library
+    except RuntimeError:  # there is no driver library
         return None
-    result, device = driver.cuDeviceGet(index)
-    check(result, "asking for the GPU")
-    result, name = driver.cuDeviceGetName(128, device)
-    check(result, "asking for the GPU's name")
-    major, minor = _capability(driver, device)
-    return {"name": name.decode().rstrip("\0"), "compute_capability": f"{major}.{minor}"}
+    device = core.Device(index)
+    major, minor = device.compute_capability
+    return {"name": device.name, "compute_capability": f"{major}.{minor}"}
 
 
-def _capability(driver: Any, device: Any) -> tuple[int, int]:
-    kinds = driver.CUdevice_attribute
-    numbers = []
-    for kind in (
-        kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-        kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-    ):
-        result, number = driver.cuDeviceGetAttribute(kind, device)
-        check(result, "asking for the compute capability")
-        numbers.append(int(number))
-    return numbers[0], numbers[1]
+def driver_version() -> tuple[int, int] | None:
+    """Returns the newest CUDA that the driver supports, such as (12, 4); None without a driver."""
+    try:
+        result, version = _driver().cuDriverGetVersion()
+    except RuntimeError:  # no driver library
+        return None
+    return (version // 1000, version % 1000 // 10) if int(result) == 0 else None
 
 
-def bindings(part: str) -> Any:
-    """Imports ``cuda.bindings.PART``. Raises MissingDependencyError when it is not installed."""
-    return require(f"cuda.bindings.{part}", "using CUDA")
+@contextmanager
+def cuda_errors(
+    doing: str, error_type: type[PoseError] = RunnerError, more: str = " Check the driver and the GPU."
+) -> Iterator[None]:
+    """Turns exceptions of cuda.core into ``error_type``; the message begins with ``doing`` and ends with ``more``."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_cudas(error):
+            raise
+        text = " ".join(str(error).split())
+        reason = text.partition(": ")[0] if text.startswith("CUDA_") else text[:400].rstrip(".")
+        raise error_type(f"{doing}: CUDA answered {reason}.{more}") from error
 
 
-def check(result: Any, action: str) -> None:
+def _is_cudas(error: BaseException) -> bool:
+    return type(error).__module__.startswith("cuda.core")  # its exceptions have no public name
+
+
+def _check(result: Any, action: str) -> None:
     """Raises EngineError unless ``result`` is CUDA's success code."""
     if int(result) != 0:
         raise EngineError(f"{action}: CUDA answered {getattr(result, 'name', result)}. Check the driver and the GPU.")
+
+
+def _core() -> Any:
+    return require("cuda.core", "using CUDA")
+
+
+def _driver() -> Any:
+    return require("cuda.bindings.driver", "using CUDA")

@@ -1,75 +1,62 @@
-"""CUDA kernels compiled at run time. Only this module and device.py make raw CUDA calls.
-
-They use cuda-bindings, which has wheels for every platform and covers all of CUDA, including graphs. It is imported
-when a GPU is first needed.
-"""
+"""CUDA kernels compiled at run time by NVRTC, through cuda.core."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import threading
-from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, MissingDependencyError
-from ..files import cache_folder, write_atomically
-from .device import bindings, check, current_architecture
+from ..files import cache_folder
+from ..optional import require
+from .device import cuda_errors, driver_version
 
 _loading = threading.Lock()
 
 
-def compile_kernel(source: Path, architecture: str) -> bytes:
-    """Compiles CUDA C++ with NVRTC; caches the result in ``$XDG_CACHE_HOME/trt_pose/kernels``.
+def compile_kernel(source: Path, architecture: str) -> Any:
+    """Compiles CUDA C++ with NVRTC; keeps the result in ``$XDG_CACHE_HOME/trt_pose/kernels``.
 
     Args:
         source: a ``.cuh`` file without includes.
         architecture: the target, such as ``sm_90``. NVRTC needs no GPU.
 
     Returns:
-        The cubin.
+        The cubin, as an ``ObjectCode`` of cuda.core.
 
     Raises:
-        MissingDependencyError: cuda-bindings is not installed.
+        MissingDependencyError: cuda-core or NVRTC is not installed.
         EngineError: NVRTC is too old for the architecture, or rejects the source; its log is in the message.
     """
-    nvrtc = bindings("nvrtc")
-    text = source.read_bytes()
-    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--fmad=true"]
+    core, utils = (require(name, "compiling a kernel") for name in ("cuda.core", "cuda.core.utils"))
+    options = core.ProgramOptions(name=source.name, arch=architecture, std="c++17", fma=True)
     try:
-        _, major, minor = nvrtc.nvrtcVersion()
+        with cuda_errors(f"compiling {source.name} for {architecture}", EngineError, more=" Update cuda-bindings."):
+            program = core.Program(source.read_text(encoding="utf-8"), "c++", options)
+            try:
+                kept = utils.FileStreamProgramCache(cache_folder("kernels"))
+                return program.compile("cubin", cache=kept)
+            except OSError:  # without a writable cache the next process compiles again
+                return program.compile("cubin")
+            finally:
+                program.close()
     except RuntimeError as error:  # cuda-bindings looks for its libraries at the first call
         raise MissingDependencyError(
             "compiling a kernel: NVRTC is not installed. Run: pip install 'cuda-bindings[all]', or install the CUDA"
             " toolkit."
         ) from error
-    digest = hashlib.sha256(b"\0".join([text, *options, f"{major}.{minor}".encode()])).hexdigest()
-    path = cache_folder("kernels") / f"{source.stem}-{architecture}-{digest[:16]}.cubin"
-    if path.exists():
-        return path.read_bytes()
-    cubin = _compile(nvrtc, text, source.name, options)
-    with suppress(OSError, EngineError):  # without a writable cache the next process compiles again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: file.write_bytes(cubin), EngineError)
-    return cubin
 
 
-def _compile(nvrtc: Any, text: bytes, name: str, options: list[bytes]) -> bytes:
-    result, program = nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], [])
-    check(result, "creating an NVRTC program")
-    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    if int(result) != 0:
-        _, size = nvrtc.nvrtcGetProgramLogSize(program)
-        log = b" " * size
-        nvrtc.nvrtcGetProgramLog(program, log)
-        reason = " ".join(log.decode(errors="replace").strip("\0 ").split())[:400]
-        raise EngineError(f"compiling {name} with {options[0].decode()}: {reason or result}. Update cuda-bindings.")
-    _, size = nvrtc.nvrtcGetCUBINSize(program)
-    cubin = bytes(size)
-    check(nvrtc.nvrtcGetCUBIN(program, cubin)[0], "reading the cubin")
-    nvrtc.nvrtcDestroyProgram(program)
-    return cubin
+def nvrtc_version() -> tuple[int, int] | None:
+    """Returns the version of NVRTC, such as (12, 9); None when it is not installed."""
+    nvrtc = require("cuda.bindings.nvrtc", "compiling a kernel")
+    try:
+        _, major, minor = nvrtc.nvrtcVersion()
+    except RuntimeError:
+        return None
+    return int(major), int(minor)
 
 
 class Kernel:
@@ -77,30 +64,53 @@ class Kernel:
 
     def __init__(self, source: Path, name: str) -> None:
         self._source, self._name = source, name
-        self._functions: dict[str, Any] = {}
+        self._functions: dict[int, Any] = {}  # by device
+        self._code: list[Any] = []  # unloaded with the kernel
 
-    def launch(self, blocks: int, threads: int, params: ctypes.Structure, stream: int) -> None:
+    def launch(self, grid: tuple[int, int], threads: int, params: ctypes.Structure, stream: int) -> None:
         """Enqueues the kernel on ``stream`` of the current context, with ``params`` by value as its only argument.
+
+        The launch goes to cuda.bindings, because cuda.core takes numbers and addresses, but no structures.
 
         Raises:
             EngineError: there is no current context, or the driver reports an error.
         """
-        driver = bindings("driver")
-        function = self._load(driver)
+        driver = _driver()
+        result, device = driver.cuCtxGetDevice()
+        if int(result) != 0:
+            raise EngineError(f"launching {self._name}: no context is current. Enter the GPU's context first.")
+        function = self._functions.get(int(device)) or self._load(driver, int(device))
         argument = ctypes.c_void_p(ctypes.addressof(params))
-        arguments = ctypes.addressof(argument)
-        (result,) = driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, 0)
-        check(result, f"launching {self._name}")
+        (result,) = driver.cuLaunchKernel(
+            function, *grid, 1, threads, 1, 1, 0, stream, ctypes.addressof(argument), 0
+        )  # fmt: skip
+        if int(result) != 0:
+            raise EngineError(f"launching {self._name}: CUDA answered {getattr(result, 'name', result)}.")
 
-    def _load(self, driver: Any) -> Any:
-        architecture = current_architecture()
+    def _load(self, driver: Any, device: int) -> Any:
+        core = require("cuda.core", "launching a kernel")
         with _loading:
-            if architecture not in self._functions:
-                cubin = compile_kernel(self._source, architecture)
-                # The driver loads a library into every context that uses it, so contexts are not tracked here.
-                result, library = driver.cuLibraryLoadData(cubin, [], [], 0, [], [], 0)
-                check(result, f"loading {self._name}")
-                result, kernel = driver.cuLibraryGetKernel(library, self._name.encode())
-                check(result, f"finding {self._name}")
-                self._functions[architecture] = driver.CUfunction(int(kernel))
-            return self._functions[architecture]
+            if device not in self._functions:
+                architecture = f"sm_{core.Device(device).arch}"
+                code = compile_kernel(self._source, architecture)
+                with cuda_errors(f"loading {self._name} for {architecture}", EngineError, more=_mismatch()):
+                    kernel = code.get_kernel(self._name)  # the driver loads it into every context that uses it
+                self._code.append(code)
+                self._functions[device] = driver.CUfunction(int(kernel.handle))
+            return self._functions[device]
+
+
+@cache
+def _driver() -> Any:
+    return require("cuda.bindings.driver", "launching a kernel")
+
+
+def _mismatch() -> str:
+    """Returns what to do when NVRTC is of a newer major version than the driver, whose code the driver rejects."""
+    here, wanted = driver_version(), nvrtc_version()
+    if here is None or wanted is None or here[0] >= wanted[0]:
+        return ""
+    return (
+        f" NVRTC is of CUDA {wanted[0]}.{wanted[1]}, and the driver supports CUDA {here[0]}.{here[1]}: update the"
+        f" driver, or run: pip install 'cuda-bindings[all]<{wanted[0]}'"
+    )

@@ -53,6 +53,10 @@ _ATTRIBUTES = {
 }
 # TensorRT reports an exception in a callback as a failure without a reason, so exceptions are recorded here.
 _errors: list[Exception] = []
+# The bindings of TensorRT 10.3 (JetPack 6) corrupt Python's heap when a plugin object is freed; 10.4 and newer do not
+# (tests/bindings/test_enqueue.py).
+_CORRUPTING = ("10.0.", "10.1.", "10.2.", "10.3.")
+_never_freed: list[Any] = []
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -130,9 +134,10 @@ class PluginMethods:
         check_shapes([list(tensor.dims) for tensor in inputs])
 
     def get_fields_to_serialize(self) -> Any:
-        # A PluginField does not keep a reference to its array, so the plugin keeps the arrays.
+        # A PluginField does not keep a reference to its array, nor TensorRT to the collection: the plugin keeps both.
         self._saved = {name: np.array([getattr(self.fields, name)], dtype) for name, (_, dtype) in _ATTRIBUTES.items()}
-        return field_collection(self.trt, self._saved)
+        self._fields = field_collection(self.trt, self._saved)
+        return self._fields
 
     def get_valid_tactics(self) -> list[int]:
         return [1]
@@ -155,13 +160,17 @@ class PluginMethods:
             self.fields.score_threshold, self.fields.iou_threshold,
         )  # fmt: skip
         if batch:  # CUDA rejects an empty grid
-            self.kernel.launch(batch, BLOCK_THREADS, params, stream)
+            self.kernel.launch((batch, 1), BLOCK_THREADS, params, stream)
+
+
+def kernel_source() -> Path:
+    return Path(str(resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh")))
 
 
 def make_creators(trt: Any) -> tuple[Any, Any]:
     """Returns the creators of PoseNMS_TRT and DetectionNMS_TRT, derived from classes of the TensorRT module ``trt``."""
-    source = Path(str(resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh")))
-    shared_kernel = Kernel(source, "pose_nms")
+    shared_kernel = Kernel(kernel_source(), "pose_nms")
+    keeps = str(getattr(trt, "__version__", "")).startswith(_CORRUPTING)
     bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
 
     class NmsPlugin(PluginMethods, *bases):  # type: ignore[misc]
@@ -171,14 +180,15 @@ def make_creators(trt: Any) -> tuple[Any, Any]:
             self.plugin_name, self.plugin_version, self.plugin_namespace = name, VERSION, NAMESPACE
             self.num_outputs = 4
             self.trt, self.kernel, self.fields = trt, shared_kernel, fields
+            if keeps:
+                _never_freed.append(self)
 
     class NmsCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         def __init__(self, name: str) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.name, self.plugin_version, self.plugin_namespace = name, VERSION, NAMESPACE
-            self.field_names = field_collection(
-                trt, {field: np.array([], kind) for field, (_, kind) in _ATTRIBUTES.items()}
-            )
+            self._saved = {field: np.array([], kind) for field, (_, kind) in _ATTRIBUTES.items()}
+            self.field_names = field_collection(trt, self._saved)
 
         @_recorded
         def create_plugin(self, _name: str, fields: Any, _phase: Any) -> Any:

@@ -66,7 +66,7 @@ BACKENDS = (
         name="TensorRT",
         runs="an engine",
         suffixes=ENGINE_SUFFIXES,
-        options=("device", "library", "cuda_graph", "spin_wait", "transfers"),
+        options=("device", "library", "weights", "cuda_graph", "spin_wait", "transfers"),
         module="trt",
         runner="TrtRunner",
     ),
@@ -95,6 +95,7 @@ def open_runner(
     precision: str | None = None,
     device: int | None = None,
     library: str | Path | None = None,
+    weights: str | Path | None = None,
     cuda_graph: bool | None = None,
     spin_wait: bool | None = None,
     transfers: bool | None = None,
@@ -108,6 +109,7 @@ def open_runner(
         precision: ONNX Runtime: ``fp32``, or ``bf16`` with OpenVINO.
         device: engines: index of the GPU.
         library: engines: path of the plugin library, or ``python`` for the plugin in Python.
+        weights: engines built with ``--stripWeights``: the ONNX file to fill them from; looked for beside the engine.
         cuda_graph: engines: launch a captured CUDA graph; True by default.
         spin_wait: engines: poll for the end of a run instead of blocking.
         transfers: engines: count the copies to and from the GPU in timings; True by default.
@@ -119,7 +121,7 @@ def open_runner(
     """
     given = {
         "providers": providers, "threads": threads, "precision": precision, "device": device, "library": library,
-        "cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers,
+        "weights": weights, "cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers,
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     return find_backend(path).open(path if isinstance(path, bytes) else str(path), options)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RunnerError
-from ..gpu.device import Memory, Pinned, download
+from ..errors import RunnerError, first_line
+from ..gpu.device import Pinned, address_of, copy, wait
 from .runner import TensorInfo
 
 if TYPE_CHECKING:
+    from cuda.core import Buffer
+
     from .trt import TrtRunner
 
 Array = npt.NDArray[Any]
@@ -24,7 +26,8 @@ class Tensor:
     def __init__(self, runner: TrtRunner, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         self.name, self.dtype, self.largest = name, np.dtype(dtype), shape
         size = self.size(shape)
-        self.memory, self.pinned = runner.own(Memory(runner.device, size)), runner.own(Pinned(runner.device, size))
+        self.memory: Buffer = runner.device.memory(size)
+        self.pinned: Pinned = runner.own(runner.device.pinned(size))
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Returns the size of a tensor of this shape in bytes."""
@@ -80,13 +83,16 @@ class Bindings:
         shape, dtype = tuple(context.get_tensor_shape(name)), _dtype(runner.trt, engine, name)
         if -1 in shape:
             self.allocators[name] = make_allocator(runner.trt, runner, dtype)
-            context.set_output_allocator(name, self.allocators[name])
+            if not context.set_output_allocator(name, self.allocators[name]):
+                raise RunnerError(
+                    f"opening {runner.path}: TensorRT refuses an allocator for {name}: {runner.reason()}."
+                )
         else:
             self._bind(runner, context, Tensor(runner, name, dtype, shape))
 
     def _bind(self, runner: TrtRunner, context: Any, tensor: Tensor) -> None:
         self.tensors[tensor.name] = tensor
-        if not context.set_tensor_address(tensor.name, tensor.memory.address):
+        if not context.set_tensor_address(tensor.name, address_of(tensor.memory)):
             raise RunnerError(
                 f"opening {runner.path}: TensorRT refuses the memory of {tensor.name}: {runner.reason()}."
             )
@@ -102,15 +108,21 @@ def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
-            self.memory: Memory = runner.own(Memory(runner.device, 1 << 16))
-            self.pinned: Pinned = runner.own(Pinned(runner.device, 1 << 16))
+            self.memory: Buffer = runner.device.memory(1 << 16)
+            self.pinned: Pinned = runner.own(runner.device.pinned(1 << 16))
             self.shape: tuple[int, ...] = ()
             self.dtype = np.dtype(dtype)
+            self.outgrown: list[Buffer] = []  # the run that outgrew them may still use them
 
         def reallocate_output_async(self, _name: str, _memory: int, size: int, _alignment: int, _stream: int) -> int:
-            if size > self.memory.size:
-                self.memory = runner.own(Memory(runner.device, max(size, 2 * self.memory.size)))
-            return self.memory.address
+            try:
+                if size > self.memory.size:
+                    self.outgrown.append(self.memory)
+                    self.memory = runner.device.memory(max(size, 2 * self.memory.size))
+            except Exception as error:  # TensorRT reports an exception of a callback without its reason
+                runner.note(f"allocating {size} bytes: {first_line(error)}")
+                return 0
+            return address_of(self.memory)
 
         def reallocate_output(self, _name: str, memory: int, size: int, alignment: int) -> int:
             return self.reallocate_output_async(_name, memory, size, alignment, 0)
@@ -118,13 +130,13 @@ def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:
         def notify_shape(self, _name: str, shape: Any) -> None:
             self.shape = tuple(shape)
 
-        def read(self, driver: Any) -> Array:
+        def read(self) -> Array:
             """Returns a copy of the tensor; valid after the run."""
             size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
             if size > self.pinned.size:
-                self.pinned = runner.own(Pinned(runner.device, size))
-            download(driver, self.pinned, self.memory, size, runner.stream)
-            runner.stream.wait(driver, spin=False)
+                self.pinned = runner.own(runner.device.pinned(size))
+            copy(self.memory, self.pinned.buffer, size, runner.stream)
+            wait(runner.stream, runner.end, spin=False)
             values: Array = self.pinned.view(self.shape, self.dtype).copy()
             return values
 

@@ -84,19 +84,21 @@ class Pipeline(Protocol):
         """Waits for a batch; returns rows (K, 5 + the task's extra width) per image, px of the images."""
 
 
-def check_feeds(feeds: Arrays, inputs: Mapping[str, TensorInfo]) -> None:
-    """Raises RunnerError when names, element types or shapes do not match the model's inputs."""
+def check_feeds(
+    feeds: Mapping[str, Any], inputs: Mapping[str, TensorInfo], kinds: tuple[type[Any], ...] = (np.ndarray,)
+) -> None:
+    """Raises RunnerError when names, kinds, element types or shapes do not match the model's inputs."""
     if set(feeds) != set(inputs):
         raise RunnerError(
             f"running the model: got inputs {sorted(feeds)}, expected {sorted(inputs)}."
             " Name the arrays after the inputs."
         )
     for name, info in inputs.items():
-        array = feeds[name]
-        if not isinstance(array, np.ndarray) or array.dtype.name != info.dtype:
-            got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
+        array: Any = feeds[name]
+        if not isinstance(array, kinds) or array.dtype.name != info.dtype:
+            got = array.dtype.name if isinstance(array, kinds) else type(array).__name__
             raise RunnerError(f"running the model: {name} is {got}, expected a {info.dtype} array. Convert it.")
-        fits = array.ndim == len(info.shape) and all(
+        fits = len(array.shape) == len(info.shape) and all(
             size > 0 and want in (None, size) for size, want in zip(array.shape, info.shape, strict=False)
         )
         if not fits:

@@ -1,28 +1,46 @@
-"""Runner for TensorRT 10.3 to 11.x and TensorRT-RTX, based on the named-tensor API.
-
-It is written against their bindings and tested with a stand-in for the GPU (tests/gpu_stand_in.py).
-"""
+"""Runner for TensorRT 10.3 to 11.x and TensorRT-RTX, based on the named-tensor API."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import numpy.typing as npt
 
-from ..errors import RunnerError
-from ..gpu.device import Device, DeviceArray, Event, Graph, Stream, download, upload
+from ..errors import PoseError, RunnerError
+from ..gpu.arrays import DeviceArray, GuestArray, borrow, is_on_gpu, stream_handle
+from ..gpu.device import Device, Graph, address_of, copy, wait
 from ..spec import ModelSpec
 from .bindings import Bindings
-from .engine import LoadedEngine, load_engine, make_context, read_description
-from .runner import Arrays, Pipeline, QueryTimes, check_feeds
+from .engine import LoadedEngine, RuntimeContext, kernel_cache, load_engine, make_context, read_description
+from .runner import Pipeline, QueryTimes, check_feeds
+
+if TYPE_CHECKING:
+    from cuda.core import Event, Stream
 
 Array = npt.NDArray[Any]
+Feeds = Mapping[str, Any]
+
+
+class TrtOptions(TypedDict):
+    cuda_graph: bool
+    spin_wait: bool
+    transfers: bool
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A CUDA graph of the engine's work, or None after a capture that failed; and the input shapes."""
+
+    graph: Graph | None
+    shapes: tuple[int, ...]
 
 
 class TrtRunner:
@@ -32,6 +50,8 @@ class TrtRunner:
         model: path of the engine, or a loaded engine to share.
         device: index of the GPU; ignored for a loaded engine.
         library: plugin library, see :func:`trt_pose.trt.plugins.load_plugins`; ignored for a loaded engine.
+        weights: the ONNX file that an engine built with ``--stripWeights`` gets its weights from; None looks beside the
+            engine; ignored for a loaded engine.
         cuda_graph: capture the engine's work when a batch size is repeated, and launch it as a CUDA graph.
         spin_wait: poll for completion instead of sleeping; saves the wake-up time but keeps a CPU core busy.
         transfers: whether :meth:`time_query` includes the copies.
@@ -41,7 +61,7 @@ class TrtRunner:
     Raises:
         RunnerError: no GPU, no driver, or no execution context.
         EngineError: see :func:`trt_pose.runtime.engine.load_engine`.
-        MissingDependencyError: TensorRT or cuda-bindings is not installed.
+        MissingDependencyError: TensorRT or cuda-core is not installed.
     """
 
     def __init__(
@@ -50,25 +70,26 @@ class TrtRunner:
         *,
         device: int = 0,
         library: str | Path | None = None,
+        weights: str | Path | None = None,
         cuda_graph: bool = True,
         spin_wait: bool = False,
         transfers: bool = True,
     ) -> None:
-        self._options = {"cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers}
+        self._options: TrtOptions = {"cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers}
         self._stack = ExitStack()
         self.lock = threading.RLock()
-        self._graph: Graph | None = None
-        self._captured: tuple[int, ...] = ()  # input shapes of the graph, or of a failed capture
+        self._captured: _Captured | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._key: tuple[int, ...] = ()
-        self._last_key: tuple[int, ...] = ()
+        self._last_key: tuple[int, ...] = ()  # of the last run that succeeded
         self._events: list[Event] = []
+        self._runtime: RuntimeContext | None = None
         shared = model if isinstance(model, LoadedEngine) else None
         if shared is None:
             read_description(str(model))  # checks that need no GPU come first
         try:
             self.device = self.own(Device(shared.device if shared else device))
-            self._prepare(shared or load_engine(str(model), self.device, library))
+            self._prepare(shared or load_engine(str(model), self.device, library, weights))
         except BaseException:
             self._stack.close()
             raise
@@ -78,96 +99,127 @@ class TrtRunner:
         self.path, self.trt, self._log = loaded.path, loaded.flavor.module, loaded.log
         self.spec: ModelSpec = loaded.sidecar.spec
         self.runtime = f"{loaded.flavor} on {self.device.gpu['name']}"
-        self.stream: Stream = self.own(Stream(self.device))
-        self.streams: list[Stream] = [self.stream]  # all streams in use
-        with self.device.current():
-            self._context = make_context(loaded.flavor, loaded.engine)
-            if self._context is None:
+        with self.device.current(f"opening {self.path}"):
+            self.stream: Stream = self.own(self.device.stream())
+            self.end: Event = self.own(self.device.event(timed=False))
+            self._guests: Event = self.own(self.device.event(timed=False))
+            self.streams: list[Stream] = [self.stream]  # all streams in use
+            cache = kernel_cache(loaded.sidecar, self.device)
+            self._runtime = make_context(loaded.flavor, loaded.engine, self._options["cuda_graph"], cache)
+            if self._runtime.context is None:
                 raise RunnerError(f"opening {self.path}: no execution context: {self.reason()}. Free GPU memory.")
             self._stack.callback(self._drop_context)
-            bindings = Bindings.of(self, loaded.engine, self._context)
+            bindings = Bindings.of(self, loaded.engine, self._runtime.context)
         self.inputs, self.outputs, self.tensors = bindings.inputs, bindings.outputs, bindings.tensors
         self._allocators = bindings.allocators
+        self._graphs = self._options["cuda_graph"] and not self._allocators and not self._runtime.captures_itself
         name = self.spec.input.name
         self.batch_name = name if name in self.inputs else next(iter(self.inputs))
         self.largest_batch = self.tensors[self.batch_name].largest[0]
 
     def _drop_context(self) -> None:
-        """Drops the context and the engine, after the buffers and graphs and before the stream."""
-        with self.device.current():
-            self._context = None
+        """Drops graph, context, engine and memory, before the stream; arrays that a caller holds keep their memory."""
+        with suppress(PoseError), self.device.current(f"closing {self.path}"):
+            self._captured = None
+            self._runtime = None
             self.loaded = None
+            for holders in (getattr(self, "tensors", {}), getattr(self, "_allocators", {})):
+                holders.clear()
 
     def own(self, resource: Any) -> Any:
         """Returns ``resource`` and closes it with the runner; the last one added is closed first."""
         self._stack.callback(resource.close)
         return resource
 
-    def run(self, feeds: Arrays, *, device: bool = False) -> dict[str, Any]:
+    def run(self, feeds: Feeds, *, device: bool = False, stream: Any = None) -> dict[str, Any]:
         """Runs the engine on named arrays; returns its outputs by name.
 
         Args:
-            feeds: arrays by input name.
-            device: return the outputs on the GPU, as :class:`DeviceArray`, valid until the next run.
+            feeds: arrays by input name: NumPy arrays, or tensors on this GPU, which are copied there.
+            device: return the outputs on the GPU, as :class:`trt_pose.gpu.arrays.DeviceArray`, valid until the next
+                run.
+            stream: a CUDA stream of the caller: an integer, or a stream of torch, cupy, pycuda or cuda.core. The run
+                begins when the work enqueued there is done, and what is enqueued there afterwards waits for the run.
+                With ``device`` the host does not wait, unless the engine's output has no fixed size (flat format).
 
         Raises:
             RunnerError: the arrays do not fit, the runner is closed, or TensorRT failed.
         """
         with self.lock:
-            self._check(feeds)
-            with self.device.current() as driver:
+            self.check_open()
+            with self.device.current(f"running {self.path}"):
+                other = None if stream is None else self.device.borrowed(stream_handle(stream))
+                if other is not None:
+                    other.record(self._guests)
+                    self.stream.wait(self._guests)
+                feeds = self._accept(feeds)
                 shapes = self.set_shapes({name: array.shape for name, array in feeds.items()})
                 self._fill(feeds)
-                self._upload(driver, feeds)
-                self.enqueue(driver)
+                self._upload(feeds)
+                self.enqueue()
                 if not device:
-                    self._download(driver, shapes)
-                self.stream.wait(driver, self._options["spin_wait"])
-                return self._collect(driver, shapes, device)
+                    self._download(shapes)
+                if other is None or not device or self._allocators:
+                    wait(self.stream, self.end, self._options["spin_wait"])
+                if other is not None:
+                    self.stream.record(self._guests)
+                    other.wait(self._guests)
+                return self._collect(shapes, device)
 
-    def time_query(self, feeds: Arrays) -> QueryTimes:
+    def time_query(self, feeds: Feeds) -> QueryTimes:
         """Times one query as trtexec defines it, by events on the GPU; excludes copies if ``transfers`` is False."""
         counted = self._options["transfers"]
         with self.lock:
-            self._check(feeds)
-            with self.device.current() as driver:
+            self.check_open()
+            with self.device.current(f"running {self.path}"):
+                feeds = self._accept(feeds)
                 shapes = self.set_shapes({name: array.shape for name, array in feeds.items()})
                 self._fill(feeds)
                 if not counted:
-                    self._upload(driver, feeds)
-                    self.stream.wait(driver, spin=True)
+                    self._upload(feeds)
+                    wait(self.stream, self.end, spin=True)
                 marks = self._marks()
                 start = time.perf_counter()
-                marks[0].record(driver, self.stream)
+                self.stream.record(marks[0])
                 if counted:
-                    self._upload(driver, feeds)
-                marks[1].record(driver, self.stream)
+                    self._upload(feeds)
+                self.stream.record(marks[1])
                 before = time.perf_counter()
-                self.enqueue(driver)
+                self.enqueue()
                 enqueued = time.perf_counter() - before
-                marks[2].record(driver, self.stream)
+                self.stream.record(marks[2])
                 if counted:
-                    self._download(driver, shapes)
-                marks[3].record(driver, self.stream)
-                self.stream.wait(driver, self._options["spin_wait"])
+                    self._download(shapes)
+                self.stream.record(marks[3])
+                wait(self.stream, self.end, self._options["spin_wait"])
                 end = time.perf_counter()
-                h2d, compute, d2h = (marks[i + 1].ms_since(driver, marks[i]) for i in range(3))
+                h2d, compute, d2h = (float(marks[i + 1] - marks[i]) for i in range(3))
         return QueryTimes(start, end, compute, enqueued * 1e3, h2d if counted else None, d2h if counted else None)
 
     def _marks(self) -> list[Event]:
         if not self._events:
-            self._events = [self.own(Event(self.device, timed=True)) for _ in range(4)]
+            self._events = [self.own(self.device.event(timed=True)) for _ in range(4)]
         return self._events
 
-    def _check(self, feeds: Arrays) -> None:
-        self.check_open()
-        check_feeds(feeds, self.inputs)
-        self.check_batch(feeds[self.batch_name].shape[0])
+    def _accept(self, feeds: Feeds) -> dict[str, Any]:
+        """Returns the feeds, with tensors on the GPU as GuestArray. Raises RunnerError when they do not fit."""
+        taken = {
+            name: borrow(value, name, self.device, self.stream) if is_on_gpu(value) else value
+            for name, value in feeds.items()
+        }
+        check_feeds(taken, self.inputs, (np.ndarray, GuestArray))
+        self.check_batch(taken[self.batch_name].shape[0])
+        return taken
 
-    def check_open(self) -> None:
-        """Raises RunnerError after :meth:`close`."""
-        if self._context is None:
+    def check_open(self) -> RuntimeContext:
+        """Returns the execution context. Raises RunnerError after :meth:`close`."""
+        if self._runtime is None:
             raise RunnerError(f"running {self.path}: the runner is closed. Open it again.")
+        return self._runtime
+
+    @property
+    def _context(self) -> Any:
+        return self.check_open().context
 
     def check_batch(self, batch: int) -> None:
         """Raises RunnerError for more images than the buffers hold."""
@@ -196,71 +248,78 @@ class TrtRunner:
         fixed = [name for name in self.outputs if name not in self._allocators]
         return {name: tuple(self._context.get_tensor_shape(name)) for name in fixed}
 
-    def _fill(self, feeds: Arrays) -> None:
+    def _fill(self, feeds: Mapping[str, Any]) -> None:
         for name, array in feeds.items():
-            self.tensors[name].pinned.view(array.shape, array.dtype)[...] = array
+            if not isinstance(array, GuestArray):
+                self.tensors[name].pinned.view(array.shape, array.dtype)[...] = array
 
-    def _upload(self, driver: Any, feeds: Arrays) -> None:
+    def _upload(self, feeds: Mapping[str, Any]) -> None:
         for name, array in feeds.items():
-            upload(driver, self.tensors[name].memory, self.tensors[name].pinned, array.nbytes, self.stream)
+            tensor = self.tensors[name]
+            source = array.buffer if isinstance(array, GuestArray) else tensor.pinned.buffer
+            copy(source, tensor.memory, array.nbytes, self.stream)
 
-    def enqueue(self, driver: Any) -> None:
+    def enqueue(self) -> None:
         """Enqueues the engine's work on the stream, as a CUDA graph from the second run of a shape on.
 
-        There is only one graph at a time, because setting other shapes changes state that an earlier graph relies on
-        (https://github.com/NVIDIA/TensorRT/issues/3798). The first run of a shape is not captured: a shape may occur
-        only once, like the last batch of a folder, and TensorRT allocates memory in this run.
+        A graph holds for the shapes that the context ran last: setting others changes state that the graph relies on
+        (https://github.com/NVIDIA/TensorRT/issues/3798). So another shape ends the graph. The first run of a shape is
+        not captured, because TensorRT updates that state in it and may allocate.
         """
-        if self._options["cuda_graph"] and not self._allocators and self._key == self._last_key != self._captured:
-            self.stream.wait(driver, spin=False)
-            if self._graph is not None:
-                self._graph.close()
-            self._graph = Graph.capture(self.device, self.stream, self._try_execute) if self._capturable() else None
-            self._captured = self._key
-        self._last_key = self._key
-        if self._graph is not None and self._captured == self._key:
-            self._graph.launch(driver, self.stream)
+        if self._captured is not None and self._captured.shapes != self._key:
+            self._captured = None
+        repeated, self._last_key = self._key == self._last_key, ()
+        if self._graphs and repeated and self._captured is None:
+            graph = Graph.capture(self.stream, self._try_execute) if self._capturable() else None
+            self._captured = _Captured(graph, self._key)
+            self._log.take()  # what a failed capture said is not the reason of a later failure
+        if self._captured is not None and self._captured.graph is not None:
+            self._captured.graph.launch(self.stream)
         else:
             self._execute()
+        self._last_key = self._key
 
     def _capturable(self) -> bool:
         """Returns whether a capture is worth trying; TensorRT-RTX knows in advance, TensorRT does not."""
         asks = getattr(self._context, "is_stream_capturable", None)
-        return asks is None or bool(asks(self.stream.address))
+        return asks is None or bool(asks(address_of(self.stream)))
 
     def _try_execute(self) -> bool:
-        return bool(self._context.execute_async_v3(self.stream.address))
+        return bool(self._context.execute_async_v3(address_of(self.stream)))
 
     def _execute(self) -> None:
         if not self._try_execute():
             raise RunnerError(f"running {self.path}: TensorRT failed: {self.reason()}.")
 
-    def _download(self, driver: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def _download(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
             tensor = self.tensors[name]
-            download(driver, tensor.pinned, tensor.memory, tensor.size(shape), self.stream)
+            copy(tensor.memory, tensor.pinned.buffer, tensor.size(shape), self.stream)
 
-    def _collect(self, driver: Any, shapes: Mapping[str, tuple[int, ...]], device: bool) -> dict[str, Any]:
+    def _collect(self, shapes: Mapping[str, tuple[int, ...]], device: bool) -> dict[str, Any]:
         """Returns the outputs by name: copies on the host, or views of the GPU buffers if ``device`` is set."""
         outputs: dict[str, Any] = {}
         for name in self.outputs:
             allocator = self._allocators.get(name)
-            shape = allocator.shape if allocator is not None else shapes[name]
+            tensor = allocator or self.tensors[name]
+            if allocator is not None:
+                allocator.outgrown.clear()
             if device:
-                memory = allocator.memory if allocator is not None else self.tensors[name].memory
-                dtype = allocator.dtype if allocator is not None else self.tensors[name].dtype
-                outputs[name] = DeviceArray(memory.address, shape, dtype, self.stream, self.device.index)
+                shape = allocator.shape if allocator is not None else shapes[name]
+                outputs[name] = DeviceArray(tensor.memory, shape, tensor.dtype, self.stream, self.device.index)
             elif allocator is not None:
-                outputs[name] = allocator.read(driver)
+                outputs[name] = allocator.read()
             else:
-                outputs[name] = self.tensors[name].pinned.view(shape, self.tensors[name].dtype).copy()
+                outputs[name] = tensor.pinned.view(shapes[name], tensor.dtype).copy()
         return outputs
+
+    def note(self, message: str) -> None:
+        """Records why a callback of TensorRT failed."""
+        self._log.note(message)
 
     def reason(self) -> str:
         """Returns the last errors TensorRT logged, and forgets them."""
-        reason = "; ".join(self._log.errors[-2:]) or "no reason was given"
-        self._log.errors.clear()
-        return reason[:400].rstrip(".")
+        return self._log.reason()
 
     def pipeline(self) -> Pipeline | None:
         """Returns the GPU pipeline of this engine; None when the file does not suit it."""
@@ -272,18 +331,17 @@ class TrtRunner:
         """Returns a runner with the same engine and options, and with its own context, stream and buffers."""
         if self.loaded is None:
             raise RunnerError(f"cloning {self.path}: the runner is closed. Open it again.")
-        graph, spin, transfers = (self._options[name] for name in ("cuda_graph", "spin_wait", "transfers"))
-        return TrtRunner(self.loaded, cuda_graph=graph, spin_wait=spin, transfers=transfers)
+        return TrtRunner(self.loaded, **self._options)
 
     def close(self) -> None:
         """Frees all resources of the runner; the engine is freed with the last runner that shares it."""
         with self.lock:
-            if self._context is not None:
-                with self.device.current() as driver:
+            if self._runtime is not None:
+                # After an error that sticks, as an illegal access, waiting fails, too; the rest is freed all the same.
+                with suppress(PoseError), self.device.current(f"closing {self.path}"):
                     for stream in self.streams:
-                        stream.wait(driver, spin=False)
-            if self._graph is not None:
-                self._graph.close()
+                        stream.sync()
+                    self._runtime.save_kernels()
             self._stack.close()
 
     def __enter__(self) -> TrtRunner:

@@ -26,6 +26,7 @@ class Flavor:
         module: the imported package; None if it is not imported in this process.
         plugin: origin of its NMS plugin, if this was determined in another process.
         operators: the NMS operators that it has, if these were determined in another process.
+        cuda: major version of the CUDA that it was built for; 0 when unknown, as for system packages.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Flavor:
     module: Any
     plugin: str = ""
     operators: tuple[str, ...] = ()
+    cuda: int = 0
 
     @property
     def is_rtx(self) -> bool:
@@ -65,7 +67,7 @@ def find_flavor(name: str | None = None) -> Flavor:
         raise EngineError(f"importing {candidate}: {error}. Reinstall it with its libraries.") from error
     if candidate == RTX:
         mend_rtx_library()
-    return Flavor(candidate, str(module.__version__), module)
+    return Flavor(candidate, str(module.__version__), module, cuda=_cuda_of(candidate))
 
 
 def describe_flavor(name: str | None = None) -> Flavor:
@@ -80,7 +82,7 @@ def describe_flavor(name: str | None = None) -> Flavor:
     for candidate in (name,) if name else (TENSORRT, RTX):
         found = importlib.util.find_spec(candidate)
         if found is not None and found.origin is not None:  # a folder of that name is not a package
-            return Flavor(candidate, _installed_version(candidate), None)
+            return Flavor(candidate, _installed_version(candidate), None, cuda=_cuda_of(candidate))
     raise missing(name or TENSORRT, "looking for TensorRT")
 
 
@@ -90,6 +92,15 @@ def _installed_version(name: str) -> str:
         with suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(f"{name}{suffix}")
     return str(importlib.import_module(name).__version__)
+
+
+def _cuda_of(name: str) -> int:
+    """Returns the CUDA version in the name of the distribution that holds the libraries; 0 without one."""
+    for cuda in (13, 12):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(f"{name}_cu{cuda}_libs")
+            return cuda
+    return 0
 
 
 def mend_rtx_library() -> None:

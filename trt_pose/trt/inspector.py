@@ -11,7 +11,7 @@ from ..errors import EngineError
 from ..files import file_sha256
 from .flavor import find_flavor
 from .isolated import call
-from .logger import Log
+from .logger import Log, open_log, start_runtime
 from .plugins import load_plugins
 from .sidecar import Sidecar
 
@@ -24,19 +24,25 @@ _TYPES = {
 }  # fmt: skip
 
 
-def open_engine(trt: Any, logger: Any, plan: bytes, host_code: bool) -> Any:
-    """Deserializes a plan; returns None when TensorRT rejects it.
+def open_engine(log: Log, path: str | Path, host_code: bool, doing: str) -> Any:
+    """Deserializes the plan of an engine file.
 
     Args:
-        trt: the module of TensorRT or TensorRT-RTX.
-        logger: its logger.
-        plan: the bytes of the engine file.
+        log: the log of the TensorRT that reads it.
+        path: the engine file.
         host_code: allow code in the plan; version-compatible plans hold their lean runtime and plugins.
+        doing: how the message of an error begins.
+
+    Raises:
+        EngineError: TensorRT does not start, or rejects the plan.
     """
-    runtime = trt.Runtime(logger)
+    runtime = start_runtime(log)
     if host_code:
         runtime.engine_host_code_allowed = True
-    return runtime.deserialize_cuda_engine(plan)
+    engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
+    if engine is None:
+        raise EngineError(f"{doing} with {log.flavor}: {log.reason()}. Build it on this machine.")
+    return engine
 
 
 def read_layers(trt: Any, engine: Any) -> tuple[dict[str, int] | None, str]:
@@ -82,11 +88,9 @@ def probe(path: str | Path, flavor: str) -> dict[str, Any]:
 def _describe(path: str, name: str) -> dict[str, Any]:
     flavor = find_flavor(name)
     load_plugins(flavor)
-    log = Log(flavor)
-    engine = open_engine(flavor.module, log.logger, Path(path).read_bytes(), _allows_host_code(path))
-    if engine is None:
-        reason = "; ".join(log.errors[:2]) or "no reason was given"
-        raise EngineError(f"opening {path} with {flavor}: {reason[:400]}. Build it on this machine.")
+    log = open_log(flavor)
+    log.shown = True
+    engine = open_engine(log, path, _allows_host_code(path), f"opening {path}")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     layers, note = read_layers(flavor.module, engine)
     return {

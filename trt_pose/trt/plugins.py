@@ -75,6 +75,13 @@ _loaded: dict[str, LoadedPlugin] = {}  # by flavor: the bindings of 10.3 return 
 _kept_alive: list[Any] = []  # TensorRT keeps no reference to a creator
 
 
+def named_libraries() -> Iterator[Path]:
+    """Yields the library that ``$TRT_POSE_PLUGINS`` names, if it names one."""
+    wanted = os.environ.get(LIBRARY_VARIABLE, "")
+    if wanted and wanted != "python":
+        yield Path(wanted)
+
+
 def find_libraries() -> Iterator[Path]:
     """Yields the existing copies of the compiled library, the one in the package first."""
     return (path for path in _places() if path.exists())

@@ -46,6 +46,7 @@ class Sidecar:
         engine_sha256: SHA-256 of the engine file.
         engine_bytes: size of the engine file.
         onnx_sha256: SHA-256 of the ONNX file.
+        weights: names of the files that may hold the weights of an engine built without them.
         flavor: ``tensorrt`` or ``tensorrt_rtx``, whichever built the engine.
         flavor_version: version of that TensorRT.
         gpu: name and compute capability of the GPU it was built on; None for an ahead-of-time build.
@@ -84,6 +85,7 @@ class Sidecar:
     accuracy: dict[str, Any] | None = None
     seconds: float = 0.0
     generator: Name = ""
+    weights: tuple[Name, ...] = ()
 
     @property
     def target(self) -> str:

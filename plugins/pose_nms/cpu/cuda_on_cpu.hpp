@@ -23,6 +23,10 @@ struct Index {
     unsigned x = 0, y = 0, z = 0;
 };
 
+struct Grid {
+    unsigned x = 1, y = 1;
+};
+
 struct Lane {
     Index thread, block;
     unsigned parity = 0;  // of the warp exchange: a lane is at most one exchange ahead of the others
@@ -51,14 +55,14 @@ inline void syncBlock() { block->all.arrive_and_wait(); }
 inline void syncWarp() { block->warps[lane->thread.x / kWarp]->arrive_and_wait(); }
 
 template <class Kernel>
-void launch(int blocks, int threads, unsigned, Kernel kernel) {
-    for (int index = 0; index < blocks; ++index) {
+void launch(Grid grid, int threads, unsigned, Kernel kernel) {
+    for (unsigned index = 0; index < grid.x * grid.y; ++index) {
         Block memory(threads);
         block = &memory;
         std::vector<std::thread> team;
         for (int thread = 0; thread < threads; ++thread)
             team.emplace_back([=] {
-                Lane own{{static_cast<unsigned>(thread)}, {static_cast<unsigned>(index)}};
+                Lane own{{static_cast<unsigned>(thread)}, {index % grid.x, index / grid.x}};
                 lane = &own;
                 kernel();
             });
@@ -134,19 +138,19 @@ __attribute__((noinline)) inline void prepare(Fibre& next) {
 
 // Runs the kernel; `seed` decides in which order the threads of a block take turns.
 template <class Kernel>
-void launch(int blocks, int threads, unsigned seed, Kernel kernel) {
+void launch(Grid grid, int threads, unsigned seed, Kernel kernel) {
     Block memory;
     block = &memory;
     memory.entry = [](void* argument) { (*static_cast<Kernel*>(argument))(); };
     memory.argument = &kernel;
     memory.fibres = std::vector<Fibre>(threads);
     for (auto& member : memory.fibres) member.stack = std::make_unique<char[]>(kStackBytes);
-    for (int index = 0; index < blocks; ++index) {
+    for (unsigned index = 0; index < grid.x * grid.y; ++index) {
         memory.all = {threads};
         memory.warps.assign(threads / kWarp, Barrier{kWarp});
         memory.exchanges.assign(threads / kWarp, Exchange{});
         for (int thread = 0; thread < threads; ++thread) {
-            memory.fibres[thread].lane = Lane{{static_cast<unsigned>(thread)}, {static_cast<unsigned>(index)}};
+            memory.fibres[thread].lane = Lane{{static_cast<unsigned>(thread)}, {index % grid.x, index / grid.x}};
             prepare(memory.fibres[thread]);
         }
         for (bool busy = true; busy;) {

@@ -7,7 +7,7 @@ namespace {
 
 template <int kThreads>
 void run(const trt_pose::PoseNmsParams& params, int batch, unsigned seed) {
-    cuda_on_cpu::launch(batch, kThreads, seed, [&] { trt_pose::poseNms<kThreads>(params); });
+    cuda_on_cpu::launch({static_cast<unsigned>(batch)}, kThreads, seed, [&] { trt_pose::poseNms<kThreads>(params); });
 }
 
 }  // namespace
@@ -30,4 +30,11 @@ extern "C" int pose_nms_cpu(const trt_pose::PoseNmsParams* params, int batch, in
         default:
             return 1;
     }
+}
+
+// For a driver without a GPU, which passes the grid and the bytes of the parameters.
+extern "C" const unsigned pose_nms_bytes = sizeof(trt_pose::PoseNmsParams);
+extern "C" int pose_nms_launch(const trt_pose::PoseNmsParams* params, unsigned gridX, unsigned gridY,
+                               unsigned threads) {
+    return gridY == 1 ? pose_nms_cpu(params, static_cast<int>(gridX), static_cast<int>(threads), 0) : 1;
 }

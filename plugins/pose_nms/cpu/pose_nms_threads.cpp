@@ -28,7 +28,7 @@ bool agrees(const Shape& shape, std::mt19937& random) {
                                          out.boxes.data(), out.scores.data(),    out.joints.data(), out.classes.data(),
                                          shape.anchors,    shape.classes,        shape.joints,      shape.candidates,
                                          shape.limit,      shape.scoreThreshold, shape.iouThreshold};
-    cuda_on_cpu::launch(shape.batch, 128, 0, [&] { trt_pose::poseNms<128>(params); });
+    cuda_on_cpu::launch({static_cast<unsigned>(shape.batch)}, 128, 0, [&] { trt_pose::poseNms<128>(params); });
     return out == trt_pose::reference::poseNms(shape, boxes.data(), scores.data(), joints.data());
 }
 

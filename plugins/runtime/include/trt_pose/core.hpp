@@ -74,7 +74,7 @@ struct Sidecar {
     ModelSpec spec;
     std::string flavor, flavorVersion, engineSha256;
     std::vector<std::string> plugins;
-    bool versionCompatible = false;
+    bool versionCompatible = false, stripWeights = false;
 };
 
 struct Joint {
@@ -161,8 +161,10 @@ inline Sidecar readSidecar(const std::string& engine) {
         sidecar.flavorVersion = record.at("flavor_version").get<std::string>();
         sidecar.engineSha256 = record.at("engine_sha256").get<std::string>();
         sidecar.plugins = record.value("plugins", std::vector<std::string>{});
-        if (record.contains("options"))
+        if (record.contains("options")) {
             sidecar.versionCompatible = record["options"].value("version_compatible", false);
+            sidecar.stripWeights = record["options"].value("strip_weights", false);
+        }
         return sidecar;
     } catch (const Error& error) {
         throw Error("reading " + path + ": " + error.what());
@@ -209,22 +211,31 @@ inline Placed letterbox(const ImageView& image, const InputSpec& input, void* ta
                     ", expected uint8 or float32 of three channels. Export the "
                     "model again.");
     const Placed placed = placeImage(image.width, image.height, input);
-    const LetterboxParams params{image.data,
+    Frame frame{};
+    frame.source = image.data;
+    frame.stepX = stepOf(image.width, placed.newWidth);
+    frame.stepY = stepOf(image.height, placed.newHeight);
+    frame.sourceWidth = image.width;
+    frame.sourceHeight = image.height;
+    frame.sourcePitch = image.rowBytes();
+    frame.newWidth = placed.newWidth;
+    frame.newHeight = placed.newHeight;
+    frame.left = placed.left;
+    frame.top = placed.top;
+    const LetterboxParams params{&frame,
                                  target,
-                                 image.width,
-                                 image.height,
-                                 image.rowBytes(),
-                                 placed.newWidth,
-                                 placed.newHeight,
-                                 placed.left,
-                                 placed.top,
                                  input.width,
                                  input.height,
                                  input.padValue,
                                  input.dtype != "uint8",
                                  static_cast<float>(input.white / 255.0)};
-    for (int y = 0; y < input.height; ++y)
-        for (int x = 0; x < input.width; ++x) letterboxPixel(params, x, y);
+    std::vector<Tap> columns;
+    for (int x = 0; x < input.width; ++x) columns.push_back(columnTap(frame, x));
+    for (int y = 0; y < input.height; ++y) {
+        const Tap row = rowTap(frame, y);
+        for (int x = 0; x < input.width; ++x)
+            letterboxPixel(params, 0, x, y, columns[static_cast<std::size_t>(x)], row);
+    }
     return placed;
 }
 

@@ -4,8 +4,7 @@
 //   trt_pose::Engine engine("pose.engine");
 //   std::vector<trt_pose::Pose> people = engine(image);
 //
-// One Engine serves one thread at a time; `clone()` shares the weights with another for the next thread. Written
-// against the public headers and compiled with them; no GPU has run it yet.
+// One Engine serves one thread at a time; `clone()` shares the weights with another for the next thread.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -17,9 +16,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#ifdef TRT_MAJOR_RTX
+#include <cstdlib>
+#include <filesystem>
+#endif
 #include <map>
 #include <memory>
-#include <mutex>
 
 #include "core.hpp"
 
@@ -40,21 +42,25 @@ inline void check(cudaError_t result, const char* action) {
                 ". Check the driver and the GPU.");
 }
 
-// TensorRT's log: errors are kept for the exception, the rest is passed over.
+// TensorRT's log: the first error of each thread is kept for its exception, the rest is passed over. TensorRT keeps the
+// logger of its first runtime for the life of the process, so there is one, and it is never freed.
 class Logger final : public nvinfer1::ILogger {
   public:
+    static Logger& instance() {
+        static auto* logger = new Logger;
+        return *logger;
+    }
     void log(Severity severity, const char* message) noexcept override {
-        const std::lock_guard<std::mutex> lock(mutex_);  // contexts on several threads share it
-        if (severity <= Severity::kERROR && last_.empty()) last_ = message;
+        if (severity <= Severity::kERROR && last().empty()) last() = message;
     }
-    std::string take() {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        return std::exchange(last_, {});
-    }
+    static std::string take() { return std::exchange(last(), {}); }
 
   private:
-    std::mutex mutex_;
-    std::string last_;
+    Logger() = default;
+    static std::string& last() {
+        static thread_local std::string text;
+        return text;
+    }
 };
 
 struct DeviceFree {
@@ -91,12 +97,24 @@ inline std::size_t sizeOf(nvinfer1::DataType type) {
         case nvinfer1::DataType::kINT32:
             return 4;
         case nvinfer1::DataType::kHALF:
+        case nvinfer1::DataType::kBF16:
             return 2;
         case nvinfer1::DataType::kINT64:
             return 8;
         default:
             return 1;
     }
+}
+
+// The driver's CUDA and the runtime's, for a message.
+inline std::string versions() {
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    const auto text = [](int version) {
+        return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+    };
+    return "The driver supports CUDA " + text(driver) + ", the program uses " + text(runtime) + ".";
 }
 
 inline std::vector<char> readPlan(const std::string& path) {
@@ -111,7 +129,6 @@ inline std::vector<char> readPlan(const std::string& path) {
 
 // What several Engines share. Members are freed from the last to the first: the engine before its runtime.
 struct Weights {
-    Logger logger;
     Sidecar sidecar;
     std::unique_ptr<nvinfer1::IRuntime> runtime;
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
@@ -127,7 +144,7 @@ inline void findPlugin(Weights& weights, const std::string& name, const std::str
                     " does not load. Build it with make plugin and put it on the loader's path.");
     }
 #ifdef TRT_POSE_NVINFER_PLUGIN
-    if (initLibNvInferPlugins(&weights.logger, "") && registry.getCreator(name.c_str(), "1", "")) return;
+    if (initLibNvInferPlugins(&Logger::instance(), "") && registry.getCreator(name.c_str(), "1", "")) return;
 #endif
     throw Error(
         "opening " + path + ": it calls " + name +
@@ -140,18 +157,90 @@ inline std::shared_ptr<Weights> load(const std::string& path, const EngineOption
     weights->sidecar = readSidecar(path);
     const auto plan = readPlan(path);
     check(cudaSetDevice(options.device), "choosing the GPU");
-    weights->runtime.reset(nvinfer1::createInferRuntime(weights->logger));
-    if (!weights->runtime)
-        throw Error("opening " + path + ": TensorRT did not start (" + weights->logger.take() + "). Check the driver.");
+    if (weights->sidecar.stripWeights)
+        throw Error("opening " + path + ": it was built without weights. Build it without --stripWeights.");
+    Logger::take();
+    auto* runtime = nvinfer1::createInferRuntime(Logger::instance());
+    // With a driver that is too old, TensorRT logs an error and may return what is no object.
+    const std::string problem = Logger::take();
+    if (!runtime || !problem.empty())
+        throw Error("opening " + path + ": TensorRT did not start (" + problem + "). " + versions());
+    weights->runtime.reset(runtime);
     if (weights->sidecar.versionCompatible)
         weights->runtime->setEngineHostCodeAllowed(true);  // such a plan brings its runtime, which is code
     for (const auto& name : weights->sidecar.plugins) findPlugin(*weights, name, path, options.pluginLibrary);
     weights->engine.reset(weights->runtime->deserializeCudaEngine(plan.data(), plan.size()));
     if (!weights->engine)
         throw Error("opening " + path + ": it was built with " + weights->sidecar.flavor + " " +
-                    weights->sidecar.flavorVersion + " and does not load here (" + weights->logger.take() +
+                    weights->sidecar.flavorVersion + " and does not load here (" + Logger::take() +
                     "). Build it on this machine.");
     return weights;
+}
+
+// An execution context. TensorRT-RTX compiles kernels when it first runs: at once for each shape, into a file for the
+// next process; and it captures CUDA graphs itself, anew when the shape changes.
+struct Execution {
+#ifdef TRT_MAJOR_RTX
+    std::unique_ptr<nvinfer1::IRuntimeConfig> config;
+    std::unique_ptr<nvinfer1::IRuntimeCache> kernels;
+    std::string file;
+#endif
+    std::unique_ptr<nvinfer1::IExecutionContext> context;
+    bool capturesItself = false;
+
+    Execution() = default;
+    Execution(Execution&&) = default;
+    Execution& operator=(Execution&&) = default;
+    ~Execution() {
+#ifdef TRT_MAJOR_RTX
+        if (!kernels) return;
+        const std::unique_ptr<nvinfer1::IHostMemory> blob(kernels->serialize());
+        if (!blob) return;
+        std::error_code ignored;  // without a writable cache the next process compiles again
+        std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
+        const std::string temporary = file + "." + std::to_string(std::hash<const void*>()(this));
+        std::ofstream(temporary, std::ios::binary)
+            .write(static_cast<const char*>(blob->data()), static_cast<std::streamsize>(blob->size()));
+        std::filesystem::rename(temporary, file, ignored);
+        if (ignored) std::filesystem::remove(temporary, ignored);
+#endif
+    }
+};
+
+#ifdef TRT_MAJOR_RTX
+// The file that the Python runtime uses, too.
+inline std::string kernelFile(const Sidecar& sidecar, int device) {
+    int major = 0, minor = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+    const std::string base = cache && *cache ? cache : home && *home ? std::string(home) + "/.cache" : "/tmp";
+    return base + "/trt_pose/rtx/" + sidecar.engineSha256.substr(0, 16) + "-" + std::to_string(major) + "." +
+           std::to_string(minor) + "-" + sidecar.flavorVersion + ".bin";
+}
+#endif
+
+inline Execution makeContext(Weights& weights, [[maybe_unused]] bool graphs, [[maybe_unused]] int device) {
+    Execution made;
+#ifdef TRT_MAJOR_RTX
+    made.config.reset(weights.engine->createRuntimeConfig());
+    made.config->setDynamicShapesKernelSpecializationStrategy(
+        nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
+    made.capturesItself =
+        graphs && made.config->setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE);
+    made.kernels.reset(made.config->createRuntimeCache());
+    if (made.kernels) {
+        made.file = kernelFile(weights.sidecar, device);
+        std::ifstream file(made.file, std::ios::binary);
+        const std::vector<char> blob((std::istreambuf_iterator<char>(file)), {});
+        if (!blob.empty()) made.kernels->deserialize(blob.data(), blob.size());  // one that does not fit is passed over
+        made.config->setRuntimeCache(*made.kernels);
+    }
+    made.context.reset(weights.engine->createExecutionContext(made.config.get()));
+#else
+    made.context.reset(weights.engine->createExecutionContext());
+#endif
+    return made;
 }
 
 }  // namespace detail
@@ -200,11 +289,13 @@ class Engine {
         cudaStream_t stream = nullptr;
         detail::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
         stream_.reset(stream);
-        context_.reset(weights_->engine->createExecutionContext());
-        if (!context_)
-            throw Error("opening an engine: no execution context (" + weights_->logger.take() + "). Free GPU memory.");
+        execution_ = detail::makeContext(*weights_, options_.cudaGraph, options_.device);
+        if (!context())
+            throw Error("opening an engine: no execution context (" + detail::Logger::take() + "). Free GPU memory.");
         prepare();
     }
+
+    nvinfer1::IExecutionContext* context() const { return execution_.context.get(); }
 
     // Buffers for the largest batch, once and for all.
     void prepare() {
@@ -215,7 +306,7 @@ class Engine {
         setBatch(largestBatch_);
         for (int index = 0; index < engine.getNbIOTensors(); ++index) {
             const char* name = engine.getIOTensorName(index);
-            const auto shape = context_->getTensorShape(name);
+            const auto shape = context()->getTensorShape(name);
             std::size_t count = 1;
             for (int axis = 0; axis < shape.nbDims; ++axis) {
                 if (shape.d[axis] < 0)
@@ -224,7 +315,7 @@ class Engine {
                 count *= static_cast<std::size_t>(shape.d[axis]);
             }
             auto& buffer = buffers_[name] = detail::Buffer(count * detail::sizeOf(engine.getTensorDataType(name)));
-            if (!context_->setTensorAddress(name, buffer.device.get()))
+            if (!context()->setTensorAddress(name, buffer.device.get()))
                 throw Error(std::string("opening an engine: TensorRT refused the memory of ") + name + ".");
             if (std::string(name) == "pred_scores") limit_ = static_cast<int>(shape.d[1]);
         }
@@ -242,7 +333,7 @@ class Engine {
         shape.d[1] = input.channels;
         shape.d[2] = input.height;
         shape.d[3] = input.width;
-        if (!context_->setInputShape(input.name.c_str(), shape))
+        if (!context()->setInputShape(input.name.c_str(), shape))
             throw Error("running an engine: a batch of " + std::to_string(batch) +
                         " is outside its profile. Build it with other --minShapes.");
     }
@@ -278,29 +369,35 @@ class Engine {
                 limit_};
     }
 
-    // As a graph from the second run of a batch size on. There is one at a time: another shape changes what a graph
-    // captured before relies on (NVIDIA/TensorRT issue 3798), and the first run allocates, which a capture must not
-    // see.
+    // As a graph from the second run of a batch size on. Another batch size ends the graph: setting it changes what the
+    // graph relies on (NVIDIA/TensorRT issue 3798). The first run of one is not captured, because TensorRT updates that
+    // state in it and may allocate.
     void infer(int batch) {
-        if (batch != batch_) setBatch(batch);
-        if (options_.cudaGraph && batch == batch_ && batch != captured_) {
+        const int last = std::exchange(batch_, 0);  // 0 until this run has succeeded
+        if (batch != last) {
+            graph_.reset();
+            captured_ = 0;
+            setBatch(batch);
+        } else if (captures() && captured_ == 0) {
             capture();
             captured_ = batch;
         }
-        const bool launches = graph_ && batch == captured_;
-        batch_ = batch;
-        if (launches)
+        if (graph_)
             detail::check(cudaGraphLaunch(graph_.get(), stream_.get()), "launching the CUDA graph");
         else
             enqueue();
         detail::check(cudaStreamSynchronize(stream_.get()), "running the engine");
+        batch_ = batch;
     }
+
+    // TensorRT-RTX captures its graphs itself, see detail::Execution.
+    bool captures() const { return options_.cudaGraph && !execution_.capturesItself; }
 
     // Copies in, engine, copies out; only as much as the batch has.
     void enqueue() {
         const auto copy = [&](const char* name, cudaMemcpyKind kind) {
             auto& buffer = buffers_.at(name);
-            const auto shape = context_->getTensorShape(name);
+            const auto shape = context()->getTensorShape(name);
             std::size_t bytes = detail::sizeOf(weights_->engine->getTensorDataType(name));
             for (int axis = 0; axis < shape.nbDims; ++axis) bytes *= static_cast<std::size_t>(shape.d[axis]);
             void* to = kind == cudaMemcpyHostToDevice ? buffer.device.get() : buffer.host.get();
@@ -308,7 +405,7 @@ class Engine {
             detail::check(cudaMemcpyAsync(to, from, bytes, kind, stream_.get()), "copying a tensor");
         };
         copy(spec().input.name.c_str(), cudaMemcpyHostToDevice);
-        if (!context_->enqueueV3(stream_.get())) throw Error("running the engine: " + weights_->logger.take() + ".");
+        if (!context()->enqueueV3(stream_.get())) throw Error("running the engine: " + detail::Logger::take() + ".");
         for (const auto& name : spec().output.names) copy(name.c_str(), cudaMemcpyDeviceToHost);
     }
 
@@ -329,14 +426,14 @@ class Engine {
             graph_.reset(executable);
         if (captured) cudaGraphDestroy(captured);
         cudaGetLastError();  // the next call is not to blame for a refused capture
-        weights_->logger.take();
+        detail::Logger::take();
     }
 
     std::shared_ptr<detail::Weights> weights_;
     EngineOptions options_;
     std::unique_ptr<std::remove_pointer_t<cudaStream_t>, detail::StreamFree> stream_;
     std::map<std::string, detail::Buffer> buffers_;
-    std::unique_ptr<nvinfer1::IExecutionContext> context_;
+    detail::Execution execution_;
     std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, detail::GraphFree> graph_;
     int largestBatch_ = 1, limit_ = 0;
     int batch_ = 0, captured_ = 0;  // of the last run, and of the graph or a refused capture

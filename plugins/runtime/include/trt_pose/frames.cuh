@@ -2,7 +2,6 @@
 //
 // Plain C++17 without any include: g++ compiles the arithmetic for core.hpp, nvcc and NVRTC the kernels as well. The
 // resize is OpenCV's INTER_LINEAR on bytes, weights of 11 bits and all, so that CPU and GPU give the same image.
-// No GPU has run the kernels yet; on the CPU they equal OpenCV and NumPy (tests/plugins/test_frames.py).
 #pragma once
 
 // The kernels themselves are for one translation unit: NVRTC's, the CPU harness's, or whoever asks for them.
@@ -29,10 +28,12 @@ TRT_POSE_BOTH inline int roundWeight(float value) {
     return whole + (rest > 0.5f || (rest == 0.5f && whole % 2 == 1) ? 1 : 0);
 }
 
-// Where pixel `at` of `target` comes from along an axis of `source` pixels. OpenCV stops at the edge of a row before it
-// weighs, and after it has weighed at the edge of a column.
-TRT_POSE_BOTH inline Tap tapOf(int at, int source, int target, bool isColumn) {
-    const double step = 1.0 / (static_cast<double>(target) / source);
+// Source pixels per pixel of the resized image, along an axis. A division of doubles: once per image, on the host.
+TRT_POSE_BOTH inline double stepOf(int source, int resized) { return 1.0 / (static_cast<double>(resized) / source); }
+
+// Where pixel `at` of the resized image comes from along an axis of `source` pixels. OpenCV stops at the edge of a row
+// before it weighs, and after it has weighed at the edge of a column.
+TRT_POSE_BOTH inline Tap tapOf(int at, int source, double step, bool isColumn) {
     const float place = static_cast<float>((at + 0.5) * step - 0.5);
     int first = static_cast<int>(place);
     if (static_cast<float>(first) > place) --first;  // floor
@@ -58,31 +59,52 @@ TRT_POSE_BOTH inline unsigned char blend(int upperLeft, int upperRight, int lowe
         (((row.firstWeight * (upper >> 4)) >> 16) + ((row.secondWeight * (lower >> 4)) >> 16) + 2) >> 2);
 }
 
+// How an image was placed: a source point lies at (x * scaleX + left, y * scaleY + top) of the network input.
+struct Place {
+    float scaleX, scaleY, left, top;
+};
+
 // One image on its way into the network input.
-struct LetterboxParams {
+struct Frame {
+    Place place;
     const unsigned char* source;  // (sourceHeight, sourceWidth, 3) RGB, rows `sourcePitch` bytes apart
-    void* target;                 // (3, height, width), bytes or floats 0..white
+    double stepX, stepY;          // see stepOf()
     int sourceWidth, sourceHeight, sourcePitch;
     int newWidth, newHeight;  // of the resized image
     int left, top;            // its place
-    int width, height;        // of the network input
-    int pad;                  // grey level around it
-    int floats;               // 1: the target holds floats
-    float unit;               // what a grey level is in floats: 1, or 1/255
+    int unused;               // fills the last eight bytes
 };
 
-// The pixel (x, y) of the network input, all three channels.
-TRT_POSE_BOTH inline void letterboxPixel(const LetterboxParams& p, int x, int y) {
-    const int plane = p.width * p.height, at = y * p.width + x;
+struct LetterboxParams {
+    const Frame* frames;  // (B)
+    void* target;         // (B, 3, height, width), bytes or floats 0..white
+    int width, height;    // of the network input
+    int pad;              // grey level around the image
+    int floats;           // 1: the target holds floats
+    float unit;           // what a grey level is in floats: 1, or 1/255
+};
+
+TRT_POSE_BOTH inline Tap columnTap(const Frame& frame, int x) {
+    return tapOf(x - frame.left, frame.sourceWidth, frame.stepX, true);
+}
+
+TRT_POSE_BOTH inline Tap rowTap(const Frame& frame, int y) {
+    return tapOf(y - frame.top, frame.sourceHeight, frame.stepY, false);
+}
+
+// The pixel (x, y) of the network input of one image, all three channels.
+TRT_POSE_BOTH inline void letterboxPixel(const LetterboxParams& p, int image, int x, int y, const Tap& horizontal,
+                                         const Tap& vertical) {
+    const Frame& frame = p.frames[image];
+    const long long plane = static_cast<long long>(p.width) * p.height;
+    const long long at = 3 * image * plane + static_cast<long long>(y) * p.width + x;
     unsigned char values[3];
-    const int column = x - p.left, row = y - p.top;
-    const bool inside = column >= 0 && column < p.newWidth && row >= 0 && row < p.newHeight;
+    const int column = x - frame.left, row = y - frame.top;
+    const bool inside = column >= 0 && column < frame.newWidth && row >= 0 && row < frame.newHeight;
     for (int channel = 0; channel < 3; ++channel) values[channel] = static_cast<unsigned char>(p.pad);
     if (inside) {
-        const Tap horizontal = tapOf(column, p.sourceWidth, p.newWidth, true);
-        const Tap vertical = tapOf(row, p.sourceHeight, p.newHeight, false);
-        const unsigned char* upper = p.source + static_cast<long long>(vertical.first) * p.sourcePitch;
-        const unsigned char* lower = p.source + static_cast<long long>(vertical.second) * p.sourcePitch;
+        const unsigned char* upper = frame.source + static_cast<long long>(vertical.first) * frame.sourcePitch;
+        const unsigned char* lower = frame.source + static_cast<long long>(vertical.second) * frame.sourcePitch;
         for (int channel = 0; channel < 3; ++channel) {
             const int first = horizontal.first * 3 + channel, second = horizontal.second * 3 + channel;
             values[channel] = blend(upper[first], upper[second], lower[first], lower[second], horizontal, vertical);
@@ -96,18 +118,13 @@ TRT_POSE_BOTH inline void letterboxPixel(const LetterboxParams& p, int x, int y)
     }
 }
 
-// How an image was placed: a source point lies at (x * scaleX + left, y * scaleY + top) of the network input.
-struct Place {
-    float scaleX, scaleY, left, top;
-};
-
 struct PackParams {
     const int* counts;    // (B, 1) rows of each image
     const float* boxes;   // (B, N, 4) px of the network input
     const float* scores;  // (B, N) descending
     const float* joints;  // (B, N, J, 3), null for detections
     const int* classes;   // (B, N), null for poses
-    const Place* places;  // (B)
+    const Frame* frames;  // (B), for their places
     int* kept;            // (B) rows that follow, image by image
     float* rows;          // (sum of kept, width): box, score, joints or class, px of the source images
     int batch, limit, jointCount;
@@ -118,9 +135,29 @@ struct PackParams {
 
 constexpr int kFrameThreads = 256;
 constexpr int kMaxPackBatch = 1024;
+constexpr int kTileWidth = 64, kTileHeight = 16;
 
 __device__ inline float undo(float value, float offset, float scale) {
     return __fdiv_rn(__fsub_rn(value, offset), scale);
+}
+
+// One block: a tile of one image. The taps need doubles, which GeForce and Jetson GPUs compute at 1/64 of their speed;
+// a tile has 80 of them for its 1,024 pixels.
+__device__ inline void letterboxTile(const LetterboxParams& p, Tap* columns, Tap* rows) {
+    const int thread = static_cast<int>(threadIdx.x), image = static_cast<int>(blockIdx.y);
+    const int across = (p.width + kTileWidth - 1) / kTileWidth;
+    const int left = static_cast<int>(blockIdx.x) % across * kTileWidth;
+    const int top = static_cast<int>(blockIdx.x) / across * kTileHeight;
+    const Frame& frame = p.frames[image];
+    if (thread < kTileWidth)
+        columns[thread] = columnTap(frame, left + thread);
+    else if (thread < kTileWidth + kTileHeight)
+        rows[thread - kTileWidth] = rowTap(frame, top + thread - kTileWidth);
+    __syncthreads();
+    for (int i = thread; i < kTileWidth * kTileHeight; i += kFrameThreads) {
+        const int x = i % kTileWidth, y = i / kTileWidth;
+        if (left + x < p.width && top + y < p.height) letterboxPixel(p, image, left + x, top + y, columns[x], rows[y]);
+    }
 }
 
 // One block: counts, then rows. Scores descend, so that what is kept of an image is how far its rows reach.
@@ -147,7 +184,7 @@ __device__ inline void packRows(const PackParams& p, int* starts) {
     __syncthreads();
     const int width = p.joints ? 5 + 3 * p.jointCount : 6;
     for (int image = 0; image < p.batch; ++image) {
-        const Place place = p.places[image];
+        const Place place = p.frames[image].place;
         const int kept = starts[image + 1] - starts[image];
         const long long first = static_cast<long long>(image) * p.limit;
         float* out = p.rows + static_cast<long long>(starts[image]) * width;
@@ -179,10 +216,11 @@ __device__ inline void packRows(const PackParams& p, int* starts) {
 
 #ifdef TRT_POSE_KERNELS
 
-// Launch: ceil(width * height / 256) blocks of 256 threads, once per image.
+// Launch: a grid of (tiles, images) blocks of 256 threads; tiles of 64 x 16 pixels, the last ones past the edge.
 extern "C" __global__ void __launch_bounds__(trt_pose::kFrameThreads) letterbox(trt_pose::LetterboxParams params) {
-    const int at = static_cast<int>(blockIdx.x) * trt_pose::kFrameThreads + static_cast<int>(threadIdx.x);
-    if (at < params.width * params.height) trt_pose::letterboxPixel(params, at % params.width, at / params.width);
+    __shared__ trt_pose::Tap columns[trt_pose::kTileWidth];
+    __shared__ trt_pose::Tap rows[trt_pose::kTileHeight];
+    trt_pose::letterboxTile(params, columns, rows);
 }
 
 // Launch: one block of 256 threads per batch of at most 1024 images.
