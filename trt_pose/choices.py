@@ -116,6 +116,13 @@ class Int8Mode(StrEnum):
     IMPLICIT = "implicit"
 
 
+class Calibrator(StrEnum):
+    """Who finds the ranges of an implicit INT8 build: this package, or TensorRT 10 from the same images."""
+
+    OURS = "ours"
+    TENSORRT = "tensorrt"
+
+
 class HeadName(StrEnum):
     """Layouts of the outputs of other toolkits' pose models, which ``attach`` reads."""
 

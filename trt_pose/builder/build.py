@@ -150,6 +150,7 @@ def _describe(
         quantization=prepared.report,
         seconds=built.seconds,
         generator=f"trt_pose {__version__}",
+        weights=(onnx.name,) if options.strip_weights else (),
     )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..choices import Calibrator, Int8Mode
 from ..errors import EngineError, UsageError
 from ..spec import ModelSpec
 from ..trt.flavor import RTX, TENSORRT, Flavor
 
 Shape = tuple[int, ...]
-INT8_MODES = ("explicit", "implicit")
 POOLS = {
     "workspace": "WORKSPACE", "dlaSRAM": "DLA_MANAGED_SRAM", "dlaLocalDRAM": "DLA_LOCAL_DRAM",
     "dlaGlobalDRAM": "DLA_GLOBAL_DRAM", "tacticSharedMem": "TACTIC_SHARED_MEMORY",
@@ -46,8 +46,11 @@ class BuildOptions:
         plugins_to_serialize: plugin libraries to store in the engine.
         strip_weights: see trtexec's ``--stripWeights``.
         refit: see trtexec's ``--refit``.
+        tf32: let FP32 layers compute in TF32 (10 bits of mantissa) on Ampere and newer, as trtexec does by default.
         compute_capabilities: target GPUs of an ahead-of-time RTX build as (major, minor); empty for all supported GPUs.
-        int8_mode: ``explicit``, or ``implicit`` for TensorRT 10's own calibrator.
+        int8_mode: ``explicit``, or ``implicit`` for the calibrator interface of TensorRT 10.
+        calibrator: for implicit INT8: ``ours`` serves the ranges that this package found as a calibration cache,
+            ``tensorrt`` lets TensorRT find them from the same batches.
         library: path of the plugin library; None searches for it.
         flavor: ``tensorrt`` or ``tensorrt_rtx``; None takes the installed one.
     """
@@ -64,8 +67,10 @@ class BuildOptions:
     plugins_to_serialize: tuple[str, ...] = ()
     strip_weights: bool = False
     refit: bool = False
+    tf32: bool = True
     compute_capabilities: tuple[tuple[int, int], ...] = ()
     int8_mode: str = "explicit"
+    calibrator: str = "ours"
     library: str | None = None
     flavor: str | None = None
 
@@ -79,8 +84,10 @@ class BuildOptions:
                 "--setPluginsToSerialize: TensorRT puts libraries into version-compatible engines only. Add"
                 " --versionCompatible, or leave it out."
             )
-        if self.int8_mode not in INT8_MODES:
-            raise UsageError(f"--int8-mode: got {self.int8_mode!r}, expected explicit or implicit.")
+        mode = Int8Mode.parse(self.int8_mode, "--int8-mode")
+        calibrator = Calibrator.parse(self.calibrator, "--calibrator")
+        if calibrator is Calibrator.TENSORRT and mode is Int8Mode.EXPLICIT:
+            raise UsageError("--calibrator tensorrt: it belongs to --int8-mode implicit. Add that, or leave it out.")
 
     def check_flavor(self, flavor: Flavor) -> None:
         """Raises EngineError for an option that ``flavor`` does not support."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..choices import BuildPrecision, Precision
-from ..errors import UsageError
+from ..errors import CalibrationError, UsageError
 from ..progress import step
 from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
 from ..trt.flavor import describe_flavor
+from .calibrator import write_images
 from .options import BuildOptions
 from .worker import ImplicitInt8
 
@@ -87,9 +88,14 @@ def prepare(
     quantizes = has is Precision.FP32 and wanted is not Precision.FP32
     _check_used(quantizing, quantizes and wanted.has_int8, quantizes and options.int8_mode == "explicit")
     if options.int8_mode == "implicit":
-        return _prepare_implicit(onnx, proto, spec, wanted, quantizing)
+        return _prepare_implicit(onnx, proto, spec, wanted, quantizing, options, folder)
     if has is wanted:
         return Prepared(onnx, spec)
+    if options.strip_weights:
+        raise UsageError(
+            f"building {onnx} in {precision} with --stripWeights: the weights come back from the file that was built,"
+            " and that would be a temporary one. Make it with trt-pose quantize, and build of it."
+        )
     if has is not Precision.FP32 and not (has is Precision.INT8 and wanted is Precision.INT8_FP16):
         raise UsageError(
             f"building {onnx} in {precision}: the file is in {has} already. Leave --precision out, or build of the FP32"
@@ -122,10 +128,17 @@ def _check_used(quantizing: QuantizeRequest, calibrates: bool, compares: bool) -
 
 
 def _prepare_implicit(
-    onnx: Path, proto: Any, spec: ModelSpec, wanted: Precision, quantizing: QuantizeRequest
+    onnx: Path,
+    proto: Any,
+    spec: ModelSpec,
+    wanted: Precision,
+    quantizing: QuantizeRequest,
+    options: BuildOptions,
+    folder: Path,
 ) -> Prepared:
-    """Returns the file for implicit INT8, with the ranges of the network's tensors in TensorRT 10's cache format."""
+    """Returns the file for implicit INT8, with ranges in TensorRT 10's cache format, or with images for TensorRT."""
     from ..quantization import CalibrationCache, QuantizeOptions, calibrate
+    from ..quantization.batches import open_batches
     from ..quantization.cache import to_tensorrt
     from ..quantization.network import Network
 
@@ -136,6 +149,13 @@ def _prepare_implicit(
             f" a file in {spec.precision} for {wanted}."
         )
     network = Network(proto)
+    described = replace(spec, precision=str(wanted))
+    if options.calibrator == "tensorrt":
+        batches = open_batches(_needed(quantizing.data), spec.input, chosen.calibration.batches)
+        count = write_images(batches, folder / "images")
+        found = f"implicit INT8 and FP16, TensorRT's entropy on {count} images"
+        implicit = ImplicitInt8(None, folder / "images", tuple(sorted(network.nodes)), spec.input.name)
+        return Prepared(onnx, replace(described, quantization=found), implicit=implicit)
     everything = dict.fromkeys((*network.activations(), *network.all_activations()))
     tensors = [name for name in everything if name not in network.border]  # excludes the tensors the decode reads
     if chosen.cache is not None and chosen.cache.exists():
@@ -143,6 +163,12 @@ def _prepare_implicit(
         tensors = [name for name in tensors if name in CalibrationCache.read(chosen.cache).thresholds]
     known = calibrate(network, tensors, quantizing.data, chosen.calibration, chosen.cache)
     text = to_tensorrt({name: known.thresholds[name] for name in tensors}, describe_flavor("tensorrt").version)
-    described = replace(spec, precision=str(wanted), quantization=f"implicit INT8 and FP16, {known.method}")
-    implicit = ImplicitInt8(text, tuple(sorted(network.nodes)), spec.input.name)
-    return Prepared(onnx, described, implicit=implicit)
+    implicit = ImplicitInt8(text, None, tuple(sorted(network.nodes)), spec.input.name)
+    found = f"implicit INT8 and FP16, {known.method}"
+    return Prepared(onnx, replace(described, quantization=found), implicit=implicit)
+
+
+def _needed(data: Any) -> Any:
+    if data is None:
+        raise CalibrationError("calibrating: TensorRT's calibrator needs images. Give a folder or a loader.")
+    return data

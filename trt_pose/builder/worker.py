@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import EngineError, MissingDependencyError, first_line
+from ..formats import find_format
 from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
 from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
 from ..trt.flavor import Flavor, find_flavor
 from ..trt.inspector import open_engine, read_layers
-from ..trt.logger import Log
+from ..trt.logger import Log, open_log, start_builder
 from ..trt.plugins import load_plugins, registered
-from .calibrator import make_calibrator
+from .calibrator import StoredImages, make_calibrator
 from .options import BuildOptions
 
 Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
@@ -30,12 +31,14 @@ class ImplicitInt8:
     """Input of TensorRT 10's calibrator.
 
     Attributes:
-        cache: ranges in the text format of TensorRT's calibration cache.
+        cache: ranges in the text format of TensorRT's calibration cache; None lets TensorRT find them.
+        images: folder of images for that, see :func:`trt_pose.builder.calibrator.write_images`.
         nodes: names of the network's nodes; all other layers stay in FP32.
         input: name of the image input.
     """
 
-    cache: str
+    cache: str | None
+    images: Path | None
     nodes: tuple[str, ...]
     input: str
 
@@ -61,6 +64,11 @@ class Job:
     options: BuildOptions
     profile: Profile
     implicit: ImplicitInt8 | None = None
+
+    @property
+    def rest(self) -> str:
+        """Where the rest of an error is written, a sentence."""
+        return f"{self.log} has the rest."
 
 
 @dataclass(frozen=True)
@@ -100,12 +108,14 @@ def build(job: Job, report: Report) -> Built:
     gpu = find_device(flavor)
     _check_gpu(flavor, options, gpu)
     started = time.monotonic()
-    log = Log(flavor, file=job.log)
+    log = open_log(flavor)
+    log.shown = True
+    start_builder(log)  # first: TensorRT keeps this logger, and not Polygraphy's
     onnx, plugins = job.onnx, job.spec.plugins_required
     if EFFICIENT_NAME in plugins and EFFICIENT_NAME not in registered(flavor):
         onnx = _with_own_nms(onnx, job.engine.parent)
         plugins = tuple(DETECTION_NAME if name == EFFICIENT_NAME else name for name in plugins)
-    parsed = _parse(log, onnx, strongly_typed=job.implicit is None)
+    parsed = _parse(log, onnx, job)
     job.engine.write_bytes(_serialize(parsed, log, job, report))
     own = {NAME, DETECTION_NAME} & set(plugins)
     seconds = round(time.monotonic() - started, 2)
@@ -120,12 +130,7 @@ def inspect_layers(engine: Path, flavor_name: str, host_code: bool) -> tuple[dic
     """
     flavor = find_flavor(flavor_name)
     load_plugins(flavor)
-    log = Log(flavor)
-    loaded = open_engine(flavor.module, log.logger, engine.read_bytes(), host_code)
-    if loaded is None:
-        reason = "; ".join(log.errors[-1:]) or "no reason was given"
-        return None, f"not inspected: the engine does not load on this GPU ({reason[:200]})"
-    return read_layers(flavor.module, loaded)
+    return read_layers(flavor.module, open_engine(open_log(flavor), engine, host_code, "loading the engine"))
 
 
 def _with_own_nms(path: Path, folder: Path) -> Path:
@@ -142,7 +147,7 @@ def find_device(flavor: Flavor) -> dict[str, str] | None:
     """Returns the GPU, or None without one.
 
     Raises:
-        MissingDependencyError: cuda-bindings is not installed; TensorRT-RTX does not need it.
+        MissingDependencyError: cuda-core is not installed; TensorRT-RTX does not need it.
     """
     from ..gpu.device import find_gpu
 
@@ -169,15 +174,17 @@ def _check_gpu(flavor: Flavor, options: BuildOptions, gpu: dict[str, str] | None
         )
 
 
-def _parse(log: Log, onnx: Path, strongly_typed: bool) -> tuple[Any, Any, Any]:
+def _parse(log: Log, onnx: Path, job: Job) -> tuple[Any, Any, Any]:
     """Parses a file and returns the builder, network and parser. Raises EngineError with the parser's errors."""
     from polygraphy.backend.trt import NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
+    strongly_typed = job.implicit is None
     try:
         builder, network, parser = NetworkFromOnnxPath(str(onnx), strongly_typed=strongly_typed)()
     except PolygraphyException as error:
-        raise log.failure("parsing the ONNX file", _parser_errors(log, onnx, strongly_typed)) from error
+        details = _parser_errors(log, onnx, strongly_typed)
+        raise log.failure("parsing the ONNX file", details, job.rest) from error
     return builder, network, parser
 
 
@@ -205,19 +212,31 @@ def _serialize(parsed: tuple[Any, Any, Any], log: Log, job: Job, report: Report)
     trt, options, network = log.flavor.module, job.options, parsed[1]
     calibrator = None
     if job.implicit is not None:
-        batch = job.profile[job.implicit.input][1][0] if job.profile else network.get_input(0).shape[0]
-        calibrator = make_calibrator(trt, job.implicit.cache.encode(), batch)
+        calibrator = _calibrator(trt, job, network)
         keep_precise(trt, network, set(job.implicit.nodes))
     try:
         config = PostprocessConfig(
-            _config(log.flavor, job, _monitor(trt, report), calibrator), func=_serialize_plugins(options)
+            _config(log.flavor, job, _monitor(trt, report), calibrator), func=_set_flags(log.flavor, job)
         )
         plan = bytes(EngineBytesFromNetwork(parsed, config=config, save_timing_cache=options.timing_cache)())
     except PolygraphyException as error:
-        raise log.failure("building the engine", [] if log.errors else [first_line(error)]) from error
-    if calibrator is not None and calibrator.failure is not None:
-        raise calibrator.failure
+        details = log.take()
+        raise log.failure("building the engine", details or [first_line(error)], job.rest) from error
+    failure = getattr(calibrator, "failure", None)
+    if failure is not None:
+        raise failure
     return plan
+
+
+def _calibrator(trt: Any, job: Job, network: Any) -> Any:
+    """Returns the calibrator of an implicit INT8 build: with ranges, or with images for TensorRT."""
+    from polygraphy.backend.trt import Calibrator
+
+    given = cast("ImplicitInt8", job.implicit)
+    batch = job.profile[given.input][1][0] if job.profile else network.get_input(0).shape[0]
+    if given.cache is not None:
+        return make_calibrator(trt, given.cache.encode(), batch)
+    return Calibrator(StoredImages(cast("Path", given.images), given.input, batch), batch_size=batch)
 
 
 def _config(flavor: Flavor, job: Job, monitor: Any, calibrator: Any) -> Any:
@@ -249,7 +268,9 @@ def _config(flavor: Flavor, job: Job, monitor: Any, calibrator: Any) -> Any:
                 " Leave it out."
             )
         common["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility)
-    common.update(version_compatible=options.version_compatible, load_timing_cache=options.timing_cache)
+    common.update(
+        version_compatible=options.version_compatible, load_timing_cache=options.timing_cache, tf32=options.tf32
+    )
     if calibrator is not None:
         common.update(int8=True, fp16=True, calibrator=calibrator, precision_constraints="obey")
     return CreateConfig(**common)
@@ -269,12 +290,19 @@ def keep_precise(trt: Any, network: Any, nodes: set[str]) -> None:
             layer.set_output_type(place, trt.float32)
 
 
-def _serialize_plugins(options: BuildOptions) -> Any:
-    def serialize(builder: Any, network: Any, config: Any) -> None:  # noqa: ARG001 - Polygraphy's signature
+def _set_flags(flavor: Flavor, job: Job) -> Any:
+    """Returns a function that sets what Polygraphy has no argument for, or sets for one flavour only."""
+    flags, options = flavor.module.BuilderFlag, job.options
+
+    def set_flags(builder: Any, network: Any, config: Any) -> None:  # noqa: ARG001 - Polygraphy's signature
+        (config.set_flag if options.tf32 else config.clear_flag)(flags.TF32)
         if options.plugins_to_serialize:
             config.plugins_to_serialize = list(options.plugins_to_serialize)
+        # TensorRT-RTX: without it an engine may allocate while it runs, and such a run cannot be captured.
+        if hasattr(flags, "REQUIRE_USER_ALLOCATION") and not find_format(job.spec).rows_vary:
+            config.set_flag(flags.REQUIRE_USER_ALLOCATION)
 
-    return serialize
+    return set_flags
 
 
 def _monitor(trt: Any, report: Report) -> Any:

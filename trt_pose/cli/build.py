@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..choices import BuildPrecision, CalibrationMethod, Int8Mode
+from ..choices import BuildPrecision, CalibrationMethod, Calibrator, Int8Mode
 from ..errors import UsageError
 from .accuracy import VerifyData, VerifyImages, measure_accuracy, print_accuracy
 from .app import MAKE, Command, Json, app, gone, in_range
@@ -57,6 +57,10 @@ def build(
         Int8Mode,
         typer.Option("--int8-mode", rich_help_panel=_INT8, help="Quantizers in the graph, or TensorRT 10's own."),
     ] = Int8Mode.EXPLICIT,
+    calibrator: Annotated[
+        Calibrator,
+        typer.Option(rich_help_panel=_INT8, help="With --int8-mode implicit: who finds the ranges."),
+    ] = Calibrator.OURS,
     verify: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +162,10 @@ def build(
     refit: Annotated[
         bool, typer.Option("--refit", rich_help_panel=_TRTEXEC, help="Let the weights be replaced later.")
     ] = False,
+    no_tf32: Annotated[
+        bool,
+        typer.Option("--noTF32", rich_help_panel=_TRTEXEC, help="Keep all 23 bits of FP32 on Ampere and newer."),
+    ] = False,
     capabilities: Annotated[
         str | None,
         typer.Option(
@@ -212,8 +220,10 @@ def build(
         plugins_to_serialize=tuple(serialize or ()),
         strip_weights=strip,
         refit=refit,
+        tf32=not no_tf32,
         compute_capabilities=words.parse_capabilities(capabilities),
         int8_mode=int8_mode,
+        calibrator=calibrator,
         library=library,
         flavor=tensorrt,
     )

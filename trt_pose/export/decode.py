@@ -39,10 +39,10 @@ class DecodeBoxes(nn.Module):
         """
         corner, stride = cells[..., :2], cells[..., 2:]
         bins = distances.shape[1] // 4
-        # One matrix product over all sides: one product per anchor is ten times as slow in ONNX Runtime.
+        # A product and a sum, not a matrix product: TensorRT may compute those in TF32, 10 bits of mantissa.
         sides = distances.transpose(1, 2).reshape(distances.shape[0], -1, bins)  # (B, M * 4, bins)
-        values = torch.arange(bins, device=sides.device, dtype=sides.dtype).unsqueeze(1)
-        ltrb = (sides.softmax(dim=2) @ values).reshape(distances.shape[0], -1, 4) * stride  # (B, M, 4)
+        values = torch.arange(bins, device=sides.device, dtype=sides.dtype)
+        ltrb = (sides.softmax(dim=2) * values).sum(dim=2).reshape(distances.shape[0], -1, 4) * stride  # (B, M, 4)
         center = corner + stride * 0.5
         return torch.cat([center - ltrb[..., :2], center + ltrb[..., 2:]], dim=2)
 
