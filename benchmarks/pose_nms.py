@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class ByKernel:
 
     def __init__(self, boxes: torch.Tensor, scores: torch.Tensor, joints: torch.Tensor) -> None:
         from trt_pose.gpu.kernels import Kernel
-        from trt_pose.nms.tensorrt_plugin import KernelParams
+        from trt_pose.nms.tensorrt_plugin import KernelParams, kernel_source
 
         batch, anchors = boxes.shape[:2]
         self.batch, self.inputs = batch, (boxes, scores, joints)
@@ -63,13 +62,12 @@ class ByKernel:
         self.outputs = [torch.zeros(batch, LIMIT, *shape, device="cuda") for shape in shapes]
         addresses = [array.data_ptr() for array in (*self.inputs, self.count, *self.outputs)]
         self.params = KernelParams(*addresses, None, anchors, 1, 17, min(4096, anchors), LIMIT, CONFIDENCE, IOU)
-        source = Path(str(resources.files("trt_pose").joinpath("assets/pose_nms_kernel.cuh")))
-        self.kernel = Kernel(source, "pose_nms")
+        self.kernel = Kernel(kernel_source(), "pose_nms")
 
     def __call__(self) -> None:
         from trt_pose.nms.tensorrt_plugin import BLOCK_THREADS
 
-        self.kernel.launch(self.batch, BLOCK_THREADS, self.params, torch.cuda.current_stream().cuda_stream)
+        self.kernel.launch((self.batch, 1), BLOCK_THREADS, self.params, torch.cuda.current_stream().cuda_stream)
 
 
 def time_us(action: Any) -> float:

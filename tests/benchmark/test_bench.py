@@ -151,7 +151,7 @@ def test_gpu_rows_where_a_runner_has_them():
     times = dict.fromkeys(("latency_ms", "enqueue_ms", "h2d_ms", "compute_ms", "d2h_ms"), figures)
     item = FileReport("m.engine", "m", "fp16", "TensorRT", 2, 10, 0.5, times, {}, None, None)
     names = [line.partition(":")[0] for line in item.lines()]
-    assert names[3:8] == ["Latency", "Enqueue Time", "H2D Latency", "GPU Compute Time", "D2H Latency"]
+    assert names[3:9] == ["In flight", "Latency", "Enqueue Time", "H2D Latency", "GPU Compute Time", "D2H Latency"]
     assert item.images_per_s == 40.0
 
 

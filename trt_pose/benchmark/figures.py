@@ -42,7 +42,10 @@ def summarize(values_ms: Sequence[float], shares: Sequence[float]) -> Figures:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Returns the value that ``share`` % of the values do not exceed, as trtexec computes it (sampleReporting.cpp)."""
+    """Returns the value that ``share`` % of the values do not exceed.
+
+    trtexec computes it so (sampleReporting.cpp), but in float32, and may differ by one rank.
+    """
     excluded = int((100.0 - share) * len(ordered) / 100.0)
     return ordered[max(len(ordered) - 1 - excluded, 0)]
 

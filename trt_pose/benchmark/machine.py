@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import MissingDependencyError
 from ..gpu.device import find_gpu
 
-_PACKAGES = ("trt-pose", "numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda-bindings")
+_PACKAGES = ("trt-pose", "numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda-core", "cuda-bindings")
 
 
 def machine(packages: Iterable[str] = _PACKAGES) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class FileReport:
             f"Input: {self.batch} images per query{detections}{worked}",
             f"Throughput: {self.queries_per_s:.5g} qps, {self.images_per_s:.5g} images/s",
         ]
+        if "enqueue_ms" in self.times:
+            lines.append("In flight: one query per stream, as in trtexec with --exposeDMA; without it, two")
         lines += [f"{ROWS[name]}: {figures}" for name, figures in self.times.items()]
         lines.append(f"Total Host Walltime: {self.walltime_s:.4g} s")
         total = sum(figures.mean for figures in self.stages.values())

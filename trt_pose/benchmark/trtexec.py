@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import EngineError, MissingDependencyError
 from ..trt.flavor import RTX
-from ..trt.plugins import find_libraries
+from ..trt.plugins import find_libraries, named_libraries
 from ..trt.sidecar import Sidecar, read_header
 from .options import BenchOptions
 
@@ -70,6 +70,7 @@ def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]
         f"--avgRuns={options.avg_runs}",
         f"--percentile={','.join(f'{share:g}' for share in options.percentiles)}",
         f"--infStreams={options.streams}",
+        "--exposeDMA",  # one query at a time on each stream, as ours: its default overlaps two
     ]
     eleven = int(read_header(engine).version.partition(".")[0]) >= 11
     if eleven:
@@ -85,7 +86,7 @@ def arguments(engine: str | Path, options: BenchOptions, size: int) -> list[str]
         shape = (size, sidecar.spec.input.channels, sidecar.spec.input.height, sidecar.spec.input.width)
         words.append(f"--shapes={sidecar.spec.input.name}:{'x'.join(map(str, shape))}")
     if sidecar.plugins:
-        words += [f"--dynamicPlugins={library}" for library in [*find_libraries()][:1]]
+        words += [f"--dynamicPlugins={library}" for library in [*named_libraries(), *find_libraries()][:1]]
     return words
 
 
