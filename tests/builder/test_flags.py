@@ -1,6 +1,7 @@
 """What a build sets beyond Polygraphy's arguments, on real configurations of TensorRT-RTX and recorded ones."""
 
 import json
+import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,14 @@ def test_polygraphys_calibrator_is_tensorrts(place, tmp_path, rng):
     print(json.dumps([kind, made.get_batch_size(), made.read_calibration_cache()]))
     """
     assert answer_of(run_on(place, textwrap.dedent(code), tmp_path)) == [True, 2, None]
+
+
+def test_every_extra_asks_for_a_polygraphy_that_works():
+    """0.49 has no RTX backend, and 0.49.26 fails with RTX 1.7; 0.53.4 is the lowest that was tried."""
+    text = (Path(__file__).parent.parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    lowest = re.findall(r'"polygraphy>=([\d.]+)"', text)
+    assert len(lowest) >= 4
+    assert all(tuple(map(int, version.split("."))) >= (0, 53, 4) for version in lowest)
 
 
 @pytest.mark.parametrize(

@@ -141,5 +141,9 @@ class StrictDriver:
     def refuse_captures(self, refuses=True):
         self.library.strict_refuse_capture(refuses)
 
+    def fail_waits(self, fails=True):
+        """As after an illegal access, waiting for a stream is an error, except for the default one."""
+        self.library.strict_fail_waits(fails)
+
     def memory_left(self, size):
         self.library.strict_memory_left(size)

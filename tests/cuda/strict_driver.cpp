@@ -40,6 +40,7 @@ enum : Result {
     kIllegalState = 401,
     kNotFound = 500,
     kNotReady = 600,
+    kIllegalAddress = 700,
     kCaptureUnsupported = 900,
     kCaptureInvalidated = 901,
     kCaptureWrongThread = 908,
@@ -139,7 +140,7 @@ std::map<Address, std::size_t> freed;  // poisoned, given back by strict_close
 std::vector<std::string> misuses, kernelLibraries, missing, calls;
 Context* primary = nullptr;
 unsigned long long captures = 0;
-bool refusesCapture = false;
+bool refusesCapture = false, waitsFail = false;
 std::map<Address, Stream*> defaultStreams;  // of the null, legacy and per-thread handle
 std::string text;
 
@@ -327,7 +328,7 @@ Result release(Address address, bool pinned, const char* caller) {
 API void strict_open(int major, int minor, int version) {
     GUARD;
     opened = true, capabilityMajor = major, capabilityMinor = minor, driverVersion = version;
-    memoryLeft = SIZE_MAX, refusesCapture = false;
+    memoryLeft = SIZE_MAX, refusesCapture = waitsFail = false;
 }
 API void strict_drain() { drainAll(); }
 // Forgets what lived, and how it was misused; the GPU is gone.
@@ -381,6 +382,7 @@ API void strict_kernels(const char* library) {
     kernelLibraries.push_back(library);
 }
 API void strict_memory_left(std::size_t bytes) { memoryLeft = bytes; }
+API void strict_fail_waits(int fails) { waitsFail = fails; }
 API void strict_refuse_capture(int refuses) { refusesCapture = refuses; }
 // Another context of the GPU, as pycuda.autoinit makes one; current on this thread.
 API void* strict_new_context() {
@@ -660,6 +662,7 @@ API Result cuStreamSynchronize(void* handle) {
         if (!stream) return kInvalidHandle;
         if (stream->capturing) return invalidate(stream, __func__);
         NOT_WHILE_CAPTURING;
+        if (waitsFail && reinterpret_cast<Address>(handle) > 2) return kIllegalAddress;
     }
     if (reinterpret_cast<Address>(handle) <= 2) drainAll();
     drain(stream, UINT64_MAX);

@@ -36,6 +36,14 @@ def test_the_examples_compile_without_a_warning(name, headers):
     compile_example(name, headers, "-fsyntax-only")
 
 
+def test_the_sizes_of_elements(headers, tmp_path):
+    kinds = {"kFLOAT": 4, "kINT32": 4, "kHALF": 2, "kBF16": 2, "kINT64": 8, "kINT8": 1, "kUINT8": 1, "kBOOL": 1}
+    lines = ["#include <trt_pose/engine.hpp>", "using trt_pose::detail::sizeOf;"]
+    lines += [f"static_assert(sizeOf(nvinfer1::DataType::{name}) == {size});" for name, size in kinds.items()]
+    (tmp_path / "sizes.cpp").write_text("\n".join(lines))
+    compile_example(tmp_path / "sizes", headers, "-fsyntax-only")
+
+
 @pytest.fixture(scope="module")
 def program(headers, tmp_path_factory):
     """pose_image, linked with TensorRT-RTX's library: enough to see what it says where it cannot run."""

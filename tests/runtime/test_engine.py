@@ -143,6 +143,16 @@ def test_tensorrt_gets_a_plain_context():
     assert (made.context, made.captures_itself, made.kernels) == ("context", False, None)
 
 
+def test_closing_after_an_error_that_sticks_frees_the_rest(driver, tensorrt, tiny_dynamic_plugin_onnx, tmp_path, rng):
+    """After an illegal access waiting fails, too; the process goes on."""
+    runner = TrtRunner(stand_in.write_engine(tiny_dynamic_plugin_onnx, tmp_path))
+    runner.run({"input": rng.integers(0, 256, (1, 3, 128, 160), dtype=np.uint8)})
+    driver.fail_waits()
+    runner.close()
+    driver.fail_waits(False)
+    assert driver.alive() == {}
+
+
 def test_an_allocator_that_fails_says_why(driver, tensorrt, tiny, tmp_path, rng):
     """TensorRT swallows what its callbacks raise."""
     from ..conftest import SMALL

@@ -91,7 +91,7 @@ struct Buffer {
     std::unique_ptr<void, HostFree> host;
 };
 
-inline std::size_t sizeOf(nvinfer1::DataType type) {
+constexpr std::size_t sizeOf(nvinfer1::DataType type) {
     switch (type) {
         case nvinfer1::DataType::kFLOAT:
         case nvinfer1::DataType::kINT32:
