@@ -467,6 +467,11 @@ API Result cuCtxDestroy(void* handle) {
     contexts.erase(std::remove(contexts.begin(), contexts.end(), context), contexts.end());
     return kSuccess;
 }
+API Result cuCtxCreate_v4(void** context, void*, unsigned, int) {
+    *context = strict_new_context();
+    return kSuccess;
+}
+API Result cuCtxDetach(void* handle) { return cuCtxDestroy(handle); }
 API Result cuCtxPushCurrent(void* handle) {
     GUARD;
     FIND(Context, context, handle);
@@ -958,7 +963,69 @@ API Result cuGetExportTable(const void** table, const void*) {
     *table = empty;
     return kSuccess;
 }
-API Result cuGetErrorString(Result, const char** message) {
+// pycuda is linked with the versioned names. Its plain copies end with the call.
+#define ALIAS(name, versioned) extern "C" __attribute__((visibility("default"), alias(#name))) decltype(name) versioned
+ALIAS(cuCtxPushCurrent, cuCtxPushCurrent_v2);
+ALIAS(cuCtxPopCurrent, cuCtxPopCurrent_v2);
+ALIAS(cuDevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2);
+ALIAS(cuMemAlloc, cuMemAlloc_v2);
+ALIAS(cuMemFree, cuMemFree_v2);
+ALIAS(cuMemcpyHtoDAsync, cuMemcpyHtoDAsync_v2);
+ALIAS(cuMemcpyDtoHAsync, cuMemcpyDtoHAsync_v2);
+ALIAS(cuMemcpyDtoDAsync, cuMemcpyDtoDAsync_v2);
+ALIAS(cuStreamDestroy, cuStreamDestroy_v2);
+ALIAS(cuEventDestroy, cuEventDestroy_v2);
+ALIAS(cuEventElapsedTime, cuEventElapsedTime_v2);
+API Result cuMemcpyHtoD_v2(Address to, const void* from, std::size_t size) {
+    const auto code = cuMemcpyHtoDAsync(to, from, size, nullptr);
+    drainAll();
+    return code;
+}
+API Result cuMemcpyDtoH_v2(void* to, Address from, std::size_t size) {
+    drainAll();
+    return cuMemcpyDtoHAsync(to, from, size, nullptr);
+}
+API Result cuDeviceComputeCapability(int* major, int* minor, int) {
+    *major = capabilityMajor, *minor = capabilityMinor;
+    return kSuccess;
+}
+API Result cuCtxGetApiVersion(void*, unsigned* version) {
+    *version = 3020;
+    return kSuccess;
+}
+
+// What pycuda is linked with besides, and does not call here.
+#define LACKS(name) \
+    API Result name() { return refuse(kNotFound, "this driver has no " #name); }
+// clang-format off
+LACKS(cuArray3DCreate_v2) LACKS(cuArray3DGetDescriptor_v2) LACKS(cuArrayCreate_v2) LACKS(cuArrayDestroy)
+LACKS(cuArrayGetDescriptor_v2) LACKS(cuCtxAttach) LACKS(cuCtxDisablePeerAccess) LACKS(cuCtxEnablePeerAccess)
+LACKS(cuCtxGetCacheConfig) LACKS(cuCtxGetLimit) LACKS(cuCtxGetSharedMemConfig) LACKS(cuCtxSetCacheConfig)
+LACKS(cuCtxSetLimit) LACKS(cuCtxSetSharedMemConfig) LACKS(cuDeviceCanAccessPeer) LACKS(cuDeviceGetByPCIBusId)
+LACKS(cuDeviceGetPCIBusId) LACKS(cuDeviceTotalMem_v2) LACKS(cuFuncGetAttribute) LACKS(cuFuncSetAttribute)
+LACKS(cuFuncSetBlockShape) LACKS(cuFuncSetCacheConfig) LACKS(cuFuncSetSharedSize) LACKS(cuIpcCloseMemHandle)
+LACKS(cuIpcGetEventHandle) LACKS(cuIpcGetMemHandle) LACKS(cuIpcOpenEventHandle) LACKS(cuIpcOpenMemHandle_v2)
+LACKS(cuLaunch) LACKS(cuLaunchGrid) LACKS(cuLaunchGridAsync) LACKS(cuLinkAddData_v2) LACKS(cuLinkAddFile_v2)
+LACKS(cuLinkComplete) LACKS(cuLinkCreate_v2) LACKS(cuLinkDestroy) LACKS(cuMemAllocManaged) LACKS(cuMemAllocPitch_v2)
+LACKS(cuMemGetAddressRange_v2) LACKS(cuMemGetInfo_v2) LACKS(cuMemHostGetDevicePointer_v2) LACKS(cuMemHostGetFlags)
+LACKS(cuMemHostRegister_v2) LACKS(cuMemHostUnregister) LACKS(cuMemcpy2DAsync_v2) LACKS(cuMemcpy2DUnaligned_v2)
+LACKS(cuMemcpy2D_v2) LACKS(cuMemcpy3DAsync_v2) LACKS(cuMemcpy3DPeer) LACKS(cuMemcpy3DPeerAsync) LACKS(cuMemcpy3D_v2)
+LACKS(cuMemcpyAtoA_v2) LACKS(cuMemcpyAtoD_v2) LACKS(cuMemcpyAtoH_v2) LACKS(cuMemcpyDtoA_v2) LACKS(cuMemcpyDtoD_v2)
+LACKS(cuMemcpyHtoA_v2) LACKS(cuMemcpyPeer) LACKS(cuMemcpyPeerAsync) LACKS(cuMemsetD16Async) LACKS(cuMemsetD16_v2)
+LACKS(cuMemsetD2D16Async) LACKS(cuMemsetD2D16_v2) LACKS(cuMemsetD2D32Async) LACKS(cuMemsetD2D32_v2)
+LACKS(cuMemsetD2D8Async) LACKS(cuMemsetD2D8_v2) LACKS(cuMemsetD32Async) LACKS(cuMemsetD32_v2) LACKS(cuMemsetD8Async)
+LACKS(cuMemsetD8_v2) LACKS(cuModuleGetFunction) LACKS(cuModuleGetGlobal_v2) LACKS(cuModuleGetSurfRef)
+LACKS(cuModuleGetTexRef) LACKS(cuModuleLoad) LACKS(cuModuleLoadData) LACKS(cuModuleLoadDataEx) LACKS(cuModuleUnload)
+LACKS(cuParamSetSize) LACKS(cuParamSetTexRef) LACKS(cuParamSetf) LACKS(cuParamSeti) LACKS(cuParamSetv)
+LACKS(cuProfilerInitialize) LACKS(cuProfilerStart) LACKS(cuProfilerStop) LACKS(cuStreamAttachMemAsync)
+LACKS(cuSurfRefGetArray) LACKS(cuSurfRefSetArray) LACKS(cuTexRefCreate) LACKS(cuTexRefDestroy)
+LACKS(cuTexRefGetAddressMode) LACKS(cuTexRefGetAddress_v2) LACKS(cuTexRefGetArray) LACKS(cuTexRefGetFilterMode)
+LACKS(cuTexRefGetFlags) LACKS(cuTexRefGetFormat) LACKS(cuTexRefSetAddress2D_v3) LACKS(cuTexRefSetAddressMode)
+LACKS(cuTexRefSetAddress_v2) LACKS(cuTexRefSetArray) LACKS(cuTexRefSetFilterMode) LACKS(cuTexRefSetFlags)
+LACKS(cuTexRefSetFormat)
+    // clang-format on
+
+    API Result cuGetErrorString(Result, const char** message) {
     *message = "the strict driver refused";
     return kSuccess;
 }
