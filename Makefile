@@ -34,9 +34,9 @@ demo: setup
 	$(BIN)/trt-pose quantize $(DEMO)/demo.onnx --images $(DEMO)/calibration --output $(DEMO)/demo_int8.onnx
 	$(BIN)/trt-pose eval demo $(DEMO)/demo.onnx $(DEMO)/demo_int8.onnx --worst 1 \
 		--data $(DEMO)/held_out/annotations.json --images $(DEMO)/held_out
-	$(BIN)/trt-pose predict $(DEMO)/demo_int8.onnx $(DEMO)/held_out/000002.png --conf 0.5 --provider cpu --save $(DEMO)
+	$(BIN)/trt-pose predict $(DEMO)/demo_int8.onnx $(DEMO)/held_out/000002.png --conf 0.5 --provider cpu --save $(DEMO) --overwrite
 	$(if $(WEIGHTS),$(BIN)/trt-pose export yolo_nas_pose_n --weights $(WEIGHTS) --output $(DEMO)/yolo_nas_pose_n.onnx)
-	$(if $(WEIGHTS),$(BIN)/trt-pose predict $(DEMO)/yolo_nas_pose_n.onnx trt_pose/assets/astronaut.jpg --save $(DEMO))
+	$(if $(WEIGHTS),$(BIN)/trt-pose predict $(DEMO)/yolo_nas_pose_n.onnx trt_pose/assets/astronaut.jpg --save $(DEMO) --overwrite)
 	@echo "The picture: $(DEMO)/$(if $(WEIGHTS),astronaut.jpg,000002.png)"
 
 # Two files of tests at a time, one thread of torch each: most of the time is spent outside torch.

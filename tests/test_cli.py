@@ -6,7 +6,6 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-import numpy as np
 import onnx
 import pytest
 
@@ -91,9 +90,11 @@ def test_export_formats(checkpoint, tmp_path, capsys, options, batch, output_for
 
 def test_predict_prints_a_table(exported, photo_path, capsys):
     assert call("predict", exported, photo_path, "--provider", "cpu") == 0
-    out = capsys.readouterr().out
-    assert re.search(r"astronaut.jpg: \d (people|person)", out)
-    assert "surest joints" in out
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"\S+astronaut.jpg: \d (people|person)\n", out)
+    assert re.search(r"1 image, \d \w+; each \S+ ms decode, \S+ ms letterbox, \S+ ms run, \S+ ms read", err)
+    assert call("predict", exported, photo_path, "-v") == 0
+    assert "surest joints" in capsys.readouterr().out
 
 
 def test_predict_saves_pictures_and_json(exported, photo_path, tmp_path, capsys):
@@ -112,9 +113,11 @@ def test_the_source_is_never_overwritten(exported, photo_path, tmp_path, monkeyp
     (tmp_path / "a.jpg").write_bytes(photo_path.read_bytes())
     monkeypatch.chdir(tmp_path)
     for source in ("a.jpg", "."):
-        assert call("predict", exported, source, "--save", ".") == 0
-        assert (tmp_path / "a.jpg").read_bytes() == photo_path.read_bytes()
-    assert (tmp_path / "a_poses.jpg").exists()
+        for overwrite in ([], ["--overwrite"]):
+            assert call("predict", exported, source, "--save", ".", *overwrite) == 0
+            assert (tmp_path / "a.jpg").read_bytes() == photo_path.read_bytes()
+        assert (tmp_path / "a_poses.jpg").exists()
+        (tmp_path / "a_poses.jpg").unlink()
 
 
 def test_no_folder_is_left_behind_by_a_model_that_does_not_open(photo_path, tmp_path):
@@ -153,20 +156,6 @@ def test_predict_json_alone_on_stdout(exported, photo_path, capsys):
     (record,) = json.loads(captured.out)
     assert record["width"] == 512
     assert set(record["poses"][0]["joints"]["nose"]) == {"x", "y", "confidence"}
-
-
-def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
-    from trt_pose.results.poses import PoseResult, Poses
-    from trt_pose.results.sinks import PictureFolder
-    from trt_pose.skeleton import COCO
-
-    nobody = Poses(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 3), np.float32), COCO)
-    folder = PictureFolder(tmp_path / "new" / "folder")
-    sources = ["a/x.png", "b/x.png", "clip.mp4#7", "http://host/y.webp?size=1", "camera 0#3", "array 5", ""]
-    names = [folder.write(PoseResult(np.zeros((4, 4, 3), np.uint8), nobody, source)).name for source in sources]
-    assert names == [
-        "x.png", "x_2.png", "clip_000007.jpg", "y.webp", "camera_0_000003.jpg", "array_5.jpg", "image.jpg",
-    ]  # fmt: skip
 
 
 def test_inspect(exported, capsys):

@@ -19,6 +19,7 @@ import numpy as np
 from .errors import RunnerError, SourceError, UsageError
 from .files import check_writable, write_atomically
 from .images.pixels import Image
+from .images.reading import Reading
 from .images.sources import open_source
 from .optional import require
 from .predictor import PosePredictor, place
@@ -180,6 +181,7 @@ def compare(
     confidence: float | None = None,
     tensors: bool = False,
     report: Path | None = None,
+    strict: bool = False,
 ) -> Comparison:
     """Runs two model files on the same images and compares their results.
 
@@ -191,6 +193,7 @@ def compare(
         tensors: also compare the output tensors, row by row, and the signal-to-noise ratio of each tensor that two
             ONNX files share, on the first image.
         report: path of an HTML report to write, with the most different images side by side.
+        strict: stop at the first image that cannot be read, instead of a warning.
 
     Raises:
         RunnerError: a file cannot be run here, or the files differ in task, joints or classes.
@@ -205,7 +208,7 @@ def compare(
         check_writable(report, SourceError)
     if tensors:
         require("polygraphy.comparator", "comparing tensors")  # fail before the images are run
-    task, rows, worst = _run(first, second, images, confidence)
+    task, rows, worst = _run(first, second, images, confidence, strict)
     result = Comparison(
         first=str(first),
         second=str(second),
@@ -224,7 +227,7 @@ Pair = tuple[ImageComparison, Result, Result]
 
 
 def _run(
-    first: str | Path, second: str | Path, images: Any, confidence: float | None
+    first: str | Path, second: str | Path, images: Any, confidence: float | None, strict: bool
 ) -> tuple[str, list[ImageComparison], list[Pair]]:
     """Returns the task of the files, the comparison of each image, and the most different images with both results."""
     rows: list[ImageComparison] = []
@@ -243,8 +246,8 @@ def _run(
             raise RunnerError(
                 f"comparing {first} and {second}: their {what} differ ({counts}). Compare files of one model."
             )
-        frames = open_source(images)
-        for frame in track(iter(frames), "comparing", frames.total):
+        frames = open_source(images, Reading(strict=strict))
+        for frame in track(frames.images(), "comparing", frames.total):
             a, b = (cast(Result, predictor.predict(frame.image)) for predictor in (one, other))
             row = compare_image(a.prediction, b.prediction, frame.source)
             rows.append(row)
@@ -304,7 +307,9 @@ def compare_outputs(first: str | Path, second: str | Path, images: Any) -> dict[
     """
     polygraphy = require("polygraphy.comparator", "comparing tensors")
     logger = require("polygraphy.logger", "comparing tensors").G_LOGGER
-    frame = next(iter(open_source(images)))
+    frame = next(open_source(images, Reading(strict=False)).images(), None)
+    if frame is None:
+        raise SourceError("comparing tensors: no image could be read. Check the images.")
     results = []
     for path in (first, second):
         with open_runner(path, **dict(find_backend(path).reference)) as runner:

@@ -54,6 +54,10 @@ class RunnerError(PoseError):
     """A model file that cannot be opened or run here."""
 
 
+class UnreadableWarning(UserWarning):
+    """An image that could not be read while the rest was used; the command line then exits with code 1."""
+
+
 class MissingDependencyError(PoseError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
 

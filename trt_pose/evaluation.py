@@ -7,15 +7,17 @@ evaluated through :class:`trt_pose.predictor.PosePredictor`, by the same code as
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import models
-from .errors import SourceError, UsageError
+from .errors import SourceError, UnreadableWarning, UsageError
 from .files import check_writable
 from .images.annotations import Annotations, pose_categories
+from .images.reading import Unreadable
 from .optional import check_installed
 from .predictor import PosePredictor
 from .progress import track
@@ -99,6 +101,7 @@ def evaluate(
     model: str | None = None,
     confidence: float = CONFIDENCE,
     results: Path | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> Evaluation:
     """Measures the accuracy of a model file on annotated images.
@@ -111,6 +114,7 @@ def evaluate(
         confidence: count scores above it. AP needs nearly all detections, so a file exported with a higher threshold
             is rejected unless that threshold is given here.
         results: path of a COCO results file to write.
+        strict: stop at the first image that cannot be read; else it and its annotations are left out, with a warning.
         options: options of the runner, see :func:`trt_pose.open_runner`.
 
     Raises:
@@ -122,7 +126,8 @@ def evaluate(
     check_evaluator()
     if results is not None:
         check_writable(results, SourceError)
-    return evaluate_file(file, Annotations.read(data, images), model, confidence=confidence, results=results, **options)
+    annotated = Annotations.read(data, images)
+    return evaluate_file(file, annotated, model, confidence=confidence, results=results, strict=strict, **options)
 
 
 def evaluate_file(
@@ -132,11 +137,12 @@ def evaluate_file(
     *,
     confidence: float = CONFIDENCE,
     results: Path | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> Evaluation:
     """Evaluates a model file on annotations that are already loaded; see :func:`evaluate`."""
     with open_predictor(file, model, confidence, options) as predictor:
-        return evaluate_predictor(predictor, str(file), data, confidence=confidence, results=results)
+        return evaluate_predictor(predictor, str(file), data, confidence=confidence, results=results, strict=strict)
 
 
 def evaluate_model(network: Model, data: Annotations, *, name: str = "torch", batch_size: int = 8) -> Evaluation:
@@ -154,17 +160,25 @@ def evaluate_predictor(
     confidence: float = CONFIDENCE,
     results: Path | None = None,
     batch_size: int | None = None,
+    strict: bool = False,
 ) -> Evaluation:
     """Evaluates an open predictor on ``data``; see :func:`evaluate`."""
     categories = match_categories(data.truth, predictor.spec)
     rows: list[dict[str, Any]] = []
     images = data.truth["images"]
-    found = predictor.stream(data.paths, batch_size=batch_size)
+    found = predictor.stream(data.paths, batch_size=batch_size, on_error="raise" if strict else "yield")
+    lost: set[Any] = set()
     for item, result in zip(images, track(found, "evaluating", len(images)), strict=True):
-        rows += result.prediction.to_coco_rows(int(item["id"]), categories)
+        if isinstance(result, Unreadable):
+            lost.add(item["id"])
+            warnings.warn(str(result.error), UnreadableWarning, stacklevel=2)
+        else:
+            rows += result.prediction.to_coco_rows(int(item["id"]), categories)
     if results is not None:
         write_json(rows, results)
-    metrics, per_image = score(data.truth, rows, predictor.spec, list(categories))
+    truth = _without(data.truth, lost)
+    images = truth["images"]
+    metrics, per_image = score(truth, rows, predictor.spec, list(categories))
     return Evaluation(
         file=name,
         task=predictor.spec.task,
@@ -175,6 +189,20 @@ def evaluate_predictor(
         per_image=per_image,
         confidence=confidence,
     )
+
+
+def _without(truth: dict[str, Any], lost: set[Any]) -> dict[str, Any]:
+    """Returns annotations without some images, whose people would count as missed. Raises SourceError for all."""
+    if not lost:
+        return truth
+    images = [item for item in truth["images"] if item["id"] not in lost]
+    total = len(truth["images"])
+    if not images:
+        raise SourceError("evaluating: none of the images could be read. Check the folder.")
+    text = f"{len(lost)} of {total} images could not be read; the rest was evaluated, without their annotations."
+    warnings.warn(text, UnreadableWarning, stacklevel=3)
+    kept = [note for note in truth["annotations"] if note["image_id"] not in lost]
+    return {**truth, "images": images, "annotations": kept}
 
 
 def accuracy(file: str | Path, data: Annotations) -> dict[str, Any]:

@@ -20,6 +20,7 @@ _DISTRIBUTIONS = {
     "onnx_graphsurgeon": "onnx-graphsurgeon",
     "onnxruntime_ep_openvino": "onnxruntime-ep-openvino",
     "onnxslim": "onnxslim",
+    "pandas": "pandas",
     "polygraphy": "polygraphy",
     "pycuda": "pycuda",
     "safetensors": "safetensors",

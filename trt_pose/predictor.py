@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from .choices import either
 from .errors import RunnerError, SourceError, UsageError
-from .formats import Floats, find_format
+from .formats import find_format
 from .images.pixels import Image, letterbox
-from .images.sources import Frame, open_source
+from .images.reading import Frame, Item, Reading, Unreadable
+from .images.sources import open_source
 from .progress import track
 from .results import predictions_of
 from .results.detections import Result
 from .runtime import Runner, open_runner
 from .runtime.runner import Arrays, ImageRunner, Pipeline
 from .spec import InputSpec, Letterbox, ModelSpec
+
+_ON_ERROR = ("raise", "skip", "yield")
 
 
 def place(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[Any], list[Letterbox]]:
@@ -112,61 +118,121 @@ class PosePredictor:
         Raises:
             SourceError: the source cannot be read, or is a video or camera (use :meth:`stream`).
         """
-        frames = open_source(source)
+        frames = open_source(source, Reading(videos=False))
         if frames.video:
             raise SourceError(
                 "predicting: a video or camera would be kept in memory whole."
                 " Use stream(source), which gives one result at a time."
             )
-        results = list(self._results(iter(frames), batch_size))
+        results = cast("list[Result]", list(self._results(iter(frames), batch_size)))
         return results[0] if frames.single else results
 
     __call__ = predict
 
-    def stream(self, source: Any, *, batch_size: int | None = None, progress: bool = False) -> Iterator[Result]:
+    @overload
+    def stream(
+        self,
+        source: Any,
+        *,
+        batch_size: int | None = ...,
+        progress: bool = ...,
+        on_error: Literal["raise", "skip"] = ...,
+        recursive: bool = ...,
+        vid_stride: int = ...,
+        reconnect: bool = ...,
+    ) -> Iterator[Result]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Any,
+        *,
+        batch_size: int | None = ...,
+        progress: bool = ...,
+        on_error: str,
+        recursive: bool = ...,
+        vid_stride: int = ...,
+        reconnect: bool = ...,
+    ) -> Iterator[Result | Unreadable]: ...
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        on_error: str = "raise",
+        recursive: bool = False,
+        vid_stride: int = 1,
+        reconnect: bool = False,
+    ) -> Iterator[Any]:
         """Yields results one at a time, for sources of any length; memory use stays constant.
 
         Args:
             source: see :func:`trt_pose.images.sources.open_source`.
             batch_size: images per run of a file with a symbolic batch; 1 when None.
             progress: show a progress bar on standard error when it is a terminal.
+            on_error: what to do with a source that cannot be read, or not to its end: ``raise`` its SourceError;
+                ``skip`` it with a warning; or ``yield`` an ``Unreadable`` in its place.
+            recursive: look for images in the folders of a folder, too.
+            vid_stride: take each n-th frame of a video.
+            reconnect: open streams and cameras again when they break off.
         """
-        frames = open_source(source)
+        if on_error not in _ON_ERROR:
+            raise UsageError(f"on_error: got {on_error!r}, expected one of {', '.join(_ON_ERROR)}.")
+        if vid_stride < 1:
+            raise UsageError(f"vid_stride: got {vid_stride}, expected 1 or more.")
+        frames = open_source(source, Reading(on_error == "raise", recursive, vid_stride, reconnect))
         results = self._results(iter(frames), batch_size)
+        if on_error == "skip":
+            results = _warned(results)
         return track(results, "predicting", frames.total) if progress else results
 
-    def _results(self, frames: Iterator[Frame], batch_size: int | None) -> Iterator[Result]:
-        batches = _groups(frames, self._batch_size(batch_size))
+    def _results(self, items: Iterator[Item], batch_size: int | None) -> Iterator[Result | Unreadable]:
+        batches = _groups(items, self._batch_size(batch_size))
         if self._pipeline is not None:
             return self._run_ahead(self._pipeline, batches)
-        return (result for batch in batches for result in self._run(batch))
+        return (item for batch in batches for item in (*self._run(batch), *batch.failures))
 
-    def _run_ahead(self, pipeline: Pipeline, batches: Iterator[list[Frame]]) -> Iterator[Result]:
+    def _run_ahead(self, pipeline: Pipeline, batches: Iterator[_Batch]) -> Iterator[Result | Unreadable]:
         """Runs batches on a GPU: the next batch is decoded and uploaded while the current one runs."""
-        waiting: tuple[list[Frame], Any] | None = None
+        waiting: tuple[_Batch, Any] | None = None
         try:
-            for batch in batches:
-                pending = pipeline.submit([frame.image for frame in batch], self._confidence)
-                done, waiting = waiting, (batch, pending)
+            for batch in itertools.chain(batches, (None,)):
+                begun = time.perf_counter()
+                pending = None
+                if batch is not None and batch.frames:
+                    pending = pipeline.submit([frame.image for frame in batch.frames], self._confidence)
+                    batch.took("submit", begun)
+                done, waiting = waiting, None if batch is None else (batch, pending)
                 if done is not None:
-                    yield from self._read_rows(done[0], pipeline.collect(done[1]))
-            if waiting is not None:
-                (batch, pending), waiting = waiting, None
-                yield from self._read_rows(batch, pipeline.collect(pending))
+                    yield from self._read_rows(pipeline, *done)
         finally:
-            if waiting is not None:  # the caller stopped iterating, or a frame could not be read
+            if waiting is not None and waiting[1] is not None:  # the caller stopped, or a frame could not be read
                 pipeline.collect(waiting[1])
 
-    def _read_rows(self, frames: Sequence[Frame], rows: Sequence[Floats]) -> Iterator[Result]:
+    def _read_rows(self, pipeline: Pipeline, batch: _Batch, pending: Any) -> Iterator[Result | Unreadable]:
         predictions = predictions_of(self.spec.task)
-        for frame, kept in zip(frames, rows, strict=True):
-            yield cast(Result, predictions.from_rows(kept, self.spec).result(frame.image, frame.source))
+        if pending is not None:
+            begun = time.perf_counter()
+            rows = pipeline.collect(pending)
+            batch.took("wait", begun)
+            for frame, kept in zip(batch.frames, rows, strict=True):
+                yield _result(predictions.from_rows(kept, self.spec), frame, batch.speed)
+        yield from batch.failures
 
-    def _run(self, frames: list[Frame]) -> list[Result]:
+    def _run(self, batch: _Batch) -> list[Result]:
         """Letterboxes, runs and reads one batch of images."""
-        pixels, placed = place([frame.image for frame in frames], self.spec.input)
+        if not batch.frames:
+            return []
+        begun = time.perf_counter()
+        pixels, placed = place([frame.image for frame in batch.frames], self.spec.input)
+        begun = batch.took("letterbox", begun)
         outputs = self._runner.run({self.spec.input.name: pixels})
-        return self.read(outputs, frames, placed)
+        begun = batch.took("run", begun)
+        results = self.read(outputs, batch.frames, placed)
+        batch.took("read", begun)
+        return [replace(result, speed=batch.speed) for result in results]
 
     def read(self, outputs: Arrays, frames: Sequence[Frame], placed: Sequence[Letterbox]) -> list[Result]:
         """Returns the results of a batch.
@@ -177,11 +243,10 @@ class PosePredictor:
             placed: the letterbox of each image.
         """
         predictions = predictions_of(self.spec.task)
-        results = [
-            predictions.from_outputs(outputs, self.spec, index, box, self._confidence).result(frame.image, frame.source)
+        return [
+            _result(predictions.from_outputs(outputs, self.spec, index, box, self._confidence), frame)
             for index, (frame, box) in enumerate(zip(frames, placed, strict=True))
         ]
-        return cast("list[Result]", results)
 
     def _batch_size(self, asked: int | None) -> int:
         fixed = self.spec.input.batch
@@ -204,10 +269,55 @@ class PosePredictor:
         self.close()
 
 
-def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
-    """Yields frames in lists of ``size``; the last list may be shorter."""
-    while group := list(itertools.islice(frames, size)):
-        yield group
+@dataclass
+class _Batch:
+    """Images that run together, and the sources that could not be read after them.
+
+    Attributes:
+        frames: the images.
+        failures: sources that could not be read.
+        speed: time of each step so far, ms per image.
+    """
+
+    frames: list[Frame]
+    failures: list[Unreadable] = field(default_factory=list)
+    speed: dict[str, float] = field(default_factory=dict)
+
+    def took(self, step: str, begun: float) -> float:
+        """Adds the time since ``begun``, by ``time.perf_counter``; returns the time now."""
+        now = time.perf_counter()
+        self.speed[step] = (now - begun) * 1e3 / max(len(self.frames), 1)
+        return now
+
+
+def _groups(items: Iterator[Item], size: int) -> Iterator[_Batch]:
+    """Yields images in batches of ``size``; the last batch, and one before a failure, may be smaller."""
+    batch, begun = _Batch([]), time.perf_counter()
+    for item in items:
+        if isinstance(item, Unreadable):
+            batch.failures.append(item)
+        else:
+            batch.frames.append(item)
+        if batch.failures or len(batch.frames) == size:
+            batch.took("decode", begun)
+            yield batch
+            batch, begun = _Batch([]), time.perf_counter()
+    if batch.frames:
+        batch.took("decode", begun)
+        yield batch
+
+
+def _result(predictions: Any, frame: Frame, speed: Mapping[str, float] | None = None) -> Result:
+    made = predictions.result(frame.image, frame.source)
+    return cast("Result", replace(made, index=frame.index, time_s=frame.time_s, clip=frame.clip, speed=speed or {}))
+
+
+def _warned(items: Iterator[Result | Unreadable]) -> Iterator[Result]:
+    for item in items:
+        if isinstance(item, Unreadable):
+            warnings.warn(str(item.error), stacklevel=3)
+        else:
+            yield item
 
 
 def _check(spec: ModelSpec, confidence: float | None) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from trt_pose import SourceError
+from trt_pose.images.reading import Reading
 from trt_pose.images.sources import open_source
 
 
@@ -77,9 +78,10 @@ def test_pil_images_are_read_as_their_files_are(tmp_path):
         np.testing.assert_array_equal(frame.image, read(tmp_path / name))
 
 
-def test_a_video_in_a_list_is_refused(video):
-    with pytest.raises(SourceError, match="Give it alone"):
-        list(open_source([video]))
+def test_a_video_in_a_list_is_for_streams(video):
+    assert len(list(open_source([video, video]))) == 8
+    with pytest.raises(SourceError, match=r"Give it to stream\(\)"):
+        list(open_source([video], Reading(videos=False)))
 
 
 def test_names_of_nameless_images():
@@ -165,7 +167,7 @@ def test_sources_that_are_none(tmp_path, make, words):
 
 def test_a_broken_video_is_one_sentence(tmp_path, capfd):
     (tmp_path / "broken.mp4").write_bytes(b"\x00" * 100)
-    with pytest.raises(SourceError, match="cannot read it as video"):
+    with pytest.raises(SourceError, match="not a video that FFmpeg can read"):
         list(open_source(tmp_path / "broken.mp4"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images.pixels import read
-from ..images.sources import Frame
+from ..images.reading import Frame
 from ..predictor import PosePredictor, place
 from ..progress import track
 from ..runtime.runner import Arrays, ImageRunner, QueryTimes, Runner, time_query

@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 
-from ..errors import PoseError
+from ..errors import PoseError, UnreadableWarning
 from .app import app, wrong_value
 
 # isort: off
@@ -52,9 +52,17 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes temporary files and child processes
     words = _respell(sys.argv[1:] if arguments is None else arguments)
+    lost: list[Warning | str] = []
+
+    def show(message: Warning | str, category: type[Warning], *_args: object, **_kwargs: object) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+        if issubclass(category, UnreadableWarning):
+            lost.append(message)
+
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
+            warnings.simplefilter("always", UnreadableWarning)
+            warnings.showwarning = show
             code = app(args=words, prog_name="trt-pose", standalone_mode=False)
     except PoseError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except Exception as error:
         sys.exit(_show_click_error(error, words))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code if isinstance(code, int) else int(bool(lost)))
 
 
 def _show_click_error(error: Exception, words: list[str]) -> int:

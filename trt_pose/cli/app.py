@@ -175,6 +175,9 @@ def speaking(options: Mapping[str, str]) -> Iterator[None]:
         raise UsageError(text) from error
 
 
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
+
+
 def read_size(text: str | None) -> tuple[int, int] | None:
     """Parses ``--imgsz``; returns (height, width)."""
     if text is None:

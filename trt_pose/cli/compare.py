@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import CHECK, Command, Json, app, fail, in_range, print_table
+from .app import CHECK, Command, Json, Strict, app, fail, in_range, print_table
 
 
 @app.command(
@@ -39,13 +39,14 @@ def compare(
         typer.Option("--tensors", help="Compare the output tensors, and the inner ones of two ONNX files, too."),
     ] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page.")] = None,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Compare the people, or objects, that two files find in the same images."""
     from ..comparison import check_loss, compare as compare_files
     from ..tasks import TASKS
 
-    result = compare_files(first, second, images, confidence=conf, tensors=tensors, report=report)
+    result = compare_files(first, second, images, confidence=conf, tensors=tensors, report=report, strict=strict)
     if json:
         print(to_json(result.to_dict()))
     else:

@@ -10,7 +10,7 @@ import typer
 
 from ..choices import SceneName
 from ..errors import SourceError, UsageError
-from .app import CHECK, Command, Json, Scene, app, in_range, print_table
+from .app import CHECK, Command, Json, Scene, Strict, app, in_range, print_table
 from .synthesize import synthesize_people
 
 
@@ -38,6 +38,7 @@ def evaluate_files(
     ] = None,
     worst: Annotated[int, typer.Option(callback=in_range(1), help="Number of images to list and draw.")] = 8,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")] = None,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Measure average precision on annotated images, and what each file loses against the first."""
@@ -59,7 +60,9 @@ def evaluate_files(
         if data is None or images is None:
             data, images = synthesize_people(synthetic or 1, seed, scene, Path(folder)), Path(folder)
         annotated = Annotations.read(data, images)
-        evaluations = [evaluate_file(file, annotated, model, confidence=conf, results=results) for file in files]
+        evaluations = [
+            evaluate_file(file, annotated, model, confidence=conf, results=results, strict=strict) for file in files
+        ]
         if json:
             print(to_json([item.to_dict() for item in evaluations]))
         else:
@@ -90,9 +93,9 @@ def _print(evaluations: list[Any], worst: int) -> None:
 def _draw(evaluation: Any, images: Path, folder: Path, worst: int, model: str | None) -> None:
     """Draws the predictions above 0.3 on the worst images."""
     from ..evaluation import open_predictor
-    from ..results.sinks import PictureFolder
+    from ..results.sinks import Drawings
 
-    pictures = PictureFolder(folder)
+    pictures = Drawings(folder)
     with open_predictor(evaluation.file, model, max(evaluation.confidence, 0.3), {}) as predictor:
         for result in predictor.stream([str(images / item.source) for item in evaluation.per_image[:worst]]):
             pictures.write(result)

@@ -2,32 +2,85 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..documents import to_json
+from ..errors import SourceError
 from .app import RUN, Command, app, gone, in_range, print_table
 
 if TYPE_CHECKING:
+    from ..images.reading import Unreadable
+    from ..predictor import PosePredictor
     from ..results.detections import Result
     from ..results.poses import PoseResult
+    from ..results.sinks import Outputs
+
+_OUT, _IN = "Output", "Sources"
 
 
 @app.command(
     cls=Command,
     rich_help_panel=RUN,
     epilog="""trt-pose predict pose.onnx photo.jpg --save drawn/
-trt-pose predict pose.engine photos/ --json poses.json
+trt-pose predict pose.engine photos/ more/*.jpg --json poses.json
+trt-pose predict pose.onnx clip.mp4 --save clip_poses.mp4 --jsonl poses.jsonl
+trt-pose predict demo photo.jpg
 trt-pose predict pose.onnx 0 --show""",
 )
 def predict(
-    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or an engine.")],
-    source: Annotated[str, typer.Argument(help="Image, folder, glob pattern, video, URL or camera number.")],
-    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the drawn images.")] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the poses as JSON; - is stdout.")] = None,
-    show: Annotated[bool, typer.Option(help="Open each drawn image.")] = False,
+    model: Annotated[str, typer.Argument(help="An exported .onnx file, an engine, or the name of a model.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders, glob patterns, videos, URLs, a .txt list of these, - for standard input, or a"
+            " camera number."
+        ),
+    ],
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            rich_help_panel=_OUT,
+            help="Folder for the drawn pictures and videos; or one .mp4, .mov, .mkv, or picture.",
+        ),
+    ] = None,
+    save_frames: Annotated[
+        bool, typer.Option("--save-frames", rich_help_panel=_OUT, help="Save the frames of videos as pictures.")
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=_OUT, help="Write the poses as JSON; - is standard output."),
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=_OUT, help="Write one JSON object a line, as results come."),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=_OUT, help="Write one row for each prediction.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(rich_help_panel=_OUT, help="Replace files that are there already.")
+    ] = False,
+    show: Annotated[bool, typer.Option(rich_help_panel=_OUT, help="Open each drawn image.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", rich_help_panel=_OUT, help="Print a table for each image.")
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option(rich_help_panel=_IN, help="Read the folders within a folder, too.")
+    ] = False,
+    vid_stride: Annotated[
+        int, typer.Option("--vid-stride", callback=in_range(1), rich_help_panel=_IN, help="Take each n-th frame.")
+    ] = 1,
+    reconnect: Annotated[
+        bool, typer.Option(rich_help_panel=_IN, help="Open streams and cameras again when they break off.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(rich_help_panel=_IN, help="Stop at the first source that cannot be read.")
+    ] = False,
     conf: Annotated[
         float | None,
         typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.", show_default="the file's"),
@@ -49,45 +102,138 @@ def predict(
     ] = None,
     half: Annotated[str | None, gone("--half", "the precision is the file's. Make one with trt-pose quantize.")] = None,
 ) -> None:
-    """Find the people, or objects, in images and videos."""
-    from ..errors import SourceError
-    from ..files import check_writable
-    from ..predictor import PosePredictor
-    from ..results.sinks import PictureFolder, write_json
+    """Find the people, or objects, in images and videos.
 
-    records: list[dict[str, Any]] = []
-    if json and json != Path("-"):
-        check_writable(json, SourceError)  # before minutes of work, not after
+    A source that cannot be read does not end the run: it is named, and the exit code is 1.
+    """
+    from ..images.reading import Unreadable
+    from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new
+
     options: dict[str, Any] = {"threads": threads, "providers": None if provider is None else [provider]}
     if precision != "fp32":
         options["precision"] = precision
-    with PosePredictor(model, conf=conf, **options) as predictor:
-        pictures = PictureFolder(save) if save else None
-        camera = source.isascii() and source.isdigit()
-        for result in predictor.stream(int(source) if camera else source, batch_size=batch, progress=True):
-            if pictures:
-                pictures.write(result)
-            if show:
-                result.show()
-            if json:
-                records.append(result.to_dict())
-            if json != Path("-"):
-                _print_result(result)
-    if json == Path("-"):
-        print(to_json(records))
-    elif json:
-        write_json(records, json)
+    kinds = ((json, JsonFile), (jsonl, JsonLines), (csv, CsvFile))
+    quiet = any(str(path) == "-" for path, _ in kinds)
+    run = _Run(verbose, quiet)
+    with _open(model, conf, options) as predictor:
+        results = predictor.stream(
+            _source(sources),
+            batch_size=batch,
+            progress=True,
+            on_error="raise" if strict else "yield",
+            recursive=recursive,
+            vid_stride=vid_stride,
+            reconnect=reconnect,
+        )
+        read = _files(sources, recursive)
+        drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=read) if save else None
+        files = [(path, kind) for path, kind in kinds if path]
+        for path, _ in files:
+            check_new(path, overwrite)  # all of them before the first is made
+        outputs = Outputs(drawings, [kind(path, overwrite=overwrite) for path, kind in files])
+        with outputs:
+            for item in results:
+                outputs.write(item)
+                if isinstance(item, Unreadable):
+                    run.failed(item)
+                    continue
+                run.found(item)
+                if show:
+                    item.show()
+    run.end(outputs)
 
 
-def _print_result(result: Result) -> None:
+def _source(texts: list[str]) -> Any:
+    """One source as it is, several as a list; numbers are cameras."""
+    sources = [int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text for text in texts]
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _files(texts: list[str], recursive: bool) -> list[Path]:
+    """The files among the sources, as far as they are known before they are read."""
+    from ..images.sources import find_images
+
+    files: list[Path] = []
+    for text in texts:
+        try:
+            files += find_images(text, recursive) or [Path(text)]
+        except (SourceError, OSError, ValueError):  # said when it is opened
+            continue
+    return files
+
+
+def _open(model: str, conf: float | None, options: dict[str, Any]) -> PosePredictor:
+    from ..choices import Models
+    from ..predictor import PosePredictor
+
+    if model not in {str(name) for name in Models} or Path(model).exists():
+        return PosePredictor(model, conf=conf, **options)
+    from ..evaluation import open_predictor
+
+    return open_predictor(model, None, 0.5 if conf is None else conf, options)
+
+
+class _Run:
+    """What a run says: a line for each image, and a summary."""
+
+    def __init__(self, verbose: bool, quiet: bool) -> None:
+        self._verbose, self._quiet = verbose, quiet
+        self._images = self._predictions = 0
+        self._failures: list[Unreadable] = []
+        self._said = 0  # failures that were written
+        self._ms: Counter[str] = Counter()
+        self._noun = ""
+
+    def found(self, result: Result) -> None:
+        self._say()
+        self._images += 1
+        self._predictions += len(result)
+        self._ms.update(result.speed)
+        self._noun = result.prediction.count_text().partition(" ")[2] if len(result) != 1 else self._noun
+        if self._quiet:
+            return
+        print(f"{result.origin}: {result.prediction.count_text()}")
+        if self._verbose:
+            _print_table(result)
+
+    def failed(self, item: Unreadable) -> None:
+        self._say()
+        self._failures.append(item)
+
+    def _say(self) -> None:
+        """Writes the failures; the last one waits, because alone it is the error of the run."""
+        for item in self._failures[self._said :]:
+            sys.stderr.write(f"warning: {item.error}\n")
+        self._said = len(self._failures)
+
+    def end(self, outputs: Outputs) -> None:
+        """Writes the summary to standard error. Raises SourceError when a source could not be read."""
+        if len(self._failures) == 1 and not self._images:
+            raise self._failures[0].error
+        self._say()
+        if self._images:
+            steps = ", ".join(f"{ms / self._images:.3g} ms {step}" for step, ms in self._ms.items())
+            places = f"; saved to {outputs.drawings}" if outputs.drawings else ""
+            found = f"{self._predictions} {self._noun or 'found'}"
+            sys.stderr.write(f"{self._images} image{'s' * (self._images != 1)}, {found}; each {steps}{places}\n")
+        if self._failures:
+            total = self._images + len(self._failures)
+            of = f" of {total}" if all("#" not in item.source for item in self._failures) else ""
+            raise SourceError(
+                f"predicting: {len(self._failures)}{of} could not be read, or not to the end: "
+                + ", ".join(item.source for item in self._failures[:3])
+                + (", …" if len(self._failures) > 3 else "")
+                + ". The rest is done."
+            )
+
+
+def _print_table(result: Result) -> None:
     from ..results.detections import DetectionResult
-    from ..tasks import DETECTION
 
     if not isinstance(result, DetectionResult):
         _print_poses(result)
         return
     objects = result.detections
-    print(f"{result.source}: {DETECTION.count(len(objects))}")
     rows = [
         (str(number), name, f"{score:.3f}", ", ".join(f"{side:.0f}" for side in box))
         for number, (name, score, box) in enumerate(zip(objects.names, objects.scores, objects.boxes, strict=True))
@@ -97,8 +243,6 @@ def _print_result(result: Result) -> None:
 
 
 def _print_poses(result: PoseResult) -> None:
-    from ..tasks import POSE
-
     rows = []
     for number, pose in enumerate(result.poses):
         x1, y1, x2, y2 = pose.boxes[0]
@@ -108,6 +252,5 @@ def _print_poses(result: PoseResult) -> None:
         )
         box = f"{x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f}"
         rows.append((str(number), f"{pose.scores[0]:.3f}", box, str(int((pose.joints[0, :, 2] > 0.5).sum())), seen))
-    print(f"{result.source}: {POSE.count(len(rows))}")
     if rows:
         print_table(("#", "score", "box x1, y1, x2, y2", "joints > 0.5", "surest joints"), rows)

@@ -118,13 +118,19 @@ def save(image: Image, path: str | Path) -> Path:
         SourceError: the suffix is unknown, or the file cannot be written.
     """
     path = Path(path)
+    data = encode(image, path.suffix, str(path))
+    return write_atomically(path, lambda target: target.write_bytes(data), SourceError)
+
+
+def encode(image: Image, suffix: str, name: str = "a picture") -> bytes:
+    """Encodes an image, (H, W, 3) uint8 RGB, in the format of ``suffix``. Raises SourceError for an unknown one."""
     try:
-        encoded, buffer = cv2.imencode(path.suffix.lower() or ".", np.ascontiguousarray(image[:, :, ::-1]))
+        encoded, buffer = cv2.imencode(suffix.lower() or ".", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         encoded = False
     if not encoded:
-        raise SourceError(f"writing {path}: OpenCV writes no {path.suffix or 'suffix-less'} images. Use .jpg or .png.")
-    return write_atomically(path, lambda target: target.write_bytes(buffer.tobytes()), SourceError)
+        raise SourceError(f"writing {name}: OpenCV writes no {suffix or 'suffix-less'} images. Use .jpg or .png.")
+    return bytes(buffer.tobytes())
 
 
 def show(image: Image) -> None:

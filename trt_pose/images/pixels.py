@@ -1,4 +1,4 @@
-"""Decoding of images, the letterbox, and its inverse.
+"""Decoding of images by Pillow, the letterbox, and its inverse.
 
 Prediction, calibration and evaluation all use this module. The letterbox is that of super-gradients: the new size is
 computed with Python's ``round`` (half to even), uint8 pixels are resized bilinearly, the padding is constant, and an
@@ -7,24 +7,34 @@ image that already has the new size is not resized.
 
 from __future__ import annotations
 
+import io
+import itertools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
+import PIL.ImageOps
 
-from ..errors import SourceError
+from ..errors import SourceError, first_line
 from ..spec import InputSpec, Letterbox
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) uint8, RGB
+_KINDS = "a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF image"
+_SEQUENCES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # formats that hold several pictures to show one after another
 
 
 def decode(data: bytes, origin: str = "image") -> Image:
-    """Decodes a JPEG, PNG, WebP, BMP or TIFF file held in memory.
+    """Decodes an image file held in memory, by Pillow; the first picture of a file that holds several.
 
-    Grey and palette images are converted to RGB, 16-bit images are scaled to 8 bits, transparency is dropped, and the
-    EXIF orientation is applied.
+    Grey, palette and CMYK images are converted to RGB, 16-bit images are scaled to 8 bits, transparency is dropped, and
+    the EXIF orientation is applied.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -32,22 +42,71 @@ def decode(data: bytes, origin: str = "image") -> Image:
     Raises:
         SourceError: the bytes are not an image, or the image is truncated.
     """
+    return next(decode_all(data, origin))[0]
+
+
+def decode_all(data: bytes, origin: str = "image") -> Iterator[tuple[Image, float | None]]:
+    """Yields the pictures of an image file: the frames of an animation, the pages of a TIFF, or the one picture.
+
+    Returns:
+        The picture, (H, W, 3) uint8 RGB, and the time at which an animation shows it, s; None without one.
+
+    Raises:
+        SourceError: see :func:`decode`; also after the pictures that could be read.
+    """
     if not data:
-        raise SourceError(f"decoding {origin}: the file is empty. Give a JPEG, PNG, WebP, BMP or TIFF image.")
-    if (data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < 0) or (
-        data.startswith(b"\x89PNG") and b"IEND" not in data
-    ):
-        # libjpeg and libpng fill missing rows with grey, so a truncated image would give wrong poses without an error.
-        raise SourceError(f"decoding {origin}: the file is truncated. Fetch it again.")
+        raise SourceError(f"decoding {origin}: the file is empty. Give {_KINDS}.")
+    time_s = 0.0
+    for number in itertools.count():
+        with _decoding(origin):
+            if number == 0:
+                picture = PIL.Image.open(io.BytesIO(data))
+                several = picture.format in _SEQUENCES and getattr(picture, "n_frames", 1) > 1
+            elif several and number < getattr(picture, "n_frames", 1):
+                picture.seek(number)
+            else:
+                return
+            pixels = from_pil(picture)
+            duration_s = picture.info.get("duration", 0) / 1e3
+        yield pixels, time_s if several and picture.format != "TIFF" else None
+        time_s += duration_s
+
+
+def count_pictures(data: bytes) -> int:
+    """Returns the number of pictures in an image file; 0 when it is none, or is damaged."""
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise SourceError(
-            f"decoding {origin}: not an image OpenCV can read. Give a JPEG, PNG, WebP, BMP or TIFF image."
-        )
-    return np.ascontiguousarray(pixels[:, :, ::-1]).astype(np.uint8, copy=False)
+        with _decoding("image"):
+            picture = PIL.Image.open(io.BytesIO(data))
+            return int(getattr(picture, "n_frames", 1)) if picture.format in _SEQUENCES else 1
+    except SourceError:
+        return 0
+
+
+def from_pil(picture: Any) -> Image:
+    """Converts a PIL image to (H, W, 3) uint8 RGB: applies EXIF, scales 16 bits to 8, drops transparency."""
+    picture = PIL.ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # 16 bits, in 16 or 32
+        grey = (np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(picture.convert("RGB"))
+
+
+@contextmanager
+def _decoding(origin: str) -> Iterator[None]:
+    """Turns what Pillow raises into a SourceError; its plugins raise nearly anything for a damaged file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged metadata, and about images that are large
+            yield
+    except PIL.UnidentifiedImageError as error:
+        raise SourceError(f"decoding {origin}: not an image that Pillow can read. Give {_KINDS}.") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise SourceError(f"decoding {origin}: {first_line(error).rstrip('.')}. Make it smaller.") from error
+    except Exception as error:
+        reason = first_line(error).rstrip(".")
+        if "truncated" in reason or isinstance(error, EOFError):
+            raise SourceError(f"decoding {origin}: the file is truncated. Fetch it again.") from error
+        raise SourceError(f"decoding {origin}: the image is damaged ({reason[:120]}). Fetch it again.") from error
 
 
 def read(path: str | Path) -> Image:

@@ -1,227 +1,295 @@
-"""Image sources: files, folders, globs, URLs, bytes, arrays, PIL images, videos, cameras, and lists of these."""
+"""Image sources: files, folders, globs, URLs, bytes, arrays, PIL images, videos, cameras, and lists of these.
+
+What a source is, its content says: the first bytes of a file, the Content-Type of an address, the decoders.
+"""
 
 from __future__ import annotations
 
 import glob
 import http.client
-import os
+import io
+import stat
+import sys
 import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..errors import SourceError
-from .pixels import Image, as_rgb, decode, read
+from .pixels import Image, as_rgb, count_pictures, decode, decode_all, from_pil
+from .reading import Clip, Frame, Frames, Item, Reading, Unreadable
+from .video import VideoFrame, describe_video, read_camera, read_video, reconnect
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
-VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"))
-_STREAM_SCHEMES = ("rtsp://", "rtmp://", "udp://", "tcp://")
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"))
+_STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://", "srt://", "rtp://")
 _URL_SCHEMES = ("http://", "https://")
-_TIMEOUT_S, _LARGEST_BYTES = 30, 200 << 20
+_TIMEOUT_S, _LARGEST_BYTES, _HEAD_BYTES = 30, 200 << 20, 64
+_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0")
+# The first bytes of image files; WebP and AVIF have theirs after a length.
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
+_STREAMED = (
+    "video/", "audio/", "multipart/", "application/vnd.apple.mpegurl", "application/x-mpegurl", "application/ogg",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One decoded image.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        source: path or name of the image, with ``#`` and the frame number for videos.
-    """
-
-    image: Image
-    source: str
-
-
-class Frames:
-    """The frames of a source, decoded one at a time while iterating.
-
-    Attributes:
-        total: number of frames; None when it is unknown.
-        single: True when the source is one image.
-        video: True when the source is a video, stream or camera, which may be endless.
-    """
-
-    def __init__(
-        self, frames: Iterator[Frame], total: int | None, *, single: bool = False, video: bool = False
-    ) -> None:
-        self._frames, self.total, self.single, self.video = frames, total, single, video
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self._frames
-
-
-def open_source(source: Any) -> Frames:
+def open_source(source: Any, reading: Reading | None = None) -> Frames:
     """Opens any source that ``predict`` accepts.
 
     Args:
-        source: path of an image, video or folder; glob pattern; http(s), rtsp URL; bytes of an image file; uint8
-            array (H, W[, 1 | 3 | 4]) RGB or (B, H, W, 3); PIL image; camera index; or an iterable of these.
+        source: path of an image, video, folder or list of paths (``.txt``); glob pattern; http(s), rtsp URL; ``-`` for
+            standard input; bytes of an image or video file; uint8 array (H, W[, 1 | 3 | 4]) RGB or (B, H, W, 3); PIL
+            image; camera index; or an iterable of these.
+        reading: how it is read; None reads strictly.
 
     Raises:
         SourceError: the source does not exist, is empty, or is of an unknown kind. Decoding errors are raised while
             iterating.
     """
+    reading = reading or Reading()
     if isinstance(source, (str, Path)):
-        return _open_text(str(source))
+        return _open_text(str(source), reading)
     if isinstance(source, bool):
         raise SourceError(f"opening a source: got {source!r}, expected an image, a path or a list. Check the argument.")
     if isinstance(source, (int, np.integer)):
-        return Frames(_video(int(source), f"camera {source}"), None, video=True)
+        return _open_camera(int(source), reading)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return Frames(_one(lambda: decode(bytes(source), "bytes"), "bytes"), 1, single=True)
+        return _open_bytes(bytes(source), "bytes", reading)
     if isinstance(source, np.ndarray):
         if source.ndim == 4:
-            return open_source(list(source))
-        return Frames(_one(lambda: as_rgb(source), "array"), 1, single=True)
+            return open_source(list(source), reading)
+        return _single(lambda: as_rgb(source), "array", reading)
     if hasattr(source, "read"):  # an open file
-        return open_source(source.read())
-    if hasattr(source, "convert") and hasattr(source, "getbands"):  # a PIL image, without importing PIL
-        return Frames(_one(lambda: as_rgb(_from_pil(source), "PIL image"), "PIL image"), 1, single=True)
+        return open_source(source.read(), reading)
+    if hasattr(source, "convert") and hasattr(source, "getbands"):  # a PIL image
+        return _single(lambda: _read_pil(source), "PIL image", reading)
     if hasattr(source, "__array__"):  # a tensor
-        return open_source(np.asarray(source))
+        return open_source(np.asarray(source), reading)
     if isinstance(source, Iterable):
-        return _open_many(source)
+        return _open_many(source, reading)
     raise SourceError(
         f"opening a source: got {type(source).__name__}, expected a path, URL, bytes, uint8 array, PIL image,"
         " camera index or a list of these. Convert it."
     )
 
 
-def _open_text(text: str) -> Frames:
-    if text.startswith(_STREAM_SCHEMES) or (text.startswith(_URL_SCHEMES) and _suffix(text) in VIDEO_SUFFIXES):
-        return Frames(_video(text, text), None, video=True)
+def _open_text(text: str, reading: Reading) -> Frames:
+    if not text.strip():
+        raise SourceError("opening a source: got an empty name, expected a path or address. Is a variable not set?")
+    if "\0" in text:
+        raise SourceError(f"opening {text!r}: a name cannot hold a zero byte. Check the path.")
+    if text.startswith(_STREAM_SCHEMES):
+        return _open_stream(text, reading)
     if text.startswith(_URL_SCHEMES):
-        return Frames(_one(lambda: decode(_fetch(text), text), text), 1, single=True)
+        return _open_url(text, reading)
+    if text in _STANDARD_INPUT:
+        return _open_bytes(sys.stdin.buffer.read(_LARGEST_BYTES), "standard input", reading)
     try:
-        return _open_path(Path(text), text)
+        return _open_path(Path(text), text, reading)
     except OSError as error:  # the name is too long, or the folder cannot be read
         raise SourceError(f"opening {text!r}: {error.strerror or error}. Check the path.") from error
 
 
-def find_images(text: str) -> list[Path] | None:
+def find_images(text: str, recursive: bool = False) -> list[Path] | None:
     """Returns the image files of a folder or glob, sorted; None when ``text`` is neither.
+
+    A file is an image by its first bytes, or by its suffix, so that a damaged one is not passed over.
 
     Raises:
         SourceError: the folder or glob contains no images.
     """
     path = Path(text)
     if path.is_dir():
-        paths = sorted(path.iterdir())
+        paths = sorted(path.rglob("*") if recursive else path.iterdir())
     elif not path.exists() and glob.has_magic(text):
         paths = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - for absolute globs
     else:
         return None
-    paths = [item for item in paths if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()]
+    paths = [item for item in paths if item.is_file() and (item.suffix.lower() in IMAGE_SUFFIXES or _holds_image(item))]
     if not paths:
-        raise SourceError(f"opening {text!r}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}). Check the path.")
+        deeper = "" if recursive or not path.is_dir() else " Folders within it are read with --recursive."
+        raise SourceError(f"opening {text!r}: no images in it. Check the path.{deeper}")
     return paths
 
 
-def _open_path(path: Path, text: str) -> Frames:
-    files = find_images(text)
+def _holds_image(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return is_image(file.read(_HEAD_BYTES))
+    except OSError:
+        return False
+
+
+def is_image(head: bytes) -> bool:
+    """Returns whether a file that begins with these bytes is an image."""
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return head.startswith(_MAGIC) or webp or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
+
+
+def _open_path(path: Path, text: str, reading: Reading) -> Frames:
+    files = find_images(text, reading.recursive)
     if files is not None:
-        return Frames((Frame(read(item), str(item)) for item in files), len(files))
+        return Frames(_each(files, reading), len(files))
     if not path.exists():
         raise SourceError(f"opening {text!r}: there is no such file, folder or URL. Check the path.")
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return Frames(_video(text, text), _frame_count(text), video=True)
-    return Frames(_one(lambda: read(path), text), 1, single=True)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise SourceError(
+            f"opening {text!r}: it is a pipe or device, not a file. Give a file, or - for standard input."
+        )
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if path.suffix.lower() == ".txt" and not is_image(head):
+        return _open_list(path, reading)
+    if is_image(head) or not head or path.suffix.lower() in IMAGE_SUFFIXES:
+        return _open_bytes(path.read_bytes(), text, reading, path)
+    with path.open("rb") as file:
+        total, rate = describe_video(file, text)
+    clip = Clip(text, rate, path)
+    return Frames(
+        _guard(text, lambda: _frames_of(lambda: _read_file(path, text), clip, reading), reading), total, video=True
+    )
 
 
-def _open_many(sources: Iterable[Any]) -> Frames:
+def _read_file(path: Path, name: str) -> Iterator[VideoFrame]:
+    """Reads a video through an open file, so that its name never reaches native code."""
+    with path.open("rb") as file:
+        yield from read_video(file, name)
+
+
+def _open_list(path: Path, reading: Reading) -> Frames:
+    """Opens the paths that a text file lists, one a line; relative ones are meant from its folder."""
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise SourceError(f"opening {str(path)!r}: it lists no paths, expected one a line. Check the file.")
+    known = (*_URL_SCHEMES, *_STREAM_SCHEMES)
+    return _open_many([name if name.startswith(known) else str(path.parent / name) for name in names], reading)
+
+
+def _open_bytes(data: bytes, name: str, reading: Reading, path: Path | None = None) -> Frames:
+    pictures = count_pictures(data)
+    if pictures > 1:
+        clip = Clip(name, None, path)
+        return Frames(_guard(name, lambda: _pages(data, name, clip, reading), reading), pictures)
+    if pictures == 1 or not data or is_image(data[:_HEAD_BYTES]) or path is not None:
+        return _single(lambda: decode(data, name), name, reading)
+    return _clip(Clip(name), lambda: read_video(io.BytesIO(data), name), reading)
+
+
+def _pages(data: bytes, name: str, clip: Clip, reading: Reading) -> Iterator[Frame]:
+    for index, (image, time_s) in enumerate(decode_all(data, name)):
+        if index % reading.stride == 0:
+            yield Frame(image, f"{name}#{index}", index, time_s, clip)
+
+
+def _open_many(sources: Iterable[Any], reading: Reading) -> Frames:
     """Opens each item when it is reached. Raises SourceError for an empty list; a generator cannot be checked."""
     total = len(sources) if isinstance(sources, (list, tuple)) else None
     if total == 0:
         raise SourceError("opening a source: got an empty list, expected at least one image. Check what filled it.")
-
-    def frames() -> Iterator[Frame]:
-        for index, item in enumerate(sources):
-            opened = open_source(item)
-            if opened.video:
-                raise SourceError(f"opening a list: {item!r} is a video or camera. Give it alone, to stream().")
-            for frame in opened:
-                unnamed = frame.source in ("array", "bytes", "PIL image")
-                yield Frame(frame.image, f"{frame.source} {index}") if unnamed else frame
-
-    return Frames(frames(), total)
+    return Frames(_each(sources, reading), total)
 
 
-def _one(read: Any, name: str) -> Iterator[Frame]:
-    yield Frame(read(), name)
+def _each(sources: Iterable[Any], reading: Reading) -> Iterator[Item]:
+    for index, item in enumerate(sources):
+        name = str(item) if isinstance(item, (str, Path)) else f"source {index}"
+
+        def items(item: Any = item) -> Iterator[Item]:
+            opened = open_source(item, reading)
+            if opened.video and not reading.videos:
+                raise SourceError(f"opening a list: {item!r} is a video or camera. Give it to stream().")
+            yield from opened
+
+        for found in _guard(name, items, reading):
+            unnamed = isinstance(found, Frame) and found.source in ("array", "bytes", "PIL image")
+            yield Frame(found.image, f"{found.source} {index}") if unnamed and isinstance(found, Frame) else found
 
 
-def _from_pil(picture: Any) -> Any:
-    """Converts a PIL image as :func:`trt_pose.images.pixels.decode` does: applies EXIF, scales 16 bits to 8."""
-    from PIL import ImageOps
-
+def _guard(name: str, items: Callable[[], Iterator[Any]], reading: Reading) -> Iterator[Item]:
+    """Yields items; the error of a source that is not read strictly becomes the last of them."""
     try:
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I;16"):
-            return (np.asarray(picture) >> 8).astype(np.uint8)
-        return np.asarray(picture.convert("RGB"))
+        yield from items()
+    except SourceError as error:
+        if reading.strict:
+            raise
+        yield Unreadable(name, error)
+    except OSError as error:
+        problem = SourceError(f"reading {name}: {error.strerror or error}. Check the path.")
+        if reading.strict:
+            raise problem from error
+        yield Unreadable(name, problem)
+
+
+def _single(read: Callable[[], Image], name: str, reading: Reading) -> Frames:
+    return Frames(_guard(name, lambda: iter([Frame(read(), name)]), reading), 1, single=True)
+
+
+def _open_camera(index: int, reading: Reading) -> Frames:
+    name = f"camera {index}"
+    return _live(name, lambda: read_camera(index), reading)
+
+
+def _open_stream(address: str, reading: Reading) -> Frames:
+    return _live(address, lambda: read_video(address, address), reading)
+
+
+def _live(name: str, read: Callable[[], Iterator[VideoFrame]], reading: Reading) -> Frames:
+    """The frames of a stream or camera, which is opened again when it breaks off, if that is asked for."""
+    return _clip(Clip(name), (lambda: reconnect(read, _say)) if reading.reconnect else read, reading)
+
+
+def _clip(clip: Clip, read: Callable[[], Iterator[VideoFrame]], reading: Reading, total: int | None = None) -> Frames:
+    return Frames(_guard(clip.name, lambda: _frames_of(read, clip, reading), reading), total, video=True)
+
+
+def _say(error: SourceError) -> None:
+    sys.stderr.write(f"{error} Connecting again.\n")
+
+
+def _frames_of(read: Callable[[], Iterator[VideoFrame]], clip: Clip, reading: Reading) -> Iterator[Frame]:
+    with closing(read()) as frames:  # type: ignore[type-var]
+        for frame in frames:
+            if frame.index % reading.stride == 0:
+                yield Frame(frame.image, f"{clip.name}#{frame.index}", frame.index, frame.time_s, clip)
+
+
+def _read_pil(picture: Any) -> Image:
+    try:
+        return as_rgb(from_pil(picture), "PIL image")
     except (OSError, SyntaxError, ValueError) as error:
         raise SourceError(f"reading a PIL image: {error}. Open it again.") from error
 
 
-def _fetch(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "trt-pose"})
+def _open_url(url: str, reading: Reading) -> Frames:
+    """Opens an address by what its answer says it is."""
+    kind, data = _fetch(url)
+    if data is None:
+        return _open_stream(url, reading)
+    if not is_image(data[:_HEAD_BYTES]) and not kind.startswith("image/") and kind.startswith("text/"):
+        raise SourceError(f"opening {url}: the server sent {kind}, not an image. Check the address.")
+    return _open_bytes(data, url, reading)
+
+
+def _fetch(url: str) -> tuple[str, bytes | None]:
+    """Returns the Content-Type of an address and its content; None for a video or stream."""
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "trt-pose"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            data = response.read(_LARGEST_BYTES + 1)
+            kind = response.headers.get_content_type()
+            if kind.startswith(_STREAMED):
+                return kind, None
+            head = response.read(_HEAD_BYTES)
+            if not is_image(head) and not kind.startswith(("image/", "text/")):
+                return kind, None  # FFmpeg finds out
+            data = head + response.read(_LARGEST_BYTES + 1 - len(head))
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
         reason = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
-        raise SourceError(f"fetching {url}: {reason}. Check the address and the network.") from error
+        what = "not a URL" if isinstance(error, ValueError) else "Check the address and the network"
+        raise SourceError(f"fetching {url}: {reason}. {what}.") from error
     if len(data) > _LARGEST_BYTES:
         raise SourceError(f"fetching {url}: more than {_LARGEST_BYTES >> 20} MB. Download it and give the file.")
-    return bytes(data)
-
-
-def _video(source: int | str, name: str) -> Iterator[Frame]:
-    _quiet()
-    capture = cv2.VideoCapture(source)
-    try:
-        if not capture.isOpened():
-            raise SourceError(f"opening {name}: OpenCV cannot read it as video. Check the file, address or camera.")
-        index = 0
-        while True:
-            decoded, pixels = capture.read()
-            if not decoded:
-                break
-            yield Frame(np.ascontiguousarray(pixels[:, :, ::-1]).astype(np.uint8, copy=False), f"{name}#{index}")
-            index += 1
-        if index == 0:
-            raise SourceError(f"reading {name}: no frame could be decoded. Check the file or install its codec.")
-    finally:
-        capture.release()
-
-
-def _quiet() -> None:
-    """Silences the log output of OpenCV and FFmpeg; errors are reported as exceptions."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # OpenCV 5 has the first name only, OpenCV 4 the second.
-    set_level = cv2.utils.logging.setLogLevel if hasattr(cv2.utils, "logging") else cv2.setLogLevel  # type: ignore[attr-defined]
-    set_level(0)
-
-
-def _frame_count(path: str) -> int | None:
-    _quiet()
-    capture = cv2.VideoCapture(path)
-    try:
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    finally:
-        capture.release()
-    return count if count > 0 else None
-
-
-def _suffix(url: str) -> str:
-    try:
-        return Path(urllib.parse.urlsplit(url).path).suffix.lower()
-    except ValueError as error:
-        raise SourceError(f"opening {url!r}: not a URL ({error}). Correct the address.") from error
+    return kind, data

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import CalibrationError, PoseError
 from ..images.pixels import letterbox
+from ..images.reading import Reading
 from ..images.sources import open_source
 from ..spec import InputSpec
 
@@ -192,7 +193,7 @@ def _open(data: Any, spec: InputSpec, limit: int | None) -> Iterator[Any]:
 
 
 def _letterboxed(data: Any, spec: InputSpec) -> Iterator[Pixels]:
-    frames = iter(open_source(data))
+    frames = open_source(data, Reading(strict=False)).images()
     together = spec.batch or _READ_TOGETHER
     while batch := [letterbox(frame.image, spec)[0] for _, frame in zip(range(together), frames, strict=False)]:
         yield np.stack(batch)

@@ -13,6 +13,7 @@ from ..formats import Floats, read_rows
 from ..images import draw
 from ..images.pixels import Image
 from ..spec import Letterbox, ModelSpec
+from ..tasks import DETECTION
 from .pairing import box_iou
 from .poses import PoseResult
 from .predictions import ImageResult, Predictions, coco_box, import_supervision, name_corners
@@ -112,7 +113,17 @@ class Detections(Predictions):
             for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
         ]
 
-    def to_coco(self, image_id: int, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns one flat dict per object: class, name, score, x1, y1, x2, y2."""
+        return [
+            {"class": int(kind), "name": name, "score": float(score), **name_corners(box)}
+            for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+        ]
+
+    def count_text(self) -> str:
+        return DETECTION.count(len(self))
+
+    def to_coco(self, image_id: int = 1, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
         """Returns rows of a COCO detection results file; ``category_ids`` has one id per class, 1, 2, 3 … when None."""
         ids = category_ids or tuple(range(1, len(self.class_names) + 1))
         return [
@@ -140,7 +151,7 @@ class Detections(Predictions):
         return draw.draw_boxes(image, self.boxes, self.scores, self.classes, self.names)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DetectionResult(ImageResult):
     """One image and its objects, as ``predict`` returns them for a detection model.
 
@@ -163,8 +174,15 @@ class DetectionResult(ImageResult):
         return self.detections.draw(self.image)
 
     def to_dict(self) -> dict[str, Any]:
-        height, width = self.image.shape[:2]
-        return {"source": self.source, "width": width, "height": height, "detections": self.detections.to_dicts()}
+        return {**self.describe(), "detections": self.detections.to_dicts()}
+
+    @property
+    def origin(self) -> str:
+        return self.source
+
+    def to_coco(self, image_id: int = 1, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
+        """Returns rows of a COCO detection results file; see :meth:`Detections.to_coco`."""
+        return self.detections.to_coco(image_id, category_ids)
 
 
 Result = PoseResult | DetectionResult

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UsageError
 from ..formats import Floats, read_rows
 from ..images import draw
 from ..images.pixels import Image, undo_letterbox
 from ..skeleton import Skeleton
 from ..spec import Letterbox, ModelSpec
+from ..tasks import POSE
 from .pairing import object_keypoint_similarity
-from .predictions import ImageResult, Predictions, coco_box, import_supervision, name_corners
+from .predictions import ImageResult, Index, Predictions, coco_box, import_supervision, name_corners
 
 if TYPE_CHECKING:
     import supervision
@@ -125,7 +128,55 @@ class Poses(Predictions):
             for kind, box, score, joints in zip(kinds, self.boxes, self.scores, self.joints, strict=True)
         ]
 
-    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns one flat dict per person: score, x1, y1, x2, y2, then x, y and confidence of each joint."""
+        return [
+            {
+                "score": float(score),
+                **name_corners(box),
+                **{
+                    f"{name}_{part}": float(value)
+                    for name, joint in zip(self.skeleton.names, joints, strict=True)
+                    for part, value in zip(("x", "y", "confidence"), joint, strict=True)
+                },
+            }
+            for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
+        ]
+
+    def count_text(self) -> str:
+        return POSE.count(len(self))
+
+    @property
+    def xy(self) -> Floats:
+        """Positions of the joints, (N, J, 2) px."""
+        return self.joints[:, :, :2]
+
+    @property
+    def confidence(self) -> Floats:
+        """Confidences of the joints, (N, J)."""
+        return self.joints[:, :, 2]
+
+    @overload
+    def __getitem__(self, index: str) -> Floats: ...
+
+    @overload
+    def __getitem__(self, index: Index) -> Poses: ...
+
+    def __getitem__(self, index: Index | str) -> Poses | Floats:
+        """Selects people by int, slice, mask or indices; a joint of all people, (N, 3), by its name.
+
+        Raises:
+            UsageError: there is no joint of that name.
+        """
+        if not isinstance(index, str):
+            return super().__getitem__(index)
+        if index not in self.skeleton.names:
+            near = difflib.get_close_matches(index, self.skeleton.names, 1)
+            meant = f" Did you mean {near[0]!r}?" if near else f" There are {', '.join(self.skeleton.names)}."
+            raise UsageError(f"selecting a joint: there is no {index!r}.{meant}")
+        return self.joints[:, self.skeleton.names.index(index)]
+
+    def to_coco(self, image_id: int = 1, category_id: int = 1) -> list[dict[str, Any]]:
         """Returns rows of a COCO keypoint results file (https://cocodataset.org/#format-results)."""
         return [
             {
@@ -165,7 +216,7 @@ class Poses(Predictions):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PoseResult(ImageResult):
     """One image and its people, as ``predict`` returns them for a pose model.
 
@@ -188,5 +239,12 @@ class PoseResult(ImageResult):
         return self.poses.draw(self.image, joint_confidence=joint_confidence, boxes=boxes)
 
     def to_dict(self) -> dict[str, Any]:
-        height, width = self.image.shape[:2]
-        return {"source": self.source, "width": width, "height": height, "poses": self.poses.to_dicts()}
+        return {**self.describe(), "poses": self.poses.to_dicts()}
+
+    @property
+    def origin(self) -> str:
+        return self.source
+
+    def to_coco(self, image_id: int = 1, category_id: int = 1) -> list[dict[str, Any]]:
+        """Returns rows of a COCO keypoint results file; see :meth:`Poses.to_coco`."""
+        return self.poses.to_coco(image_id, category_id)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,15 @@ from ..documents import to_json
 from ..formats import Floats
 from ..images import draw
 from ..images.pixels import Image
+from ..images.reading import Clip
 from ..optional import require
 from ..spec import Letterbox, ModelSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
+_SCORES_SHOWN = 8  # in the text of a result
 
 Index = int | np.integer[Any] | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
 
@@ -115,6 +120,14 @@ class Predictions:
     def to_dicts(self) -> list[dict[str, Any]]:
         raise NotImplementedError
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns one flat dict per prediction, for tables."""
+        raise NotImplementedError
+
+    def count_text(self) -> str:
+        """Returns the number of predictions in words, such as ``2 people``."""
+        raise NotImplementedError
+
     def to_json(self, indent: int | None = None) -> str:
         return to_json(self.to_dicts(), indent)
 
@@ -140,9 +153,17 @@ class ImageResult:
 
     Attributes:
         image: (H, W, 3) uint8, RGB, as decoded.
+        index: number of the frame in its video, from 0; None for images.
+        time_s: its time from the first frame, s; None when unknown.
+        clip: the video it belongs to; None for images.
+        speed: time of each step, ms per image: decode, letterbox, run and read; on a GPU decode, submit and wait.
     """
 
     image: Image
+    index: int | None = field(default=None, kw_only=True)
+    time_s: float | None = field(default=None, kw_only=True)
+    clip: Clip | None = field(default=None, kw_only=True)
+    speed: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     @property
     def prediction(self) -> Predictions:
@@ -156,8 +177,53 @@ class ImageResult:
     def to_dict(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def describe(self) -> dict[str, Any]:
+        """Returns what :meth:`to_dict` says of the image; number and time only for frames of videos."""
+        height, width = self.image.shape[:2]
+        frame = {} if self.index is None else {"index": self.index, "time_s": self.time_s}
+        return {"source": self.origin, **frame, "width": width, "height": height}
+
+    @property
+    def origin(self) -> str:
+        """The source of the image, as the results of both tasks have it."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         return len(self.prediction)
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        scores = ", ".join(f"{score:.2f}" for score in self.prediction.scores[:_SCORES_SHOWN])
+        more = ", …" if len(self) > _SCORES_SHOWN else ""
+        found = self.prediction.count_text()
+        return f"{type(self).__name__}({self.origin!r}, {width} x {height}, {found}{': ' * bool(scores)}{scores}{more})"
+
+    def _repr_png_(self) -> bytes:
+        """Returns the drawn image as PNG, which Jupyter shows."""
+        return draw.encode(self.draw(), ".png")
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns one flat dict per prediction, for tables: source, number, score, box, and joints or class."""
+        frame = {"source": self.origin, "index": self.index, "time_s": self.time_s}
+        return [{**frame, "number": number, **row} for number, row in enumerate(self.prediction.to_rows())]
+
+    def to_csv(self) -> str:
+        """Returns the rows of :meth:`to_rows` as CSV, with a header."""
+        text = io.StringIO()
+        rows = self.to_rows()
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return text.getvalue()
+
+    def to_df(self) -> Any:
+        """Returns the rows of :meth:`to_rows` as a ``pandas.DataFrame``.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return require("pandas", "making a table").DataFrame(self.to_rows())
 
     def save(self, path: str | Path) -> Path:
         """Writes the drawn image in the format given by the suffix. Raises SourceError when it cannot be written."""
