@@ -45,6 +45,36 @@ SHAPES = {
 }
 
 
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+SHAPES |= {
+    "torch.compile": lambda state, other: prefixed("_orig_mod.", state),
+    "compiled, then DataParallel": lambda state, other: {"model": prefixed("module._orig_mod.", state)},
+    "DataParallel, then compiled": lambda state, other: {"model": prefixed("_orig_mod.module.", state)},
+    "Lightning with a loss": lambda state, other: {
+        "state_dict": {**prefixed("model.", state), "criterion.weight": torch.ones(3)}, "epoch": 3,
+    },
+    "Lightning around a compiled net": lambda state, other: {"state_dict": prefixed("model.net._orig_mod.", state)},
+    "model and optimizer": lambda state, other: {"model": state, "optimizer": {"state": {}, "param_groups": []}},
+    "model_state_dict": lambda state, other: {"model_state_dict": state, "optimizer_state_dict": {}},
+    "ema over model": lambda state, other: {"model": other, "ema": state},
+    "two levels": lambda state, other: {"state": {"model": prefixed("module.", state)}, "step": 5},
+    "AveragedModel": lambda state, other: {"n_averaged": torch.tensor(5), **prefixed("module.", state)},
+    "FLOP counters": lambda state, other: {
+        **state, "total_ops": torch.zeros(1), "backbone.total_params": torch.zeros(1),
+    },
+}  # fmt: skip
+
+
+def test_the_error_names_what_was_taken_away(model, tmp_path):
+    state = {key: value for key, value in model.state_dict().items() if "head1" not in key}
+    path = save({"model": prefixed("module._orig_mod.", state)}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=r"after taking model, module\., _orig_mod\. away: tensors \d+ missing"):
+        models.get(NAME, checkpoint_path=path)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_checkpoints_of_every_shape(model, other, tmp_path, shape):
     path = save(SHAPES[shape](model.state_dict(), other), tmp_path / "ckpt_best.pth")

@@ -26,6 +26,15 @@ from .model import Model
 from .processing import from_checkpoint
 
 StateDict = dict[str, Tensor]
+# Entries of checkpoints that hold the weights, averaged ones first; and what wrappers put before each key, such as
+# DataParallel, torch.compile, Lightning and averaging.
+_CONTAINERS = (
+    "ema_net", "ema", "ema_state_dict", "model_ema", "net", "state_dict", "model", "model_state_dict", "network",
+    "weights", "module", "params", "state",
+)  # fmt: skip
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "ema.", "ema_model.", "network.", "_forward_module.")
+_COUNTERS = {"n_averaged", "total_ops", "total_params"}
+_DEEPEST = 5  # prefixes one within another
 
 
 class _OmegaNode:
@@ -88,7 +97,7 @@ def load(
             classes, or names unknown image steps.
     """
     record = _read(path)
-    state = _state_dict(record, path)
+    state, peeled = _state_dict(record, path)
     counts: dict[str, int | None] = {"joints": joints, "classes": classes}
     for kind, found in (count_outputs(state) or {}).items():
         if counts[kind] not in (None, found):
@@ -103,7 +112,7 @@ def load(
         with torch.random.fork_rng(devices=[]):
             model = make(name, **counts)
     state = dict(model.upgrade(state))
-    _check_keys(model, state, name, path)
+    _check_keys(model, state, name, path, peeled)
     if model.built_on == "meta":
         model.to_empty(device="cpu")
     placeholders = {key: torch.zeros_like(own) for key, own in model.state_dict().items() if key not in state}
@@ -183,25 +192,57 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     return record
 
 
-def _state_dict(record: Mapping[str, Any], path: Path) -> StateDict:
-    """Returns ``ema_net``, else ``net``, ``state_dict`` or the record itself, without ``module.`` prefixes."""
-    inner: Any = record
-    for key in ("ema_net", "net", "state_dict"):
-        if isinstance(record.get(key), Mapping) and record[key]:
-            inner = record[key]
-            break
+def _state_dict(record: Mapping[str, Any], path: Path) -> tuple[StateDict, tuple[str, ...]]:
+    """Returns the state dict in a checkpoint, and what was taken away to find it: entries and prefixes of wrappers."""
+    place, inner = _find_tensors(record)
+    # Counters of wrappers (AveragedModel, FLOP counters), which are no weights.
     state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _COUNTERS}
     if not state:
         raise CheckpointError(
-            f"loading {path}: no tensors in it (keys: {_some(list(record))}). Expected a state dict or a checkpoint"
-            " with 'net' or 'ema_net'."
+            f"loading {path}: no tensors in it (keys: {_some(list(record))}). Expected a state dict, or a checkpoint"
+            f" with one of {', '.join(_CONTAINERS)}."
         )
-    while all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    prefixes, state = _peel(state)
+    return state, (*place, *prefixes)
 
 
-def _check_keys(model: Model, state: StateDict, name: str, path: Path) -> None:
+def _find_tensors(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Returns the first entry that holds tensors, in the order of :data:`_CONTAINERS`, and its place."""
+    for key in _CONTAINERS:
+        inner = record.get(key)
+        if not isinstance(inner, Mapping) or not inner:
+            continue
+        if any(isinstance(value, Tensor) for value in inner.values()):
+            return (key,), inner
+        place, found = _find_tensors(inner)
+        if place:
+            return (key, *place), found
+    return (), record
+
+
+def _peel(state: StateDict) -> tuple[tuple[str, ...], StateDict]:
+    """Takes the prefixes of wrappers away, in any order and depth, until the outputs of a known model appear.
+
+    Without one, the prefixes that all keys share are taken away.
+    """
+    queue: list[tuple[tuple[str, ...], StateDict]] = [((), state)]
+    shared: tuple[tuple[str, ...], StateDict] = ((), state)
+    for prefixes, keys in queue:
+        if count_outputs(keys) is not None:
+            return prefixes, keys
+        if len(prefixes) == _DEEPEST:
+            continue
+        for prefix in _PREFIXES:
+            rest = {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
+            if rest:
+                queue.append(((*prefixes, prefix), rest))
+                if len(rest) == len(keys) and prefixes == shared[0]:
+                    shared = queue[-1]
+    return shared
+
+
+def _check_keys(model: Model, state: StateDict, name: str, path: Path, peeled: tuple[str, ...]) -> None:
     own = model.state_dict()
     missing = [key for key in own if key not in state and not _may_miss(key)]
     unexpected = [key for key in state if key not in own]
@@ -221,7 +262,8 @@ def _check_keys(model: Model, state: StateDict, name: str, path: Path) -> None:
         for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
         if keys
     ]
-    raise CheckpointError(f"loading {path} as {name}: tensors {', '.join(parts)}. {hint}")
+    taken = f" after taking {', '.join(peeled)} away" if peeled else ""
+    raise CheckpointError(f"loading {path} as {name}{taken}: tensors {', '.join(parts)}. {hint}")
 
 
 def _may_miss(key: str) -> bool:
