@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .._version import __version__
 from ..choices import DetectionOutputFormatMode, ExportTargetBackend, SceneName
-from ..errors import UsageError
+from ..errors import ExportError, UsageError
 
 MAKE, RUN, CHECK, TRAIN = "Make", "Run", "Check", "Train"
 
@@ -158,21 +158,21 @@ def wrong_value(error: Any, arguments: Sequence[str]) -> str:
 
 @contextmanager
 def speaking(options: Mapping[str, str]) -> Iterator[None]:
-    """Renames Python parameters in the messages of usage errors to the options of the command line.
+    """Renames Python parameters in the messages of errors to the options of the command line.
 
     Args:
         options: parameter to option, ``{"confidence_threshold": "--conf"}``.
     """
     try:
         yield
-    except UsageError as error:
+    except (UsageError, ExportError) as error:
         text = str(error)
         for name, option in options.items():
             text = re.sub(rf"\b{re.escape(name)}=", f"{option} ", text)
             text = re.sub(rf"\b{re.escape(name)}\b", option, text)
         if text == str(error):
             raise
-        raise UsageError(text) from error
+        raise type(error)(text) from error
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]

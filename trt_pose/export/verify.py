@@ -11,7 +11,6 @@ import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 import torch
-from torch import nn
 
 from ..errors import ExportError
 from ..formats import find_format
@@ -21,20 +20,19 @@ from ..results import predictions_of
 from ..results.pairing import Difference, compare_predictions
 from ..runtime.ort import OnnxRunner
 from ..spec import ModelSpec
+from ..tasks import find_task
+from .check_selection import PX, SCORE, Candidates, find_fault
 from .decode import DecodeBoxes
 from .graph import DeployGraph
 from .preprocess import Normalize
 from .select import SelectDetections, SelectPoses
 
-# ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
-# scores by 1e-5 (CONTRIBUTING.md, tolerances). The limits here are 25 and 100 times that.
-PX, SCORE = 0.05, 1e-3
 # Tolerance for outputs without a unit (a caller's own post-processing), relative to their largest value.
 RELATIVE = 1e-3
 # Share of predictions that only one side may keep, when a score or an overlap is within rounding error of its
 # threshold.
 UNMATCHED_SHARE = 0.02
-# The comparison lowers the threshold until at least this many candidates pass.
+# The comparison of a selection lowers the threshold until at least this many candidates pass.
 _LEAST_CANDIDATES = 20
 
 
@@ -48,14 +46,14 @@ def verify(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     names = spec.output.names
     with torch.inference_mode():
         feed = torch.from_numpy(pixels).to(next(graph.parameters(), torch.empty(0)).device)
+        if isinstance(graph.postprocess, (SelectPoses, SelectDetections)):
+            _compare_selected(graph, proto, spec, feed)
+            return
         if spec.plugins_required:
             graph, proto, names = _without_plugin(graph, proto, spec.plugins_required)
-        if isinstance(graph.postprocess, (SelectPoses, SelectDetections)):
-            graph, proto = _with_candidates(graph, proto, feed)
         outputs = graph(feed)
     expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
-    with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
-        found = runner.run({spec.input.name: pixels})
+    found = _run(proto, spec, feed)
     finished = find_format(spec).finished
     if finished and spec.input.takes_any_size and not len(expected[0]):
         warnings.warn(
@@ -67,6 +65,11 @@ def verify(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
         _compare_found(dict(zip(names, expected, strict=True)), found, spec, len(pixels))
     else:
         _compare_arrays(expected, [found[name] for name in names], spec)
+
+
+def _run(proto: onnx.ModelProto, spec: ModelSpec, feed: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
+    with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
+        return runner.run({spec.input.name: feed.cpu().numpy()})
 
 
 def _without_plugin(
@@ -93,24 +96,48 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
     return normalized.astype(spec.input.dtype)
 
 
-def _with_candidates(
-    graph: DeployGraph, proto: onnx.ModelProto, feed: torch.Tensor
-) -> tuple[DeployGraph, onnx.ModelProto]:
-    """Returns the graph and the model with a confidence threshold that some candidates of the photograph pass."""
+def _compare_selected(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec, feed: torch.Tensor) -> None:
+    """Compares the selection of the file with torch's candidates, at a threshold that some of them pass.
+
+    Raises:
+        ExportError: it is not a valid selection from them.
+    """
     select = graph.postprocess
     assert isinstance(select, (SelectPoses, SelectDetections))  # noqa: S101 - checked by the caller
-    logits = graph.network(graph.preprocess(feed))[0]
-    # In a pose model the first logit is the person's; the others belong to the joints.
-    best = (logits[:, 0] if isinstance(select, SelectPoses) else logits.amax(dim=1)).sigmoid()  # (B, A)
-    best = best.topk(min(_LEAST_CANDIDATES, best.shape[1]), dim=1).values[:, -1].min()
-    threshold = min(select.selection.confidence, float(best) * 0.999)
-    chosen = select.selection
-    lowered = replace(chosen, confidence=threshold)
+    boxes, scores, *joints = (value.cpu().numpy() for value in select.decode(graph.network(graph.preprocess(feed))))
+    best = scores.max(axis=2)  # (B, A)
+    least = np.sort(best, axis=1)[:, -min(_LEAST_CANDIDATES, best.shape[1])].min()
+    chosen = replace(select.selection, confidence=min(select.selection.confidence, float(least) * 0.999))
+    found = _run(_with_threshold(proto, spec, chosen.confidence), spec, feed)
+    predictions, none = predictions_of(spec.task), np.zeros((0, 3), np.float32)
+    for index in range(len(feed)):
+        points = joints[0][index] if joints else np.broadcast_to(none, (len(boxes[index]), *none.shape))
+        candidates = Candidates(boxes[index], scores[index], points)
+        fault = find_fault(predictions.from_outputs(found, spec, index), candidates, chosen, find_task(spec.task))
+        if fault:
+            raise _disagree(spec, fault)
+
+
+def _with_threshold(proto: onnx.ModelProto, spec: ModelSpec, threshold: float) -> onnx.ModelProto:
+    """Returns the model with another confidence threshold.
+
+    Raises:
+        ExportError: the model does not have the threshold of its description.
+    """
     surgery = to_graph(proto)
     node = next(node for node in surgery.nodes if node.op == "NonMaxSuppression")
+    stored, expected = float(node.inputs[4].values.item()), np.float32(spec.output.confidence_threshold)
+    if stored != expected:
+        raise _disagree(spec, f"the confidence threshold is {stored:g} in the file and {expected:g} in torch")
     node.inputs[4] = gs.Constant("verification_threshold", np.array([threshold], np.float32))
-    again: nn.Module = type(select)(select.decode, lowered)  # type: ignore[arg-type]
-    return DeployGraph(graph.preprocess, graph.network, again, graph.layout), to_model(surgery, proto)
+    return to_model(surgery, proto)
+
+
+def _disagree(spec: ModelSpec, difference: str) -> ExportError:
+    return ExportError(
+        f"comparing {spec.model}: torch and ONNX Runtime disagree: {difference}. Please report this;"
+        " verification=False writes the file all the same."
+    )
 
 
 def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:
@@ -118,10 +145,8 @@ def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelS
         gap = _gap(expected, found, spec, index)
         allowed = max(1, int(UNMATCHED_SHARE * (gap.first + gap.second)))
         if gap.unmatched > allowed or not (gap.px <= PX and gap.score <= SCORE):
-            raise ExportError(
-                f"comparing {spec.model}: torch and ONNX Runtime disagree: {gap} (allowed {PX} px, {SCORE} score,"
-                f" {allowed} unmatched). Please report this; verification=False writes the file all the same."
-            )
+            limits = f"allowed {PX} px, {SCORE} score, {allowed} unmatched"
+            raise _disagree(spec, f"{gap.describe(find_task(spec.task))} ({limits})")
 
 
 def _gap(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, index: int) -> Difference:
@@ -135,8 +160,8 @@ def _compare_arrays(expected: list[npt.NDArray[Any]], found: list[npt.NDArray[An
         apart = np.abs(want.astype(np.float64) - got.astype(np.float64)) if same else np.ones(1)
         gap, allowed = float(apart.max(initial=0.0)), PX + RELATIVE * float(np.abs(want).max(initial=0))
         if not (same and gap <= allowed):
-            raise ExportError(
-                f"comparing {spec.model}: output {index} is {want.shape} in torch and {got.shape} in ONNX Runtime,"
-                f" {gap:.3g} apart (allowed {allowed:.3g}). Please report this; verification=False writes the file all"
-                " the same."
+            raise _disagree(
+                spec,
+                f"output {index} is {want.shape} in torch and {got.shape} in ONNX Runtime, {gap:.3g} apart (allowed"
+                f" {allowed:.3g})",
             )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..formats import Floats
 from ..skeleton import BODY_SHARE
+from ..tasks import Task
 from .predictions import Predictions
 
 
@@ -23,11 +24,11 @@ class Difference:
     """The difference between two sets of poses or detections.
 
     Attributes:
-        first: number of people in the first set.
-        second: number of people in the second set.
+        first: number of predictions in the first set.
+        second: number of predictions in the second set.
         matched: number of pairs.
         px: largest difference of a box or joint coordinate over all pairs, px.
-        score: largest difference of a person score or joint confidence over all pairs.
+        score: largest difference of a score or joint confidence over all pairs.
     """
 
     first: int
@@ -38,12 +39,13 @@ class Difference:
 
     @property
     def unmatched(self) -> int:
-        """Number of people that are in only one of the sets."""
+        """Number of predictions that are in only one of the sets."""
         return self.first + self.second - 2 * self.matched
 
-    def __str__(self) -> str:
+    def describe(self, task: Task) -> str:
+        """Returns the difference in words: ``2 and 3 people, 2 in common, at most 0.1 px and 0.01 score apart``."""
         return (
-            f"{self.first} and {self.second} people, {self.matched} in common,"
+            f"{self.first} and {self.second} {task.many}, {self.matched} in common,"
             f" at most {self.px:.2g} px and {self.score:.2g} score apart"
         )
 
