@@ -127,6 +127,9 @@ class HeadName(StrEnum):
     """Layouts of the outputs of other toolkits' pose models, which ``attach`` reads."""
 
     YOLOV8_POSE = "yolov8-pose"
+    YOLOV8_POSE_XY = "yolov8-pose-xy"
+    YOLO_END2END_POSE = "yolo-end2end-pose"
+    YOLO_END2END_POSE_XY = "yolo-end2end-pose-xy"
     YOLO_NAS_POSE = "yolo-nas-pose"
     DECODED = "decoded"
 

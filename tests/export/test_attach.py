@@ -198,7 +198,8 @@ def test_on_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("head", "options", "words"),
     [
-        ("decoded", {}, "takes 1 tensors, got b, s, j"),
+        ("decoded", {"head": "yolov8-pose"}, "takes 1 tensors, got b, s, j"),
+        ("decoded", {"tensors": ["b", "s"]}, "are not the outputs of a known head"),
         ("yolov8-pose", {"head": "decoded"}, "takes 3 tensors"),
         ("yolo-nas-pose", {"head": "decoded", "tensors": ["b", "s", "xy"]}, "are not the outputs of head decoded"),
         ("decoded", {"head": "decoded", "tensors": ["b", "s", "nothing"]}, "takes 3 tensors, got b, s, nothing"),
@@ -220,3 +221,142 @@ def test_files_that_cannot_be_attached_to(tmp_path):
     with pytest.raises(UsageError, match="yolov8-pose"):
         attach(tmp_path / "old.onnx", tmp_path / "ours.onnx", AttachOptions(head="openpose"))
     assert not (tmp_path / "ours.onnx").exists()
+
+
+METADATA = {"task": "pose", "stride": "32", "names": "{0: 'person'}", "kpt_shape": "[17, 3]", "imgsz": "[160, 160]"}
+
+
+def write_rows(path, rows, metadata=None, opset=17, dtype=np.float32, shuffle=False):
+    """Writes a file that gives ``rows`` for every image, with metadata of Ultralytics."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        onnx.helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        onnx.helper.make_node("Add", ["rows", "nothing"], ["output0"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes[::-1] if shuffle else nodes,
+        "their",
+        [onnx.helper.make_tensor_value_info("images", kind, [1, 3, SIZE, SIZE])],
+        [onnx.helper.make_tensor_value_info("output0", kind, rows.shape)],
+        [
+            onnx.numpy_helper.from_array(rows.astype(dtype), "rows"),
+            onnx.numpy_helper.from_array(np.zeros((), dtype), "zero"),
+        ],
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
+    for key, value in (metadata or {}).items():
+        proto.metadata_props.add(key=key, value=value)
+    onnx.save(proto, path)
+    return path
+
+
+def people(rng, number, joints, values):
+    """Returns boxes xyxy (N, 4) apart from one another, scores (N,) and joints (N, J, values)."""
+    corner = np.stack([np.arange(number) * 15.0, np.full(number, 10.0)], axis=1)
+    boxes = np.concatenate([corner, corner + 12], axis=1)
+    return boxes, np.linspace(0.9, 0.5, number), rng.uniform(0, 1, (number, joints, values))
+
+
+def as_columns(boxes, scores, joints):
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    rows = np.concatenate([center, size, scores[:, None], joints.reshape(len(boxes), -1)], axis=1)
+    filler = np.zeros((80 - len(rows), rows.shape[1]))
+    return np.concatenate([rows, filler]).T[None]
+
+
+def as_rows(boxes, scores, joints):
+    rows = [boxes, scores[:, None], np.zeros((len(boxes), 1)), joints.reshape(len(boxes), -1)]
+    rows = np.concatenate(rows, axis=1)
+    return np.concatenate([rows, np.zeros((80 - len(rows), rows.shape[1]))])[None]
+
+
+def found_in(path):
+    with open_runner(path, providers=["cpu"]) as runner:
+        image = np.zeros((1, 3, SIZE, SIZE), runner.inputs["input"].dtype)
+        return Poses.from_outputs(runner.run({"input": image}), runner.spec)
+
+
+@pytest.mark.parametrize("layout", [as_columns, as_rows])
+@pytest.mark.parametrize(("joints", "values"), [(17, 3), (9, 2), (6, 3), (21, 2)])
+def test_the_metadata_says_how_joints_are_written(tmp_path, rng, layout, joints, values):
+    """The outputs of 9 joints of two numbers and of 6 of three are of one shape."""
+    boxes, scores, points = people(rng, 5, joints, values)
+    metadata = {**METADATA, "kpt_shape": f"[{joints}, {values}]"}
+    write_rows(tmp_path / "their.onnx", layout(boxes, scores, points), metadata)
+    spec = attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions())
+    found = found_in(tmp_path / "ours.onnx")
+    np.testing.assert_allclose(found.boxes, boxes, atol=1e-4)
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+    np.testing.assert_allclose(found.joints[..., :values], points, atol=1e-6)
+    assert values == 3 or (found.joints[..., 2] == 1).all()
+    assert (spec.input.padding, spec.input.pad_value, spec.skeleton.num_joints) == ("center", 114, joints)
+
+
+def test_rows_without_overlaps_are_not_suppressed_again(tmp_path, rng):
+    boxes, scores, points = people(rng, 4, 17, 3)
+    boxes[:] = boxes[0]
+    write_rows(tmp_path / "their.onnx", as_rows(boxes, scores, points), {**METADATA, "end2end": "True"})
+    spec = attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(selection=Selection(0.6, 0.5, 50, 50)))
+    np.testing.assert_allclose(found_in(tmp_path / "ours.onnx").scores, scores[scores > 0.6], atol=1e-6)
+    assert spec.output.nms_threshold == 1
+
+
+def test_without_metadata_two_readings_are_refused(tmp_path, rng):
+    boxes, scores, points = people(rng, 5, 9, 2)
+    their, ours = write_rows(tmp_path / "their.onnx", as_columns(boxes, scores, points)), tmp_path / "ours.onnx"
+    with pytest.raises(
+        ExportError, match=r"may be the outputs of yolov8-pose \(6 joints\), yolov8-pose-xy \(9 joints\)"
+    ):
+        attach(their, ours, AttachOptions())
+    attach(their, ours, AttachOptions(head="yolov8-pose-xy"))
+    np.testing.assert_allclose(found_in(ours).points, points, atol=1e-6)
+
+
+def test_the_joint_names_of_the_metadata(tmp_path, rng):
+    rows = as_columns(*people(rng, 3, 3, 3))
+    metadata = {**METADATA, "kpt_shape": "[3, 3]", "kpt_names": "{0: ['tip', 'left_edge', 'right_edge']}"}
+    spec = attach(write_rows(tmp_path / "a.onnx", rows, metadata), tmp_path / "b.onnx", AttachOptions())
+    assert spec.skeleton.names == ("tip", "left_edge", "right_edge")
+    assert spec.skeleton.flip_pairs == ((1, 2), (2, 1)) or spec.skeleton.flip_pairs == ((1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": "detect"}, "task 'detect'"),
+        ({"names": "{0: 'cat', 1: 'dog'}"}, r"2 classes \(cat, dog\) with 17 joints each"),
+        ({"kpt_shape": "[17, 4]"}, r"kpt_shape '\[17, 4\]'"),
+        ({"kpt_shape": "[" * 5000}, "kpt_shape"),
+        ({"kpt_shape": "__import__('os').abort()"}, "kpt_shape"),
+        ({"kpt_shape": "[True, 3]"}, "kpt_shape"),
+        ({"kpt_shape": "[5, 3]"}, "with the 5 joints of 3 numbers that its metadata says"),
+    ],
+)
+def test_metadata_that_cannot_be_followed(tmp_path, rng, change, words):
+    rows = as_columns(*people(rng, 3, 17, 3))
+    their = write_rows(tmp_path / "their.onnx", rows, {**METADATA, **change})
+    with pytest.raises(ExportError, match=words):
+        attach(their, tmp_path / "ours.onnx", AttachOptions())
+    assert not (tmp_path / "ours.onnx").exists()
+
+
+@pytest.mark.parametrize("target", ExportTargetBackend)
+@pytest.mark.parametrize("uint8", [True, False])
+def test_half_precision_files_and_nodes_in_any_order(tmp_path, rng, target, uint8):
+    boxes, scores, points = people(rng, 5, 17, 3)
+    their = write_rows(
+        tmp_path / "their.onnx", as_columns(boxes, scores, points), METADATA, dtype=np.float16, shuffle=True
+    )
+    spec = attach(their, tmp_path / "ours.onnx", AttachOptions(target=target, uint8_input=uint8))
+    assert spec.input.dtype == ("uint8" if uint8 else "float32")
+    np.testing.assert_allclose(found_in(tmp_path / "ours.onnx").boxes, boxes, atol=0.1)
+
+
+@pytest.mark.parametrize("target", ExportTargetBackend)
+@pytest.mark.parametrize("opset", [18, 20, 21, 23, 26])
+def test_every_operator_set_that_onnx_runtime_opens(tmp_path, rng, opset, target):
+    boxes, scores, points = people(rng, 5, 17, 3)
+    write_rows(tmp_path / "their.onnx", as_columns(boxes, scores, points), METADATA, opset=opset)
+    attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(target=target))
+    np.testing.assert_allclose(found_in(tmp_path / "ours.onnx").boxes, boxes, atol=1e-4)

@@ -20,7 +20,10 @@ trt-pose attach theirs.onnx -o pose.onnx --head decoded --tensors boxes,scores,j
 def attach(
     file: Annotated[Path, typer.Argument(help="The .onnx file of another toolkit's pose model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    head: Annotated[HeadName, typer.Option(help="Layout of the outputs of the file.")] = HeadName.YOLOV8_POSE,
+    head: Annotated[
+        HeadName | None,
+        typer.Option(help="Layout of the outputs of the file.", show_default="what the file says, or what fits"),
+    ] = None,
     tensors: Annotated[
         str | None,
         typer.Option(help="Names of the output tensors, separated by commas.", show_default="the outputs of the file"),

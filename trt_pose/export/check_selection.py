@@ -127,5 +127,5 @@ def _missing(found: Predictions, boxes: Array, scores: Array, iou: float) -> npt
         return np.ones(len(boxes), bool)
     overlap = box_iou(boxes, found.boxes)  # (A, N)
     as_good = found.scores[None] >= scores[:, None] - _TIE
-    suppressed: npt.NDArray[np.bool_] = ((overlap > iou - _TIE_IOU) & as_good).any(axis=1)
-    return ~suppressed
+    missing: npt.NDArray[np.bool_] = np.logical_not(((overlap > iou - _TIE_IOU) & as_good).any(axis=1))
+    return missing

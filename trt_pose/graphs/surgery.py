@@ -136,7 +136,8 @@ def rename(graph: gs.Graph, prefix: str, inside: bool = False) -> gs.Graph:
         if id(tensor) not in kept:
             tensor.name = prefix + tensor.name
     for node in graph.nodes:
-        node.name = prefix + node.name
+        # A node needs no name, and many have none; two of one name are refused.
+        node.name = node.name and prefix + node.name
     return graph
 
 

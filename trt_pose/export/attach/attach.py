@@ -35,10 +35,26 @@ from ..preprocess import Normalize
 from ..select import SelectDecoded, Selection
 from ..select_pose_trt import PluginSelect, check_limits
 from ..trace import finish, simplify
-from .heads import HEADS, Head
+from .heads import HEADS, Head, fitting
+from .ultralytics import Metadata, read_metadata
 
 # Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
 THEIRS, FRONT, TAIL = "model/", "front/", "tail/"
+_ELEMENTS = {
+    onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.UINT8: "uint8",
+}  # fmt: skip
+# The newest operator set that torch's exporter writes, and the newest that ONNX Runtime 1.31 opens. The operators of
+# the parts put around a file mean the same in both.
+_TRACED, _OPENED = 20, 26
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of the file that the selection reads; an open batch size counts as 2 in ``shape``."""
+
+    name: str
+    shape: list[int]
+    element: str
 
 
 @dataclass(frozen=True)
@@ -46,21 +62,24 @@ class AttachOptions:
     """Options of :func:`attach`.
 
     Attributes:
-        head: layout of the outputs. ``yolov8-pose``: one tensor (B, 4 + 1 + 3J, A) with boxes as centre and size.
-            ``decoded``: boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores,
-            joints (B, A, J, 2), joint confidences (B, A, J).
+        head: layout of the outputs; None takes what the file's metadata says, or else the only layout that fits.
+            ``yolov8-pose``: one tensor (B, 4 + 1 + 3J, A) with boxes as centre and size. ``yolo-end2end-pose``: one
+            tensor (B, N, 6 + 3J) of rows with box xyxy, score, class and joints, without overlaps. With ``-xy``: the
+            same with joints of two numbers, which get the confidence 1. ``decoded``: boxes (B, A, 4) xyxy, scores
+            (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores, joints (B, A, J, 2), joint confidences
+            (B, A, J).
         tensors: names of these tensors in the file, in this order; None takes the file's outputs in their order.
         selection: thresholds and limits.
         layout: output format.
         target: the backend that will run the file.
-        skeleton: the joints; None takes the known joint set of that size.
-        input: image policy. None takes, for ``yolov8-pose``, Ultralytics' (RGB, long side, centre, padding 114); for
+        skeleton: the joints; None takes the file's joint names, or the known joint set of that size.
+        input: image policy. None takes, for the ``yolo`` heads, Ultralytics' (RGB, long side, centre, padding 114); for
             ``yolo-nas-pose``, YOLO-NAS-Pose's (BGR, long side, bottom right, padding 127); for ``decoded``, the latter
             in RGB.
         uint8_input: whether to put cast and normalization before a float input, so that the file takes uint8 images.
     """
 
-    head: HeadName | str = HeadName.YOLOV8_POSE
+    head: HeadName | str | None = None
     tensors: Sequence[str] | None = None
     selection: Selection = field(default_factory=lambda: Selection(0.25, 0.7, 1000, 300))
     layout: DetectionOutputFormatMode = DetectionOutputFormatMode.BATCH_FORMAT
@@ -85,17 +104,20 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         ExportError: ``source`` is not an ONNX file with such outputs, or the new graph fails the check.
         UsageError: an unknown head, or limits the plugin does not support.
     """
-    name = HeadName.parse(options.head, "head")
-    head = HEADS[name]
+    named = None if options.head is None else HeadName.parse(options.head, "head")
     check_suffix(output)
     check_writable(output, ExportError)
     proto = _load(source)
+    metadata = read_metadata({item.key: item.value for item in proto.metadata_props}, str(source))
     batch, height, width, element = _input_of(proto, source)
-    named = [THEIRS + name for name in options.tensors or ()]
-    names = named or [item.name for item in proto.graph.output]
-    shapes = _output_shapes(proto, names, source, name, batch)
-    anchors, joints = _sizes(name, shapes, names, source)
-    chosen = options.selection
+    names = [THEIRS + name for name in options.tensors or ()] or [item.name for item in proto.graph.output]
+    outputs = _outputs_of(proto, names, source, named, batch)
+    name, anchors, joints = _find_head(named, metadata, outputs, source)
+    head = HEADS[name]
+    if options.skeleton is None and metadata is not None and metadata.joint_names:
+        options = replace(options, skeleton=Skeleton.from_category({"keypoints": metadata.joint_names}, joints))
+    # Without overlaps left, nothing may be suppressed: no IoU is over 1.
+    chosen = replace(options.selection, iou=1.0) if head.suppressed else options.selection
     chosen = replace(chosen, candidates=min(chosen.candidates, anchors))
     chosen = replace(chosen, limit=min(chosen.limit, chosen.candidates))
     if options.target is ExportTargetBackend.TENSORRT:
@@ -104,7 +126,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
         Path(source), options, options.input or head.input, chosen, (batch, height, width, element), joints
     )
     with step("attaching"):
-        merged = _merge_tail(proto, names, shapes, spec, _tail(head, spec, options, chosen))
+        merged = _merge_tail(proto, outputs, spec, _tail(head, spec, options, chosen))
         merged = _merge_front(merged, spec, element)
         merged = simplify(merged)
         finish(merged, spec)
@@ -123,6 +145,8 @@ def _load(source: str | Path) -> onnx.ModelProto:
         images = [item for item in proto.graph.input if item.name not in weights]
         del proto.graph.input[:]
         proto.graph.input.extend(images)
+        # Some toolkits write nodes in an order that ONNX Runtime accepts and the ONNX checker does not.
+        proto = to_model(to_graph(proto).toposort(), proto)
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         for entry in proto.opset_import:
             if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
@@ -135,12 +159,11 @@ def _load(source: str | Path) -> onnx.ModelProto:
 def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
     inputs = list(proto.graph.input)
     shape = _shape_of(inputs[0]) if len(inputs) == 1 else []
-    kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
-    element = kinds.get(inputs[0].type.tensor_type.elem_type) if inputs else None
+    element = _ELEMENTS.get(inputs[0].type.tensor_type.elem_type) if inputs else None
     if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None or element is None:
         raise ExportError(
             f"attaching to {source}: got {len(inputs)} inputs, the first of shape {shape}, expected one image"
-            " (B, 3, H, W) of fixed size, float32 or uint8. Export it with a fixed image size."
+            " (B, 3, H, W) of fixed size, float32, float16 or uint8. Export it with a fixed image size."
         )
     return shape[0], shape[2], shape[3], element
 
@@ -154,43 +177,72 @@ def _shape_of(item: onnx.ValueInfoProto) -> list[int | None]:
     return [dim.dim_value if dim.dim_value > 0 else None for dim in item.type.tensor_type.shape.dim]
 
 
-def _output_shapes(
-    proto: onnx.ModelProto, names: list[str], source: str | Path, head: HeadName, batch: int | None
-) -> list[list[int]]:
-    known = {item.name: _shape_of(item) for item in (*proto.graph.output, *proto.graph.value_info)}
+def _outputs_of(
+    proto: onnx.ModelProto, names: list[str], source: str | Path, head: HeadName | None, batch: int | None
+) -> list[_Tensor]:
+    known = {item.name: item for item in (*proto.graph.output, *proto.graph.value_info)}
     missing = [name for name in names if name not in known]
-    wanted = HEADS[head].tensors
+    wanted = HEADS[head].tensors if head else len(names)
     if missing or len(names) != wanted:
         have = ", ".join(_own_name(item.name) for item in proto.graph.output)
+        takes = f"head {head} takes {wanted} tensors, got" if head else "there are no tensors"
         raise ExportError(
-            f"attaching to {source}: head {head} takes {wanted} tensors, got {', '.join(map(_own_name, names))}; the"
-            f" file's outputs are {have}. Name the tensors."
+            f"attaching to {source}: {takes} {', '.join(map(_own_name, names))}; the file's outputs are {have}."
+            " Name the tensors."
         )
-    shapes = []
+    outputs = []
     for name in names:
-        if known[name][:1] != [batch]:
+        sizes = _shape_of(known[name])
+        if sizes[:1] != [batch]:
             raise ExportError(
-                f"attaching to {source}: {_own_name(name)} has batch {known[name][:1]}, the image input {batch}. Export"
+                f"attaching to {source}: {_own_name(name)} has batch {sizes[:1]}, the image input {batch}. Export"
                 " the file with one batch size throughout."
             )
-        shape = [batch or 2, *known[name][1:]]
+        shape = [batch or 2, *sizes[1:]]
         if any(size is None for size in shape):
             raise ExportError(
                 f"attaching to {source}: the shape of {_own_name(name)} is not fixed. Export it with a fixed size."
             )
-        shapes.append([int(size) for size in shape if size is not None])
-    return shapes
+        element = _ELEMENTS.get(known[name].type.tensor_type.elem_type, "another type")
+        if not element.startswith("float"):
+            raise ExportError(f"attaching to {source}: {_own_name(name)} is of {element}, expected float32 or float16.")
+        outputs.append(_Tensor(name, [int(size) for size in shape if size is not None], element))
+    return outputs
 
 
-def _sizes(head: HeadName, shapes: list[list[int]], names: list[str], source: str | Path) -> tuple[int, int]:
-    """Returns the numbers of anchors and joints, read from the shapes. Raises ExportError for other layouts."""
-    sizes = HEADS[head].sizes(shapes)
-    if sizes is None:
-        listed = ", ".join(f"{_own_name(name)} {shape}" for name, shape in zip(names, shapes, strict=True))
+def _find_head(
+    named: HeadName | None, metadata: Metadata | None, outputs: list[_Tensor], source: str | Path
+) -> tuple[HeadName, int, int]:
+    """Returns the head of a file and the numbers of anchors and joints.
+
+    Raises:
+        ExportError: the shapes of the outputs are not those of the head; or no head fits, or several do.
+    """
+    listed = ", ".join(f"{_own_name(item.name)} {item.shape}" for item in outputs)
+    fits = fitting([item.shape for item in outputs])
+    if named is not None:
+        fits = {name: sizes for name, sizes in fits.items() if name is named}
+    said = ""
+    if metadata is not None:
+        # 23 columns are 6 joints of three numbers or 9 of two; the metadata says which.
+        xy = metadata.values == 2
+        fits = {
+            name: sizes for name, sizes in fits.items() if sizes[1] == metadata.joints and name.endswith("-xy") == xy
+        }
+        said = f" with the {metadata.joints} joints of {metadata.values} numbers that its metadata says"
+    if not fits:
+        of = f"head {named}" if named else "a known head"
         raise ExportError(
-            f"attaching to {source}: {listed} are not the outputs of head {head}. Choose one of {', '.join(HEADS)}."
+            f"attaching to {source}: {listed} are not the outputs of {of}{said}. Choose one of {', '.join(HEADS)}."
         )
-    return sizes
+    if len(fits) > 1 and len(outputs) == 1:
+        # Candidates are more than the numbers of one, in every file known: (B, 56, 100) are 100 of them.
+        longer = max(outputs[0].shape[1:])
+        fits = {name: sizes for name, sizes in fits.items() if sizes[0] == longer} or fits
+    if len(fits) > 1:
+        ways = ", ".join(f"{name} ({joints} joints)" for name, (_, joints) in fits.items())
+        raise ExportError(f"attaching to {source}: {listed} may be the outputs of {ways}. Name the head.")
+    return next((name, *sizes) for name, sizes in fits.items())
 
 
 def _describe(
@@ -210,7 +262,7 @@ def _describe(
         input=replace(
             policy.with_size(height, width),
             batch=batch,
-            dtype="uint8" if in_graph else element,
+            dtype="uint8" if in_graph else "float32",
             normalized_in_graph=in_graph,
         ),
         output=OutputSpec(
@@ -231,7 +283,8 @@ class _Tail(nn.Module):
         self.head, self.select, self.layout = head, select, layout
 
     def forward(self, *outputs: Tensor) -> tuple[Tensor, ...]:
-        return self.layout(self.select(self.head(*outputs)))  # type: ignore[no-any-return]
+        decoded = self.head(*(output.float() for output in outputs))
+        return self.layout(self.select(decoded))  # type: ignore[no-any-return]
 
 
 def _tail(head: Head, spec: ModelSpec, options: AttachOptions, chosen: Selection) -> _Tail:
@@ -241,13 +294,11 @@ def _tail(head: Head, spec: ModelSpec, options: AttachOptions, chosen: Selection
     return _Tail(head.module(), select, FORMAT_MODULES[options.layout]())
 
 
-def _merge_tail(
-    proto: onnx.ModelProto, names: list[str], shapes: list[list[int]], spec: ModelSpec, module: _Tail
-) -> onnx.ModelProto:
-    inputs = [f"{TAIL}in{index}" for index in range(len(names))]
+def _merge_tail(proto: onnx.ModelProto, outputs: list[_Tensor], spec: ModelSpec, module: _Tail) -> onnx.ModelProto:
+    inputs = [f"{TAIL}in{index}" for index in range(len(outputs))]
     tail = _trace(
         module,
-        [torch.rand(shape) for shape in shapes],
+        [torch.rand(item.shape).to(getattr(torch, item.element)) for item in outputs],
         inputs,
         list(spec.output.names),
         proto,
@@ -255,18 +306,27 @@ def _merge_tail(
         TAIL,
     )
     # Drops every output and node that the predictions do not depend on.
-    return to_model(join(to_graph(proto), to_graph(tail), dict(zip(inputs, names, strict=True))), proto)
+    return to_model(
+        join(to_graph(proto), to_graph(tail), dict(zip(inputs, [item.name for item in outputs], strict=True))), proto
+    )
 
 
 def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.ModelProto:
     """Names the input as the description does, and adds the photometric step when uint8 images feed a float input."""
-    converts = spec.input.dtype == "uint8" and element == "float32"
+    converts = spec.input.dtype == "uint8" and element != "uint8"
     module: nn.Module = Normalize(spec.input.normalization) if converts else nn.Identity()
+    if element == "float16":
+        module = nn.Sequential(module, _Half())
     shape = (spec.input.batch or 2, 3, spec.input.height, spec.input.width)
     example = torch.zeros(shape, dtype=torch.uint8 if spec.input.dtype == "uint8" else torch.float32)
     pixels = f"{FRONT}pixels"
     front = _trace(module, [example], [spec.input.name], [pixels], proto, spec, FRONT)
     return to_model(join(to_graph(front), to_graph(proto), {proto.graph.input[0].name: pixels}), proto)
+
+
+class _Half(nn.Module):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.half()
 
 
 def _trace(
@@ -280,8 +340,8 @@ def _trace(
 ) -> onnx.ModelProto:
     """Traces a part with the opset and IR version of the file it is merged into."""
     opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
-    if not 16 <= opset <= 20:
-        raise ExportError(f"attaching: the file has opset {opset}, expected 16 to 20. Export it with --opset 17.")
+    if not 16 <= opset <= _OPENED:
+        raise ExportError(f"attaching: the file has opset {opset}, expected 16 to {_OPENED}. Export it with opset 17.")
     axes = {} if spec.input.batch else {name: {0: "batch"} for name in inputs}
     if outputs == list(spec.output.names):
         axes |= find_format(spec).axes(spec)
@@ -291,9 +351,10 @@ def _trace(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(), tuple(examples), buffer, dynamo=False, opset_version=opset, input_names=inputs,  # type: ignore[arg-type]
+            module.eval(), tuple(examples), buffer, dynamo=False, opset_version=min(opset, _TRACED), input_names=inputs,  # type: ignore[arg-type]
             output_names=outputs, dynamic_axes=axes,
         )  # fmt: skip
     traced = onnx.load_model_from_string(buffer.getvalue())
     traced.ir_version = like.ir_version
+    traced.opset_import[0].version = opset
     return to_model(rename(to_graph(traced), prefix, inside=True), traced)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +21,35 @@ Shapes = list[list[int]]
 _RGB = Normalization("RGB")
 
 
+def _with_confidence(joints: Tensor, values: int) -> Tensor:
+    """Returns (B, A, J * values) as (B, A, J, 3); joints of two numbers get the confidence 1."""
+    joints = joints.unflatten(2, (-1, values))  # type: ignore[no-untyped-call]
+    return joints if values == 3 else torch.cat([joints, torch.ones_like(joints[..., :1])], dim=3)
+
+
 class Yolov8Head(nn.Module):
-    """(B, 5 + 3J, A), boxes as centre and size, to boxes, scores and joints."""
+    """(B, 5 + J * values, A), boxes as centre and size, to boxes, scores and joints."""
+
+    def __init__(self, values: int = 3) -> None:
+        super().__init__()
+        self.values = values
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows = maps.transpose(1, 2)  # (B, A, 5 + 3J)
+        rows = maps.transpose(1, 2)  # (B, A, 5 + J * values)
         center, half = rows[..., :2], rows[..., 2:4] * 0.5
-        joints = rows[..., 5:].unflatten(2, (-1, 3))  # type: ignore[no-untyped-call]
-        return torch.cat([center - half, center + half], dim=2), rows[..., 4:5], joints
+        boxes = torch.cat([center - half, center + half], dim=2)
+        return boxes, rows[..., 4:5], _with_confidence(rows[..., 5:], self.values)
+
+
+class EndToEndHead(nn.Module):
+    """(B, N, 6 + J * values), rows of box xyxy, score, class and joints, to boxes, scores and joints."""
+
+    def __init__(self, values: int = 3) -> None:
+        super().__init__()
+        self.values = values
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return rows[..., :4], rows[..., 4:5], _with_confidence(rows[..., 6:], self.values)
 
 
 class DecodedHead(nn.Module):
@@ -46,11 +68,18 @@ class YoloNasHead(nn.Module):
         return boxes, scores, torch.cat([joints, confidences.unsqueeze(3)], dim=3)
 
 
-def _yolov8_sizes(shapes: Shapes) -> tuple[int, int] | None:
+# Files that do not say their joints are read by their shapes alone. An output (B, 56, 8400) has 17 joints if its
+# columns are candidates, and 2,798 if its rows are; no model has that many.
+_MOST_JOINTS = 1000
+
+
+def _row_sizes(shapes: Shapes, values: int, before: int, axis: int) -> tuple[int, int] | None:
+    """Returns the numbers of rows and joints of one tensor whose ``axis`` is ``before`` + J * ``values`` long."""
     (shape,) = shapes
-    if len(shape) != 3 or shape[1] <= 5 or (shape[1] - 5) % 3:
+    if len(shape) != 3:
         return None
-    return shape[2], (shape[1] - 5) // 3
+    joints, rest = divmod(shape[axis] - before, values)
+    return (shape[3 - axis], joints) if not rest and 0 < joints <= _MOST_JOINTS else None
 
 
 def _decoded_sizes(shapes: Shapes, values: int = 3) -> tuple[int, int] | None:
@@ -71,20 +100,39 @@ class Head:
 
     Attributes:
         tensors: number of output tensors.
-        module: takes them and returns boxes (B, A, 4) xyxy px, scores (B, A, 1) and joints (B, A, J, 3).
+        module: makes a module that takes them and returns boxes (B, A, 4) xyxy px, scores (B, A, 1) and joints
+            (B, A, J, 3).
         sizes: numbers of anchors and joints from the shapes of the tensors, or None when they do not fit.
         input: image policy of the toolkit.
+        suppressed: whether the file has removed overlapping boxes itself.
     """
 
     tensors: int
-    module: type[nn.Module]
+    module: Callable[[], nn.Module]
     sizes: Callable[[Shapes], tuple[int, int] | None]
     input: InputSpec
+    suppressed: bool = False
+
+
+def fitting(shapes: Shapes) -> dict[HeadName, tuple[int, int]]:
+    """Returns the heads that tensors of these shapes may be the outputs of, with the numbers of anchors and joints."""
+    found = {name: head.sizes(shapes) for name, head in HEADS.items() if head.tensors == len(shapes)}
+    return {name: sizes for name, sizes in found.items() if sizes is not None}
+
+
+_ULTRALYTICS = InputSpec(padding="center", pad_value=114, normalization=_RGB)
 
 
 HEADS = {
-    HeadName.YOLOV8_POSE: Head(
-        1, Yolov8Head, _yolov8_sizes, InputSpec(padding="center", pad_value=114, normalization=_RGB)
+    HeadName.YOLOV8_POSE: Head(1, Yolov8Head, partial(_row_sizes, values=3, before=5, axis=1), _ULTRALYTICS),
+    HeadName.YOLOV8_POSE_XY: Head(
+        1, partial(Yolov8Head, 2), partial(_row_sizes, values=2, before=5, axis=1), _ULTRALYTICS
+    ),
+    HeadName.YOLO_END2END_POSE: Head(
+        1, EndToEndHead, partial(_row_sizes, values=3, before=6, axis=2), _ULTRALYTICS, suppressed=True
+    ),
+    HeadName.YOLO_END2END_POSE_XY: Head(
+        1, partial(EndToEndHead, 2), partial(_row_sizes, values=2, before=6, axis=2), _ULTRALYTICS, suppressed=True
     ),
     HeadName.YOLO_NAS_POSE: Head(4, YoloNasHead, _yolo_nas_sizes, POSE_INPUT),
     HeadName.DECODED: Head(3, DecodedHead, _decoded_sizes, replace(POSE_INPUT, normalization=_RGB)),
