@@ -96,7 +96,6 @@ CASES = {
     "model: newer description": ("Upgrade", "predict", "newer.onnx", "good.jpg"),
     "model: raw outputs": ("postprocessing", "predict", "raw.onnx", "good.jpg"),
     "model: bare input": ("preprocessing", "predict", "bare.onnx", "good.jpg"),
-    "inspect: foreign": ("no trt_pose description", "inspect", "foreign.onnx"),
     "inspect: missing": ("no such file", "inspect", "missing.onnx"),
     "predict: threshold too low": ("expected 0.2", *PREDICT, "--conf", "0.1"),
     "predict: threshold above one": ("--conf: got 1.5, expected 0 to 1", *PREDICT, "--conf", "1.5"),

@@ -1,13 +1,22 @@
 import importlib.util
 import json
+from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
 
 from trt_pose import RunnerError
+from trt_pose.choices import Precision
 from trt_pose.cli import main
 from trt_pose.doctor import examine
+from trt_pose.graphs.file import read_spec, set_metadata
+from trt_pose.inspection import inspect
+from trt_pose.quantization import QuantizeOptions, quantize
+from trt_pose.spec import METADATA_KEY
 
 from .conftest import SMALL
+from .export.test_attach import write
 
 
 def by_name(findings):
@@ -68,3 +77,40 @@ def test_on_the_command_line(files, capsys):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(RunnerError, match="no such file"):
         examine(tmp_path / "missing.onnx")
+
+
+def test_files_of_other_toolkits(tmp_path, capsys):
+    their = write(tmp_path / "their.onnx", "yolov8-pose")
+    found = by_name(examine(their))
+    assert "fits yolov8-pose: trt-pose attach their.onnx" in found["file"].detail
+    assert found["in onnxruntime"].fine
+    with pytest.raises(SystemExit, match="0"):
+        main(["inspect", str(their)])
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("of another toolkit (fp32)", "yolov8-pose", "images", "output0", "Conv"))
+
+
+def test_a_file_of_no_known_head(tmp_path):
+    their = write(tmp_path / "their.onnx", "decoded")
+    proto = onnx.load(their)
+    del proto.graph.output[2]
+    proto.metadata_props.add(key="author", value="somebody")
+    onnx.save(proto, their)
+    found = inspect(their)
+    assert (found.spec, found.heads, found.metadata, found.refusal) == (None, (), {"author": "somebody"}, "")
+    assert "fit no head" in by_name(examine(their))["file"].detail
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8+fp16"])
+def test_precision_is_read_off_the_graph(files, tmp_path, precision):
+    path = files / "ort.onnx"
+    if precision != "fp32":
+        path = tmp_path / "q.onnx"
+        batch = np.random.default_rng(0).integers(0, 256, (1, 3, 128, 160), dtype=np.uint8)
+        quantize(files / "ort.onnx", path, [batch], QuantizeOptions(precision=Precision(precision)))
+    proto = onnx.load(path)
+    spec = read_spec(proto)
+    assert (inspect(path).precision, spec.precision) == (precision, precision)
+    set_metadata(proto, METADATA_KEY, replace(spec, precision="fp32").to_json())
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    assert inspect(tmp_path / "wrong.onnx").precision == precision

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import EngineError, MissingDependencyError, first_line
 from .gpu.device import driver_version, find_gpu
@@ -20,6 +21,9 @@ from .trt.inspector import probe
 from .trt.isolated import call
 from .trt.plugins import load_plugins, registered
 from .trt.sidecar import SUFFIXES, PlanHeader, Sidecar, read_header
+
+if TYPE_CHECKING:
+    from .inspection import Inspection
 
 _PACKAGES = (
     "trt-pose",
@@ -61,16 +65,15 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     """Checks the installation and, when given, ``file`` (``.onnx`` or an engine).
 
     Raises:
-        RunnerError: the ONNX file is missing, damaged or not exported by trt_pose.
+        RunnerError: the ONNX file is missing or damaged.
         EngineError: the engine is missing, truncated or not a TensorRT plan.
     """
     engine = file is not None and Path(file).suffix.lower() in SUFFIXES
-    spec, refusal = None, ""
+    onnx = None
     if file is not None and not engine:
         from .inspection import inspect
 
-        found = inspect(file)
-        spec, refusal = found.spec, found.refusal
+        onnx = inspect(file)
     header = read_header(str(file)) if engine else None
     findings = [Finding("python", True, platform.python_version())]
     findings += _other_project(sys.path)
@@ -83,8 +86,8 @@ def examine(file: str | Path | None = None) -> list[Finding]:
         flavors += [flavor] if flavor else []
     finding, gpu = _gpu()
     findings += [finding, *_cuda(flavors)]
-    if spec is not None:
-        findings += _file(spec, refusal, flavors)
+    if onnx is not None:
+        findings += _file(onnx.spec, onnx.refusal, flavors) if onnx.spec else _foreign(onnx)
     if header is not None:
         findings += _engine(Path(str(file)), header, flavors, gpu)
     return findings
@@ -137,6 +140,17 @@ def _load_flavor(name: str) -> Flavor:
     flavor = find_flavor(name)
     plugin = load_plugins(flavor)
     return replace(flavor, module=None, plugin=str(plugin), operators=registered(flavor))
+
+
+def _foreign(onnx: Inspection) -> list[Finding]:
+    """Describes a file that trt_pose did not write."""
+    heads = onnx.heads or ()
+    use = f"trt-pose attach {Path(onnx.path).name} -o pose.onnx{f' --head {heads[0]}' if len(heads) == 1 else ''}"
+    fits = f"fits {', '.join(heads)}: {use}" if heads else "its outputs fit no head of trt-pose attach"
+    return [
+        Finding("file", True, f"of another toolkit, {onnx.precision}; {fits}"),
+        Finding("in onnxruntime", not onnx.refusal, onnx.refusal or "opens"),
+    ]
 
 
 def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]:

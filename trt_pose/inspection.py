@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from .documents import parse, to_json
-from .errors import EngineError, MissingDependencyError, RunnerError
+from .errors import EngineError, MissingDependencyError, RunnerError, first_line
 from .files import file_sha256
 from .gpu.device import find_gpu
 from .runtime.runner import TensorInfo
-from .spec import ACCURACY_KEY, ModelSpec
+from .spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
 from .trt.flavor import describe_flavor
 from .trt.inspector import probe
 from .trt.sidecar import PlanHeader, Sidecar, read_header
+
+_QUANTIZED = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Inspection:
     Attributes:
         path: path of the file.
         size_bytes: size of the file.
-        spec: the description stored in the file.
+        spec: the description stored in the file; None when trt_pose did not write the file.
         inputs: element type and shape of each input, by name.
         outputs: element type and shape of each output, by name.
         operators: number of nodes per operator; None when the onnx package is not installed.
@@ -33,17 +39,25 @@ class Inspection:
         refusal: the reason ONNX Runtime does not open the file; empty when it does.
         accuracy: the metrics stored by ``export --verify-data``; None when there are none, or the onnx package is not
             installed.
+        precision: precision of the weights and of the quantizers in the graph, ``fp32``, ``fp16``, ``int8`` or
+            ``int8+fp16``, whatever the description says; None when the onnx package is not installed.
+        heads: the heads of ``attach`` that the outputs of a file without description fit; None for files with one, or
+            when torch is not installed.
+        metadata: the other metadata of the file.
     """
 
     path: str
     size_bytes: int
-    spec: ModelSpec
+    spec: ModelSpec | None
     inputs: dict[str, TensorInfo]
     outputs: dict[str, TensorInfo]
     operators: dict[str, int] | None
     opset: int | None
     refusal: str = ""
     accuracy: dict[str, Any] | None = None
+    precision: str | None = None
+    heads: tuple[str, ...] | None = None
+    metadata: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,29 +67,62 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Reads an ``.onnx`` file exported by trt_pose, for any runtime.
+    """Reads an ``.onnx`` file, for any runtime, of any toolkit.
 
-    Files that ONNX Runtime does not open are read with the onnx package.
+    Files that ONNX Runtime does not open, and those without a description of trt_pose, are read with the onnx package.
 
     Raises:
-        RunnerError: the file is missing, damaged, or not exported by trt_pose.
+        RunnerError: the file is missing or damaged, or was not exported by trt_pose and the onnx package is missing.
     """
     from .runtime.ort import OnnxRunner
 
     path, refusal = Path(path), ""
+    spec, model = None, _load(path)
+    entries = {} if model is None else {item.key: item.value for item in model.metadata_props}
     try:
         with OnnxRunner(path, providers=["cpu"]) as runner:
             spec, inputs, outputs = runner.spec, runner.inputs, runner.outputs
-        model = _load(path)
     except RunnerError as error:
-        model, refusal = _load(path), str(error)
         if model is None:
             raise
-        spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, path)
+        refusal = _refusal(path)
+        if METADATA_KEY in entries:
+            spec, refusal = ModelSpec.from_metadata(entries, path), str(error)
         inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
-    operators, opset = _count_operators(model) if model else (None, None)
-    size, accuracy = path.stat().st_size, _accuracy(model) if model else None
-    return Inspection(str(path), size, spec, inputs, outputs, operators, opset, refusal, accuracy)
+    others = {key: value for key, value in entries.items() if key not in (METADATA_KEY, ACCURACY_KEY)}
+    found = Inspection(str(path), path.stat().st_size, spec, inputs, outputs, None, None, refusal, metadata=others)
+    if model is None:
+        return found
+    operators, opset = _count_operators(model)
+    heads = _heads(outputs) if spec is None else None
+    return replace(
+        found, operators=operators, opset=opset, accuracy=_accuracy(model), precision=_precision(model), heads=heads
+    )
+
+
+def _refusal(path: Path) -> str:
+    """Returns why ONNX Runtime does not open a file; empty when it does."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the classes of ONNX Runtime's errors have no common base
+        return first_line(error)
+    return ""
+
+
+def _heads(outputs: dict[str, TensorInfo]) -> tuple[str, ...] | None:
+    """Returns the heads of ``attach`` that these outputs fit; None when torch, which describes them, is missing."""
+    shapes = [[info.shape[0] or 2, *info.shape[1:]] if info.shape else [] for info in outputs.values()]
+    if any(size is None for shape in shapes for size in shape):
+        return ()
+    try:
+        from .export.attach.heads import fitting
+    except MissingDependencyError:
+        return None
+    return tuple(fitting([[int(size or 0) for size in shape] for shape in shapes]))
 
 
 @dataclass(frozen=True)
@@ -140,6 +187,26 @@ def _accuracy(model: Any) -> dict[str, Any] | None:
         return next((dict(parse(item.value)) for item in model.metadata_props if item.key == ACCURACY_KEY), None)
     except (ValueError, TypeError):  # an entry of that name that trt_pose did not write
         return None
+
+
+def _precision(model: Any) -> str:
+    """Returns the precision of a graph, from its quantizers and from the type of most of its floating-point weights."""
+    from onnx import TensorProto
+
+    quantized = any(node.op_type in _QUANTIZED for node in model.graph.node)
+    constants = [
+        entry.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for entry in node.attribute
+        if entry.name == "value"
+    ]
+    sizes: Counter[int] = Counter()
+    for tensor in (*model.graph.initializer, *constants):
+        sizes[tensor.data_type] += prod(tensor.dims)
+    half = sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT]
+    found = [*(["int8"] if quantized else []), *(["fp16"] if half else [])]
+    return "+".join(found) or "fp32"
 
 
 def _tensors(items: Any) -> dict[str, TensorInfo]:

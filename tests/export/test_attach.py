@@ -266,8 +266,8 @@ def as_columns(boxes, scores, joints):
 
 
 def as_rows(boxes, scores, joints):
-    rows = [boxes, scores[:, None], np.zeros((len(boxes), 1)), joints.reshape(len(boxes), -1)]
-    rows = np.concatenate(rows, axis=1)
+    columns = [boxes, scores[:, None], np.zeros((len(boxes), 1)), joints.reshape(len(boxes), -1)]
+    rows = np.concatenate(columns, axis=1)
     return np.concatenate([rows, np.zeros((80 - len(rows), rows.shape[1]))])[None]
 
 

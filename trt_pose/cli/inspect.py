@@ -11,15 +11,17 @@ from ..documents import to_json
 from .app import CHECK, Command, Json, app, print_table
 
 if TYPE_CHECKING:
-    from ..inspection import EngineInspection
+    from ..inspection import EngineInspection, Inspection
     from ..spec import ModelSpec
+
+_SHOWN = 120  # characters of a metadata entry
 
 
 @app.command(
     cls=Command, rich_help_panel=CHECK, epilog="trt-pose inspect pose.onnx\ntrt-pose inspect pose.engine --json"
 )
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An exported .onnx file, or an engine.")], json: Json = False
+    file: Annotated[Path, typer.Argument(help="An .onnx file of any toolkit, or an engine.")], json: Json = False
 ) -> None:
     """Show the inputs, outputs, description and operators of a model file."""
     from ..inspection import inspect as inspect_file, inspect_engine
@@ -38,8 +40,14 @@ def inspect(
         for kind, items in (("input", inspection.inputs), ("output", inspection.outputs))
         for name, info in items.items()
     ]
-    written = f"{inspection.size_bytes / 1e6:.1f} MB, opset {inspection.opset}, written by {inspection.spec.generator}"
-    print_table(("fact", "value"), [*_facts(inspection.spec), ("file", written)])
+    spec, written = inspection.spec, f"{inspection.size_bytes / 1e6:.1f} MB, opset {inspection.opset}"
+    if spec is None:
+        facts = [*_foreign(inspection), ("file", written)]
+    else:
+        facts = [*_facts(spec, inspection.precision), ("file", f"{written}, written by {spec.generator}")]
+    if inspection.refusal:
+        facts.append(("ONNX Runtime", inspection.refusal))
+    print_table(("fact", "value"), facts)
     print_table(("kind", "tensor", "type", "shape"), tensors)
     if inspection.operators is None:
         print("operators: not counted, the onnx package is not installed (pip install onnx)")
@@ -47,9 +55,21 @@ def inspect(
         print_table(("operator", "nodes"), [(name, str(count)) for name, count in inspection.operators.items()])
 
 
-def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
+def _foreign(inspection: Inspection) -> list[tuple[str, str]]:
+    """The facts of a file that trt_pose did not write."""
+    if inspection.heads is None:
+        fits = "not known, torch is not installed"
+    else:
+        fits = ", ".join(inspection.heads) or "none; name tensors with trt-pose attach --tensors"
+    entries = [(f"metadata {key}", value[:_SHOWN]) for key, value in (inspection.metadata or {}).items()]
+    return [("model", f"of another toolkit ({inspection.precision})"), ("heads of attach that fit", fits), *entries]
+
+
+def _facts(spec: ModelSpec, found: str | None = None) -> list[tuple[str, str]]:
+    """The facts of a description; ``found`` is the precision of the graph itself, where it is known."""
+    precision = spec.precision if found in (None, spec.precision) else f"{found}; its description says {spec.precision}"
     return [
-        ("model", f"{spec.model} ({spec.task}, {spec.precision})"),
+        ("model", f"{spec.model} ({spec.task}, {precision})"),
         ("quantization", spec.quantization or "none"),
         ("weights", f"{spec.weights} sha256 {spec.weights_sha256[:16]}"),
         ("image", f"{spec.input.resize} to {spec.input.resize_to}, pad {spec.input.padding} {spec.input.pad_value}"),

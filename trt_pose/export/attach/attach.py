@@ -235,10 +235,6 @@ def _find_head(
         raise ExportError(
             f"attaching to {source}: {listed} are not the outputs of {of}{said}. Choose one of {', '.join(HEADS)}."
         )
-    if len(fits) > 1 and len(outputs) == 1:
-        # Candidates are more than the numbers of one, in every file known: (B, 56, 100) are 100 of them.
-        longer = max(outputs[0].shape[1:])
-        fits = {name: sizes for name, sizes in fits.items() if sizes[0] == longer} or fits
     if len(fits) > 1:
         ways = ", ".join(f"{name} ({joints} joints)" for name, (_, joints) in fits.items())
         raise ExportError(f"attaching to {source}: {listed} may be the outputs of {ways}. Name the head.")

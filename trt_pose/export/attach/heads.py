@@ -117,7 +117,12 @@ class Head:
 def fitting(shapes: Shapes) -> dict[HeadName, tuple[int, int]]:
     """Returns the heads that tensors of these shapes may be the outputs of, with the numbers of anchors and joints."""
     found = {name: head.sizes(shapes) for name, head in HEADS.items() if head.tensors == len(shapes)}
-    return {name: sizes for name, sizes in found.items() if sizes is not None}
+    fits = {name: sizes for name, sizes in found.items() if sizes is not None}
+    if len(shapes) > 1:
+        return fits
+    # Candidates are more than the numbers of one, in every file known: (B, 56, 100) are 100 of them.
+    longest = max(shapes[0][1:], default=0)
+    return {name: sizes for name, sizes in fits.items() if sizes[0] == longest} or fits
 
 
 _ULTRALYTICS = InputSpec(padding="center", pad_value=114, normalization=_RGB)
