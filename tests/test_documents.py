@@ -151,9 +151,13 @@ def test_annotations_keep_what_is_used(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("images", [{"id": "img1", "file_name": "a.png"}], r"\$\.images\[0\]\.id"),
+        ("images", [{"id": [1], "file_name": "a.png"}], r"\$\.images\[0\]\.id"),
         ("images", [{"id": 1, "file_name": "x" * 5000}], r"\$\.images\[0\]\.file_name"),
-        ("annotations", [{"image_id": 1, "category_id": "p", "bbox": [1, 2, 3, 4]}], r"annotations\[0\]\.category_id"),
+        (
+            "annotations",
+            [{"image_id": 1, "category_id": "p", "bbox": [1, 2, 3, 4]}],
+            r"annotation 1 with category_id 'p'",
+        ),
         ("annotations", [{"image_id": 1, "category_id": 1, "bbox": ["x", 2, 3, 4]}], r"annotations\[0\]\.bbox\[0\]"),
         ("annotations", [{"image_id": 1, "category_id": 1}], "bbox"),
         ("categories", None, r"\$\.categories"),

@@ -64,6 +64,19 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(_reason(error)) from error
 
 
+def _parse_loosely(text: bytes) -> Any:
+    """:func:`parse` that reads NaN and infinite numbers as None."""
+    try:
+        return parse(text)
+    except ValueError:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def convert(record: Any, kind: type[T]) -> T:
     """Converts parsed JSON to ``kind``, a dataclass or msgspec structure. Raises ValueError that names the path."""
     try:
@@ -74,7 +87,7 @@ def convert(record: Any, kind: type[T]) -> T:
         raise ValueError(_reason(error)) from error
 
 
-def read(path: str | Path, kind: type[T], what: str, error: type[PoseError], mend: str) -> T:
+def read(path: str | Path, kind: type[T], what: str, error: type[PoseError], mend: str, nan: bool = False) -> T:
     """Reads a JSON file into ``kind``.
 
     Args:
@@ -83,6 +96,7 @@ def read(path: str | Path, kind: type[T], what: str, error: type[PoseError], men
         what: what the file should be, ``COCO annotations``.
         error: exception to raise.
         mend: last sentence of the message.
+        nan: accept the words NaN and Infinity, which Python's json writes and JSON does not have; they become None.
 
     Raises:
         error: the file cannot be read, is no JSON, or has a value of another type or out of bounds.
@@ -92,7 +106,8 @@ def read(path: str | Path, kind: type[T], what: str, error: type[PoseError], men
         size = path.stat().st_size
         if size > _LARGEST_BYTES:
             raise error(f"reading {path}: {size >> 20} MB are more than {what} have. {mend}")
-        return convert(parse(path.read_bytes().removeprefix(b"\xef\xbb\xbf")), kind)  # a byte order mark is allowed
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark is allowed
+        return convert(_parse_loosely(text) if nan else parse(text), kind)
     except OSError as problem:
         raise error(f"reading {path}: {problem.strerror or problem}. Check the path.") from problem
     except ValueError as problem:

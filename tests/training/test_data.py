@@ -242,17 +242,17 @@ def test_bad_annotations_are_one_sentence(tmp_path):
     with pytest.raises(SourceError, match="nobody is annotated"):
         CocoPictures(Annotations.read(path, tmp_path), SPEC, COCO)
     for note, words in (
-        ({"bbox": box, "keypoints": person[:-1]}, "keypoints there are none of"),
-        ({"bbox": box, "keypoints": person, "category_id": 9}, "keypoints there are none of"),
+        ({"bbox": box, "keypoints": person[:-1]}, "annotation 1 with 50 numbers as keypoints"),
+        ({"bbox": box, "keypoints": person, "category_id": 9}, "annotation 1 with category_id '9'"),
         ({"bbox": box[:3]}, "not COCO annotations"),
     ):
         with pytest.raises(SourceError, match=words):
             Annotations.read(write(tmp_path / "a.json", [note]), tmp_path)
     path = write(tmp_path / "a.json", [{"bbox": box, "keypoints": person}])
     twice = json.loads(path.read_text(encoding="utf-8"))
-    twice["images"] *= 2
+    twice["images"].append({"id": 1, "file_name": "other.png"})
     (tmp_path / "twice.json").write_text(json.dumps(twice))
-    with pytest.raises(SourceError, match="two images or categories with one id"):
+    with pytest.raises(SourceError, match="two images with the id 1"):
         Annotations.read(tmp_path / "twice.json", tmp_path)
     # People without joints, and crowds, are kept: boxes to learn, and cells to leave alone.
     notes = [{"bbox": box, "keypoints": []}, {"bbox": box, "keypoints": person, "iscrowd": 1}]
