@@ -107,6 +107,12 @@ class PosePredictor:
         except BaseException:
             self._runner.close()
             raise
+        if self.spec.calibrated_on_noise:
+            warnings.warn(
+                f"{self.spec.model} was calibrated on noise, not on images: what it finds may be wrong. Quantize it"
+                " again on images like those it will see.",
+                stacklevel=2,
+            )
 
     def predict(self, source: Any, *, batch_size: int | None = None) -> Result | list[Result]:
         """Returns one result for one image, or a list of results for a list, folder or glob.

@@ -27,6 +27,10 @@ SPEC_VERSION = 1
 BatchSize = Annotated[int, Meta(ge=1, le=65_536)]
 
 
+# What the description of a file says of images that were noise.
+ON_NOISE = "images of noise"
+
+
 @dataclass(frozen=True)
 class Normalization:
     """The normalization of a uint8 RGB image for the network: ``(channels(x) - mean) / std``.
@@ -178,6 +182,11 @@ class ModelSpec:
 
     def to_json(self, indent: int | None = None) -> str:
         return to_json(self, indent)
+
+    @property
+    def calibrated_on_noise(self) -> bool:
+        """Whether the ranges of INT8 come from noise, so that the accuracy is likely ruined."""
+        return ON_NOISE in self.quantization
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], origin: str | Path = "model file") -> ModelSpec:

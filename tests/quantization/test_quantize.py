@@ -13,6 +13,7 @@ from trt_pose.choices import CalibrationMethod as Method, Precision
 from trt_pose.comparison import compare
 from trt_pose.images.pixels import letterbox, read
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer, quantize
+from trt_pose.quantization.batches import is_noise
 from trt_pose.quantization.qdq import quantized_layers
 from trt_pose.quantization.sensitivity import analyze
 from trt_pose.runtime.ort import OnnxRunner, has_fp16_quantizers
@@ -121,7 +122,7 @@ def test_nothing_is_written_when_something_is_wrong(tiny_onnx, picture_folder, t
 
 
 def test_export_quantizes_in_one_call(tiny, tmp_path, picture_folder, rng):
-    images = torch.from_numpy(rng.integers(0, 256, (5, 3, 128, 160), dtype=np.uint8))
+    images = torch.from_numpy(np.sort(rng.integers(0, 256, (5, 3, 128, 160), dtype=np.uint8), axis=3))  # no noise
     loader = DataLoader(TensorDataset(images, torch.arange(5)), batch_size=2)
     result = tiny.export(tmp_path / "q.onnx", quantization_mode="int8", calibration_loader=loader, **SMALL)
     assert result.quantization_mode == "int8"
@@ -152,11 +153,45 @@ def test_export_quantizes_in_one_call(tiny, tmp_path, picture_folder, rng):
     assert any("head1" in name for name in result.quantization.kept)
 
 
-def test_export_refuses_int8_without_images(tiny, tmp_path):
-    with pytest.raises(CalibrationError, match="calibration_loader is missing"):
-        tiny.export(tmp_path / "q.onnx", quantization_mode="int8", **SMALL)
-    random = tiny.export(tmp_path / "q.onnx", quantization_mode="int8", calibration_loader="random", **SMALL)
-    assert random.quantization.images == 16
+@pytest.mark.parametrize(
+    "loader",
+    [
+        None,
+        "random",
+        [np.random.default_rng(0).normal(0, 1, (2, 3, 128, 160)).astype(np.float32)] * 8,
+        [np.random.default_rng(0).random((2, 3, 128, 160), np.float32)] * 8,
+        [np.random.default_rng(0).integers(0, 256, (2, 3, 128, 160), np.uint8)] * 8,
+    ],
+    ids=["none", "random", "normal", "0..1", "0..255"],
+)
+def test_noise_serves_and_the_file_says_so(tiny, tmp_path, loader):
+    with pytest.warns(UserWarning, match="calibrating on noise"):
+        made = tiny.export(tmp_path / "q.onnx", quantization_mode="int8", calibration_loader=loader, **SMALL)
+    assert made.quantization.images in (2, 16)
+    assert "images of noise" in made.spec.quantization
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        PosePredictor(tmp_path / "q.onnx").close()
+    assert any("was calibrated on noise" in str(item.message) for item in caught)
+
+
+def test_images_are_no_noise(photograph):
+    crop = np.ascontiguousarray(photograph[:128, :160].transpose(2, 0, 1)[None])
+    assert not is_noise(crop)
+    assert not is_noise(np.full((1, 3, 64, 64), 7, np.uint8))
+
+
+def test_images_of_a_folder_that_are_not_used_are_named(tiny_onnx, picture_folder, tmp_path):
+    many = [str(path) for path in sorted(picture_folder.glob("*.*"))[:6]] * 3
+    with pytest.warns(UserWarning, match="16 of 18 images are used, 16 batches of up to 1"):
+        quantize(tiny_onnx, tmp_path / "q.onnx", many)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize(tiny_onnx, tmp_path / "q.onnx", many, QuantizeOptions(calibration=CalibrationOptions(batches=2)))
+        quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder)
+
+
+def test_export_refuses_wrong_calibration_options(tiny, tmp_path):
     for options in (
         {"calibration_loader": [1]},
         {"quantization_mode": "fp16", "calibration_method": "mse"},

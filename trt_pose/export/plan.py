@@ -19,7 +19,7 @@ from ..choices import (
     ExportTargetBackend,
     Precision,
 )
-from ..errors import CalibrationError, UsageError, first_line
+from ..errors import UsageError, first_line
 from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from ..quantization.batches import DEFAULT_BATCHES
 from ..quantization.calibrate import DEFAULT_PERCENTILE
@@ -88,7 +88,6 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
 
     Raises:
         UsageError: an option is out of range, or does not go with another.
-        CalibrationError: INT8 without images.
     """
     target = ExportTargetBackend.parse(options.engine or ExportTargetBackend.ONNXRUNTIME, "engine")
     quantize = plan_quantization(target, options)
@@ -109,7 +108,7 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
         exporter_options=plan_exporter(options.onnx_export_kwargs),
         layout=formats.parse(options.output_predictions_format or formats.BATCH_FORMAT, "output_predictions_format"),
         quantize=quantize,
-        calibration_data=options.calibration_loader,
+        calibration_data=_calibration_data(quantize, options),
     )
 
 
@@ -142,7 +141,6 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
 
     Raises:
         UsageError: calibration options were given without INT8.
-        CalibrationError: INT8 was requested without images.
     """
     given = [name for name in _INT8_ONLY if getattr(options, name) is not None]
     asked = options.quantization_mode
@@ -151,11 +149,6 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
         if given:
             raise UsageError(f"exporting: {', '.join(given)} belong to quantization_mode INT8. Leave them out.")
         return None if mode is None else QuantizeOptions(Precision.FP16)
-    if options.calibration_loader is None:
-        raise CalibrationError(
-            "exporting in INT8: calibration_loader is missing, and ranges of random data ruin a model. Give a"
-            " DataLoader or a folder of images (calibration_loader='random' if the accuracy does not matter)."
-        )
     method = CalibrationMethod.parse(options.calibration_method or CalibrationMethod.PERCENTILE, "calibration_method")
     percentile, batches = options.calibration_percentile, options.calibration_batches
     return QuantizeOptions(
@@ -167,6 +160,12 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
         ),
         selective=SelectiveQuantizer.of(options.selective_quantizer),
     )
+
+
+def _calibration_data(quantize: QuantizeOptions | None, options: ExportOptions) -> Any:
+    """Returns the images for INT8. Without any it is noise, as in super-gradients; quantizing warns of it."""
+    wanted = quantize is not None and quantize.precision is not None and quantize.precision.has_int8
+    return "random" if wanted and options.calibration_loader is None else options.calibration_loader
 
 
 def check_suffix(output: str | Path) -> None:

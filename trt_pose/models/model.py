@@ -114,7 +114,7 @@ class Model(nn.Module):
             selective_quantizer: a :class:`trt_pose.quantization.SelectiveQuantizer`, or names or patterns of layers to
                 exclude from INT8.
             calibration_loader: images for INT8: a ``DataLoader``, any iterable of batches, or a folder; see
-                :func:`trt_pose.quantization.open_batches`. ``"random"`` calibrates on noise.
+                :func:`trt_pose.quantization.open_batches`. None and ``"random"`` calibrate on noise, with a warning.
             calibration_method: ``"percentile"`` (the default), ``"entropy"``, ``"mse"`` or ``"minmax"``.
             calibration_batches: number of batches to use, by default 16.
             calibration_percentile: percentile of the ``"percentile"`` method, by default 99.99.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,22 @@ DEFAULT_BATCHES = 16  # as in super-gradients
 _END = object()
 
 
-def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterator[Pixels]:
+def open_batches(data: Any, spec: InputSpec, limit: int | None = None, say_rest: bool = False) -> Iterator[Pixels]:
     """Yields checked batches (B, 3, H, W) of the element type that the file takes; the data determines B.
 
     Args:
         data: a folder, glob or list of image files, letterboxed as for inference; or an iterable of batches, such as a
             torch ``DataLoader``. A batch is an array or tensor, or a tuple or dict whose first element is the images.
-            ``"random"`` gives noise, for a graph whose accuracy does not matter.
+            ``"random"`` gives noise, for a graph whose accuracy does not matter. Noise of any range is spread over that
+            of the file.
         spec: the input description of the model file.
         limit: number of batches to take; None takes all, or 16 batches of ``"random"``.
+        say_rest: warn when image files are left over, because nobody chose the limit.
 
     Raises:
         CalibrationError: no batch; a wrong shape, type or range; NaN; or an exception in the loader (the cause).
     """
-    batches, count = None, 0
+    batches, count, images = None, 0, 0
     while limit is None or count < limit:
         try:
             batches = batches or _open(data, spec, limit)
@@ -49,8 +52,15 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None) -> Iterat
             ) from error
         if item is _END:
             break
-        yield check_batch(item, spec, count)
-        count += 1
+        batch = check_batch(item, spec, count)
+        count, images = count + 1, images + len(batch)
+        if say_rest and count == limit and isinstance(batches, _Files) and images < (batches.total or 0):
+            warnings.warn(
+                f"calibrating: {images} of {batches.total} images are used, {count} batches of up to"
+                f" {batches.together}. A larger number of batches (--batches) uses more.",
+                stacklevel=2,
+            )
+        yield batch
     if count == 0:
         raise CalibrationError(
             "calibrating: the loader gave no batch, expected at least one. Check the folder or the data set."
@@ -95,10 +105,34 @@ def check_batch(item: Any, spec: InputSpec, index: int = 0) -> Pixels:
         raise CalibrationError(
             f"reading calibration batch {index}: got {array.dtype}, expected uint8 or floating point. Convert it."
         )
-    _check_range(array, spec, index)
+    try:
+        _check_range(array, spec, index)
+    except CalibrationError:
+        if not is_noise(array):
+            raise
+        array = _spread(array, spec)
     if spec.dtype == "uint8":
         return np.clip(np.rint(array), 0, 255).astype(np.uint8)
     return array.astype(np.float32)
+
+
+def is_noise(images: Pixels) -> bool:
+    """Returns whether neighbouring pixels of a batch (B, C, H, W) are unrelated, as they are in no photograph.
+
+    The limit is a correlation of 0.1: that of random numbers is 0, that of photographs above 0.8.
+    """
+    left, right = (images[..., part].astype(np.float64).ravel() for part in (slice(None, -1), slice(1, None)))
+    if len(left) < 1000 or not np.isfinite(images).all() or not (left.std() > 0 and right.std() > 0):
+        return False
+    return bool(abs(np.corrcoef(left, right)[0, 1]) < 0.1)
+
+
+def _spread(noise: Pixels, spec: InputSpec) -> Pixels:
+    """Returns noise over the whole range that the file takes: what it was drawn from says nothing about images."""
+    low, high = value_range(spec)
+    least, most = float(noise.min()), float(noise.max())
+    spread: Pixels = (low + (noise.astype(np.float32) - least) * ((high - low) / (most - least))).astype(np.float32)
+    return spread
 
 
 def _from_grey(array: npt.NDArray[np.uint8], spec: InputSpec) -> Pixels:
@@ -181,7 +215,7 @@ def _open(data: Any, spec: InputSpec, limit: int | None) -> Iterator[Any]:
         return _random(spec, limit)
     files = data if isinstance(data, (list, tuple)) and data else [data]
     if all(isinstance(item, (str, Path)) for item in files):
-        return _letterboxed(data, spec)
+        return _Files(data, spec)
     if isinstance(data, np.ndarray) or hasattr(data, "detach"):  # one batch, not a list of images
         return iter([data])
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
@@ -192,11 +226,28 @@ def _open(data: Any, spec: InputSpec, limit: int | None) -> Iterator[Any]:
     return iter(data)
 
 
-def _letterboxed(data: Any, spec: InputSpec) -> Iterator[Pixels]:
-    frames = open_source(data, Reading(strict=False)).images()
-    together = spec.batch or _READ_TOGETHER
-    while batch := [letterbox(frame.image, spec)[0] for _, frame in zip(range(together), frames, strict=False)]:
-        yield np.stack(batch)
+class _Files:
+    """Batches of image files, letterboxed as for inference.
+
+    Attributes:
+        total: number of images; None when it is unknown.
+        together: images per batch.
+    """
+
+    def __init__(self, data: Any, spec: InputSpec) -> None:
+        opened = open_source(data, Reading(strict=False))
+        self.total, self.together = opened.total, spec.batch or _READ_TOGETHER
+        self._frames, self._spec = opened.images(), spec
+
+    def __iter__(self) -> _Files:
+        return self
+
+    def __next__(self) -> Pixels:
+        frames = zip(range(self.together), self._frames, strict=False)
+        batch = [letterbox(frame.image, self._spec)[0] for _, frame in frames]
+        if not batch:
+            raise StopIteration
+        return np.stack(batch)
 
 
 def _random(spec: InputSpec, limit: int | None) -> Iterator[Pixels]:

@@ -106,7 +106,8 @@ def calibrate(
         check_writable(cache, CalibrationError)  # fail before the calibration, not after it
     run = Calibration(part, spec, expected["model"])
     try:
-        run.feed(open_batches(data, spec.input, options.batches), options)
+        rest = options.batches == DEFAULT_BATCHES
+        run.feed(open_batches(data, spec.input, options.batches, say_rest=rest), options)
     except BaseException:
         run.resume.save()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from ..files import check_writable
 from ..graphs.file import describe, load, read_spec, save
 from ..images.pixels import example, letterbox
 from ..progress import step
-from ..spec import ModelSpec
-from .batches import Pixels, check_batch, open_batches
+from ..spec import ON_NOISE, ModelSpec
+from .batches import DEFAULT_BATCHES, Pixels, check_batch, is_noise, open_batches
 from .calibrate import CalibrationOptions, calibrate
 from .fp16 import find_overflows, to_half
 from .layers import SelectiveQuantizer
@@ -60,6 +61,7 @@ class QuantizationReport:
         kept: the reason why a layer or node stays in a higher precision, by name.
         noise_db: signal-to-noise ratio of each output of the network relative to the source file, dB. It is measured
             before decode and NMS, on calibration images or the bundled photograph. Infinite when nothing changed.
+        on_noise: whether the calibration images were noise.
     """
 
     precision: Precision
@@ -69,6 +71,7 @@ class QuantizationReport:
     layers: int
     kept: dict[str, str]
     noise_db: dict[str, float]
+    on_noise: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,7 +79,8 @@ class QuantizationReport:
     def __str__(self) -> str:
         parts = [str(self.precision)]
         if self.images:
-            parts.append(f"{self.int8_layers} of {self.layers} layers in INT8, {self.method} over {self.images} images")
+            over = f"{self.images} {'images' if not self.on_noise else ON_NOISE}"
+            parts.append(f"{self.int8_layers} of {self.layers} layers in INT8, {self.method} over {over}")
         if self.kept:
             parts.append(f"{len(self.kept)} kept")
         return ", ".join(parts)
@@ -121,6 +125,13 @@ def quantize_model(
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
         passing = samples.passing(options.calibration.batches) if data is not None else None
         cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
+    noise = cache is not None and data is not None and all(map(is_noise, samples.samples()))
+    if noise:
+        warnings.warn(
+            "calibrating on noise: its ranges are not those of images, and usually ruin the accuracy. Give a folder or"
+            " a DataLoader of images like those the model will see.",
+            stacklevel=2,
+        )
     overflows: dict[str, str] = {}
     if wanted.has_fp16:
         with step("looking for values beyond FP16"):
@@ -141,6 +152,7 @@ def quantize_model(
         layers=len(network.layers),
         kept=kept,
         noise_db=noise_between(proto, made, network.border, samples.samples()),
+        on_noise=noise,
     )
     describe(made, spec, str(report.precision), str(report))
     return made, report
@@ -163,7 +175,7 @@ class SampleBuffer:
 
     def passing(self, limit: int | None) -> Any:
         """Returns the batches of the data; keeps the first images as they are read."""
-        batches = open_batches(self._data, self._spec.input, limit)
+        batches = open_batches(self._data, self._spec.input, limit, say_rest=limit == DEFAULT_BATCHES)
 
         def remember() -> Iterator[Pixels]:
             for batch in batches:
