@@ -74,7 +74,8 @@ def test_what_the_blocks_wrote(desk):
         "drawn/image.jpg",
         "drawn/000002.png",
         "calibration.json",
-        "poses.json",
+        "poses.jsonl",
+        "poses.csv",
         "poses.jpg",
     ):
         assert (desk / name).exists(), name
