@@ -125,13 +125,7 @@ def quantize_model(
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
         passing = samples.passing(options.calibration.batches) if data is not None else None
         cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
-    noise = cache is not None and data is not None and all(map(is_noise, samples.samples()))
-    if noise:
-        warnings.warn(
-            "calibrating on noise: its ranges are not those of images, and usually ruin the accuracy. Give a folder or"
-            " a DataLoader of images like those the model will see.",
-            stacklevel=2,
-        )
+    noise = cache is not None and data is not None and _warn_of_noise(samples.samples())
     overflows: dict[str, str] = {}
     if wanted.has_fp16:
         with step("looking for values beyond FP16"):
@@ -156,6 +150,18 @@ def quantize_model(
     )
     describe(made, spec, str(report.precision), str(report))
     return made, report
+
+
+def _warn_of_noise(samples: list[Pixels]) -> bool:
+    """Returns whether all calibration images are noise; warns if they are."""
+    if not all(map(is_noise, samples)):
+        return False
+    warnings.warn(
+        "calibrating on noise: its ranges are not those of images, and usually ruin the accuracy. Give a folder or a"
+        " DataLoader of images like those the model will see.",
+        stacklevel=3,
+    )
+    return True
 
 
 def check_precision(spec: ModelSpec, wanted: Precision) -> None:
