@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,6 @@ from .spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
 from .trt.flavor import describe_flavor
 from .trt.inspector import probe
 from .trt.sidecar import PlanHeader, Sidecar, read_header
-
-_QUANTIZED = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-    "MatMulInteger",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,9 +88,11 @@ def inspect(path: str | Path) -> Inspection:
     if model is None:
         return found
     operators, opset = _count_operators(model)
+    from .graphs.file import precision_of
+
     heads = _heads(outputs) if spec is None else None
     return replace(
-        found, operators=operators, opset=opset, accuracy=_accuracy(model), precision=_precision(model), heads=heads
+        found, operators=operators, opset=opset, accuracy=_accuracy(model), precision=precision_of(model), heads=heads
     )
 
 
@@ -187,26 +183,6 @@ def _accuracy(model: Any) -> dict[str, Any] | None:
         return next((dict(parse(item.value)) for item in model.metadata_props if item.key == ACCURACY_KEY), None)
     except (ValueError, TypeError):  # an entry of that name that trt_pose did not write
         return None
-
-
-def _precision(model: Any) -> str:
-    """Returns the precision of a graph, from its quantizers and from the type of most of its floating-point weights."""
-    from onnx import TensorProto
-
-    quantized = any(node.op_type in _QUANTIZED for node in model.graph.node)
-    constants = [
-        entry.t
-        for node in model.graph.node
-        if node.op_type == "Constant"
-        for entry in node.attribute
-        if entry.name == "value"
-    ]
-    sizes: Counter[int] = Counter()
-    for tensor in (*model.graph.initializer, *constants):
-        sizes[tensor.data_type] += prod(tensor.dims)
-    half = sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT]
-    found = [*(["int8"] if quantized else []), *(["fp16"] if half else [])]
-    return "+".join(found) or "fp32"
 
 
 def _tensors(items: Any) -> dict[str, TensorInfo]:

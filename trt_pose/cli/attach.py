@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
+from ..errors import UsageError
 from .app import MAKE, Backend, Command, Json, OutputFormat, app, in_range, speaking
 
 
@@ -15,7 +16,8 @@ from .app import MAKE, Backend, Command, Json, OutputFormat, app, in_range, spea
     cls=Command,
     rich_help_panel=MAKE,
     epilog="""trt-pose attach yolo11n-pose.onnx -o pose.onnx
-trt-pose attach theirs.onnx -o pose.onnx --head decoded --tensors boxes,scores,joints --backend tensorrt""",
+trt-pose attach theirs.onnx -o pose.onnx --head decoded --tensors boxes,scores,joints --backend tensorrt
+trt-pose attach simplified.onnx -o pose.onnx --spec-from exported.onnx""",
 )
 def attach(
     file: Annotated[Path, typer.Argument(help="The .onnx file of another toolkit's pose model.")],
@@ -38,11 +40,22 @@ def attach(
     max_det: Annotated[int, typer.Option(callback=in_range(1), help="Maximum number of people per image.")] = 300,
     pre_nms: Annotated[int, typer.Option(callback=in_range(1), help="Number of candidates kept before NMS.")] = 1000,
     uint8: Annotated[bool, typer.Option(help="Make the file take uint8 images where it took floats.")] = True,
+    spec_from: Annotated[
+        Path | None,
+        typer.Option(metavar="ORIGINAL", help="Add no nodes; give a file back the description of this one."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Add NMS and pre-processing to another toolkit's ONNX file."""
-    from ..export.attach import AttachOptions, attach as attach_selection
+    from ..export.attach import AttachOptions, attach as attach_selection, restore
     from ..export.select import Selection
+
+    if spec_from is not None:
+        if head is not None or tensors is not None:
+            raise UsageError("--spec-from: got --head or --tensors, too. It adds no nodes; leave them out.")
+        spec = restore(file, output, spec_from)
+        print(spec.to_json(indent=2) if json else f"{output}: {spec.model}, {spec.precision}")
+        return
 
     options = AttachOptions(
         head=head,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ from ..documents import to_json
 from ..errors import CalibrationError, ExportError, RunnerError, first_line
 from ..files import write_atomically
 from ..spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
+
+_QUANTIZED = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger",
+}  # fmt: skip
 
 
 def load(path: str | Path) -> onnx.ModelProto:
@@ -62,6 +69,24 @@ def read_spec(proto: onnx.ModelProto) -> ModelSpec:
         return ModelSpec.from_metadata({item.key: item.value for item in proto.metadata_props}, "the model")
     except RunnerError as error:
         raise CalibrationError(str(error)) from error
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """Returns the precision of a graph, from its quantizers and from the type of most of its floating-point weights."""
+    quantized = any(node.op_type in _QUANTIZED for node in model.graph.node)
+    constants = [
+        entry.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for entry in node.attribute
+        if entry.name == "value"
+    ]
+    sizes: Counter[int] = Counter()
+    for tensor in (*model.graph.initializer, *constants):
+        sizes[tensor.data_type] += prod(tensor.dims)
+    half = sizes[onnx.TensorProto.FLOAT16] > sizes[onnx.TensorProto.FLOAT]
+    found = [*(["int8"] if quantized else []), *(["fp16"] if half else [])]
+    return "+".join(found) or "fp32"
 
 
 def describe(made: onnx.ModelProto, spec: ModelSpec, precision: str, done: str) -> None:

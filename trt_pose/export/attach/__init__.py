@@ -6,5 +6,6 @@ from ...optional import needed
 
 with needed("attaching"):
     from .attach import AttachOptions, attach
+    from .restore import restore
 
-__all__ = ["AttachOptions", "attach"]
+__all__ = ["AttachOptions", "attach", "restore"]
