@@ -3,7 +3,9 @@
 import csv
 import itertools
 import json
+import logging
 import math
+import re
 
 import pytest
 import torch
@@ -267,6 +269,33 @@ def test_a_folder_with_a_training_is_not_overwritten(demo_run, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--resume", "--epochs", "1", "--batch", "4", "--imgsz", "96"])
     assert not stopped.value.code  # it is done already
+
+
+def test_each_epoch_is_a_line_and_an_interrupted_training_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    arguments = [
+        "train", "--model", "demo", "--synthetic", "4", "--val-synthetic", "2", "--epochs", "2", "--batch", "4",
+        "--workers", "0", "--imgsz", "96", "--device", "cpu", "-o", str(tmp_path / "run"),
+    ]  # fmt: skip
+    epoch = Trainer._epoch
+
+    def interrupted(self, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 130
+    first, last = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("epoch", "stopped"))]
+    assert re.fullmatch(r"epoch 1/2: loss \d+\.\d{4}, AP \d\.\d{4} \(best \d\.\d{4}\), \d+\.\d s", first)
+    assert last.startswith("stopped; the same command with --resume goes on")
+    monkeypatch.undo()
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--resume"])
+    assert not stopped.value.code
+    assert "epoch 2/2: loss" in capsys.readouterr().err
+    assert not logging.getLogger("trt_pose.training").handlers
 
 
 def test_fine_tuning_to_other_joints_keeps_the_rest(demo_run):

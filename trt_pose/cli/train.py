@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,7 +152,7 @@ def train(
     if distance is not None:
         chosen["loss"] = replace(base.loss, distance=distance)
     people = find_scene(scene)
-    with speaking(_OPTIONS):
+    with speaking(_OPTIONS), _lines_for_epochs(output):
         options: TrainOptions = replace(base, **{name: value for name, value in chosen.items() if value is not None})
         train_data = training.TrainData(data, images, synthetic, options.seed, people)
         validation = None
@@ -171,3 +174,20 @@ def train(
     else:
         metrics = in_words(progress.metrics or {})
         print(f"{made}: {progress.epoch} epochs{', the best with ' if metrics else ''}{metrics}")
+
+
+@contextmanager
+def _lines_for_epochs(output: Path) -> Iterator[None]:
+    """Writes a line for each epoch to standard error; on Ctrl-C says how to go on."""
+    logger, handler = logging.getLogger("trt_pose.training"), logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info("stopped; the same command with --resume goes on from the last whole epoch in %s", output)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

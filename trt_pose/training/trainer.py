@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from .loss import PARTS, PoseLoss
 from .options import TrainOptions
 
 Evaluate = Callable[[PoseModel], dict[str, float | None]]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -186,6 +188,9 @@ class Trainer:
         row |= {f"loss_{name}": value for name, value in parts.items()}
         row |= {name: value for name, value in (metrics or {}).items() if value is not None}
         _append(self.output / "curves.csv", row)
+        text = f"epoch {self.progress.epoch}/{self.options.epochs}: loss {sum(parts.values()):.4f}"
+        reached_text = "" if metrics is None else f", AP {reached:.4f} (best {self.progress.best:.4f})"
+        _LOG.info("%s%s, %.1f s", text, reached_text, seconds)
 
     def state(self) -> dict[str, Any]:
         """Returns a checkpoint in super-gradients' layout."""
