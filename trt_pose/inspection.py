@@ -79,17 +79,18 @@ def inspect(path: str | Path) -> Inspection:
     except RunnerError as error:
         if model is None:
             raise
-        refusal = _refusal(path)
         if METADATA_KEY in entries:
             spec, refusal = ModelSpec.from_metadata(entries, path), str(error)
+        else:
+            refusal = _refusal(path)
         inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
     others = {key: value for key, value in entries.items() if key not in (METADATA_KEY, ACCURACY_KEY)}
     found = Inspection(str(path), path.stat().st_size, spec, inputs, outputs, None, None, refusal, metadata=others)
     if model is None:
         return found
-    operators, opset = _count_operators(model)
-    from .graphs.file import precision_of
+    from .graphs.file import precision_of  # needs the onnx package, which is here
 
+    operators, opset = _count_operators(model)
     heads = _heads(outputs) if spec is None else None
     return replace(
         found, operators=operators, opset=opset, accuracy=_accuracy(model), precision=precision_of(model), heads=heads

@@ -320,6 +320,19 @@ Result release(Address address, bool pinned, const char* caller) {
 #define FIND(type, variable, handle)                              \
     auto* variable = find<type>(handle, Kind::k##type, __func__); \
     if (!variable) return kInvalidHandle
+// What a wait is for; the lock must be given back before the wait itself.
+#define FIND_STREAM_TO_WAIT_FOR(variable, handle)                   \
+    NEEDS_CONTEXT;                                                  \
+    variable = streamOf(handle, __func__);                          \
+    if (!variable) return kInvalidHandle;                           \
+    if (variable->capturing) return invalidate(variable, __func__); \
+    NOT_WHILE_CAPTURING
+#define FIND_EVENT_TO_WAIT_FOR(variable, handle)                       \
+    GUARD;                                                             \
+    variable = find<Event>(handle, Kind::kEvent, __func__);            \
+    if (!variable) return kInvalidHandle;                              \
+    if (const auto code = checkEvent(variable, __func__)) return code; \
+    NOT_WHILE_CAPTURING
 #define FIND_STREAM(variable, handle)            \
     auto* variable = streamOf(handle, __func__); \
     if (!variable) return kInvalidHandle
@@ -662,11 +675,7 @@ API Result cuStreamGetPriority(void*, int* priority) {
 API Result cuStreamSynchronize(void* handle) {
     Stream* stream;
     {
-        NEEDS_CONTEXT;
-        stream = streamOf(handle, __func__);
-        if (!stream) return kInvalidHandle;
-        if (stream->capturing) return invalidate(stream, __func__);
-        NOT_WHILE_CAPTURING;
+        FIND_STREAM_TO_WAIT_FOR(stream, handle);
         if (waitsFail && reinterpret_cast<Address>(handle) > 2) return kIllegalAddress;
     }
     if (reinterpret_cast<Address>(handle) <= 2) drainAll();
@@ -676,11 +685,7 @@ API Result cuStreamSynchronize(void* handle) {
 API Result cuStreamQuery(void* handle) {
     Stream* stream;
     {
-        NEEDS_CONTEXT;
-        stream = streamOf(handle, __func__);
-        if (!stream) return kInvalidHandle;
-        if (stream->capturing) return invalidate(stream, __func__);
-        NOT_WHILE_CAPTURING;
+        FIND_STREAM_TO_WAIT_FOR(stream, handle);
         if (stream->queue.empty()) return kSuccess;
     }
     drain(stream, stream->done + 1);
@@ -728,11 +733,7 @@ static Result checkEvent(Event* event, const char* caller) {
 API Result cuEventSynchronize(void* handle) {
     Event* event;
     {
-        GUARD;
-        event = find<Event>(handle, Kind::kEvent, __func__);
-        if (!event) return kInvalidHandle;
-        if (const auto code = checkEvent(event, __func__)) return code;
-        NOT_WHILE_CAPTURING;
+        FIND_EVENT_TO_WAIT_FOR(event, handle);
         if (!event->stream) return kSuccess;
     }
     drain(event->stream, event->after);
@@ -741,11 +742,7 @@ API Result cuEventSynchronize(void* handle) {
 API Result cuEventQuery(void* handle) {
     Event* event;
     {
-        GUARD;
-        event = find<Event>(handle, Kind::kEvent, __func__);
-        if (!event) return kInvalidHandle;
-        if (const auto code = checkEvent(event, __func__)) return code;
-        NOT_WHILE_CAPTURING;
+        FIND_EVENT_TO_WAIT_FOR(event, handle);
         if (!event->stream || event->stream->done >= event->after) return kSuccess;
     }
     drain(event->stream, event->stream->done + 1);

@@ -1,4 +1,4 @@
-"""Videos, streams, cameras and animations: what their content says, damaged ones, and what is left of them."""
+"""Reading of videos, streams, cameras and animations, whole and damaged, and writing of videos."""
 
 import http.server
 import io

@@ -276,7 +276,7 @@ def test_dlpack_and_memory_that_outlives_its_runner(driver, engine, pixels):
         want = runner.run({"input": pixels})
         kept = runner.run({"input": pixels}, device=True)
     views = {name: StridedMemoryView.from_dlpack(array, stream_ptr=-1) for name, array in kept.items()}
-    capsule = kept["pred_boxes"].__dlpack__()  # which nobody takes
+    capsule = kept["pred_boxes"].__dlpack__()  # no consumer takes it, so it must free its memory itself
     with pytest.raises(BufferError, match="a copy"):
         kept["pred_boxes"].__dlpack__(copy=True)
     del kept

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SourceError
+from ..tasks import find_task
 from .app import RUN, Command, app, gone, in_range, print_table
 
 if TYPE_CHECKING:
@@ -125,8 +126,9 @@ def predict(
             vid_stride=vid_stride,
             reconnect=reconnect,
         )
-        read = _files(sources, recursive)
-        drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=read) if save else None
+        drawings = None
+        if save:
+            drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=_files(sources, recursive))
         files = [(path, kind) for path, kind in kinds if path]
         for path, _ in files:
             check_new(path, overwrite)  # all of them before the first is made
@@ -140,7 +142,7 @@ def predict(
                 run.found(item)
                 if show:
                     item.show()
-    run.end(outputs)
+    run.end(outputs, predictor.spec.task)
 
 
 def _source(texts: list[str]) -> Any:
@@ -182,14 +184,12 @@ class _Run:
         self._failures: list[Unreadable] = []
         self._said = 0  # failures that were written
         self._ms: Counter[str] = Counter()
-        self._noun = ""
 
     def found(self, result: Result) -> None:
         self._say()
         self._images += 1
         self._predictions += len(result)
         self._ms.update(result.speed)
-        self._noun = result.prediction.count_text().partition(" ")[2] if len(result) != 1 else self._noun
         if self._quiet:
             return
         print(f"{result.origin}: {result.prediction.count_text()}")
@@ -206,7 +206,7 @@ class _Run:
             sys.stderr.write(f"warning: {item.error}\n")
         self._said = len(self._failures)
 
-    def end(self, outputs: Outputs) -> None:
+    def end(self, outputs: Outputs, task: str) -> None:
         """Writes the summary to standard error. Raises SourceError when a source could not be read."""
         if len(self._failures) == 1 and not self._images:
             raise self._failures[0].error
@@ -214,7 +214,7 @@ class _Run:
         if self._images:
             steps = ", ".join(f"{ms / self._images:.3g} ms {step}" for step, ms in self._ms.items())
             places = f"; saved to {outputs.drawings}" if outputs.drawings else ""
-            found = f"{self._predictions} {self._noun or 'found'}"
+            found = find_task(task).count(self._predictions)
             sys.stderr.write(f"{self._images} image{'s' * (self._images != 1)}, {found}; each {steps}{places}\n")
         if self._failures:
             total = self._images + len(self._failures)

@@ -17,7 +17,7 @@ from ..formats import find_format
 from ..graphs.surgery import extract_subgraph, to_graph, to_model
 from ..images.pixels import example, letterbox
 from ..results import predictions_of
-from ..results.pairing import Difference, compare_predictions
+from ..results.pairing import compare_predictions
 from ..runtime.ort import OnnxRunner
 from ..spec import ModelSpec
 from ..tasks import find_task
@@ -141,17 +141,13 @@ def _disagree(spec: ModelSpec, difference: str) -> ExportError:
 
 
 def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, batch: int) -> None:
+    predictions = predictions_of(spec.task)
     for index in range(batch):
-        gap = _gap(expected, found, spec, index)
+        gap = compare_predictions(*(predictions.from_outputs(outputs, spec, index) for outputs in (expected, found)))
         allowed = max(1, int(UNMATCHED_SHARE * (gap.first + gap.second)))
         if gap.unmatched > allowed or not (gap.px <= PX and gap.score <= SCORE):
             limits = f"allowed {PX} px, {SCORE} score, {allowed} unmatched"
             raise _disagree(spec, f"{gap.describe(find_task(spec.task))} ({limits})")
-
-
-def _gap(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec, index: int) -> Difference:
-    predictions = predictions_of(spec.task)
-    return compare_predictions(*(predictions.from_outputs(outputs, spec, index) for outputs in (expected, found)))
 
 
 def _compare_arrays(expected: list[npt.NDArray[Any]], found: list[npt.NDArray[Any]], spec: ModelSpec) -> None:

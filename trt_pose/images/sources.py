@@ -148,10 +148,7 @@ def _open_path(path: Path, text: str, reading: Reading) -> Frames:
         return _open_bytes(path.read_bytes(), text, reading, path)
     with path.open("rb") as file:
         total, rate = describe_video(file, text)
-    clip = Clip(text, rate, path)
-    return Frames(
-        _guard(text, lambda: _frames_of(lambda: _read_file(path, text), clip, reading), reading), total, video=True
-    )
+    return _clip(Clip(text, rate, path), lambda: _read_file(path, text), reading, total)
 
 
 def _read_file(path: Path, name: str) -> Iterator[VideoFrame]:

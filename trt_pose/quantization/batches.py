@@ -33,7 +33,7 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None, say_rest:
             of the file.
         spec: the input description of the model file.
         limit: number of batches to take; None takes all, or 16 batches of ``"random"``.
-        say_rest: warn when image files are left over, because nobody chose the limit.
+        say_rest: warn when image files are left over. Callers set it when the limit is the default.
 
     Raises:
         CalibrationError: no batch; a wrong shape, type or range; NaN; or an exception in the loader (the cause).

@@ -179,7 +179,8 @@ class Pipeline:
         with self._lock:
             found = self._free.pop(0) if self._free else None
         if found is not None:
-            found.done.sync()  # the batch before, if nobody collected it, may still be on the GPU
+            # The previous batch in these buffers may still run, if its results were never collected.
+            found.done.sync()
             return found
         rows = self._runner.largest_batch * self._limit
         return BatchBuffers(self._runner, self._width * 4, rows)

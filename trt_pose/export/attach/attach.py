@@ -301,10 +301,9 @@ def _merge_tail(proto: onnx.ModelProto, outputs: list[_Tensor], spec: ModelSpec,
         spec,
         TAIL,
     )
+    links = dict(zip(inputs, (item.name for item in outputs), strict=True))
     # Drops every output and node that the predictions do not depend on.
-    return to_model(
-        join(to_graph(proto), to_graph(tail), dict(zip(inputs, [item.name for item in outputs], strict=True))), proto
-    )
+    return to_model(join(to_graph(proto), to_graph(tail), links), proto)
 
 
 def _merge_front(proto: onnx.ModelProto, spec: ModelSpec, element: str) -> onnx.ModelProto:
