@@ -1,15 +1,16 @@
 // PoseNMS_TRT and DetectionNMS_TRT, the kernel: greedy non-maximum suppression of one image per block, class by class,
 // joints following their boxes. Poses have one class, detections have no joints.
 //
-// Its logic is proven on the CPU, bit for bit; no GPU has run it yet (plugins/README.md).
+// Its logic is proven on the CPU, bit for bit, and measured on a GPU (benchmarks/results/pose_nms_lab.md).
 //
 // What it computes is specified in plugins/README.md. The file is plain CUDA C++17 without any include, so that nvcc,
 // NVRTC and, through cpu/cuda_on_cpu.hpp, g++ compile the very same lines.
 //
 // Steps of a block: collect the scores above the threshold -> narrow them to the best `candidates` -> sort ->
-// suppress tile by tile -> write. A candidate is a pair of anchor and class, `anchor * classes + class`. Candidates are
-// 64-bit keys (score bits, then the pair inverted), all different, so that every step has one possible result whatever
-// the order in which threads run.
+// suppress tile by tile -> write. One block works on an image, so latency decides: loads are issued together, warps
+// sort and decide in registers, and barriers are few. A candidate is a pair of anchor and class, `anchor * classes +
+// class`. Candidates are 64-bit keys (score bits, then the pair inverted), all different, so that every step has one
+// possible result whatever the order in which threads run.
 #pragma once
 
 namespace trt_pose {
@@ -20,9 +21,12 @@ constexpr int kMaxCandidates =
     4096;  // keys of that many fit the 48 KiB of shared memory every GPU gives without asking
 constexpr int kMaxAnchors = 65536;
 constexpr int kMaxClasses = 4096;
-constexpr int kPairBits = 28;   // of a key: 65,536 anchors of 4,096 classes
-constexpr int kTile = 64;       // candidates resolved at a time: one 64-bit word per row of the overlap matrix
-constexpr int kDigitBits = 12;  // of a radix-select pass: five passes over the 60 bits of a key
+constexpr int kPairBits = 28;    // of a key: 65,536 anchors of 4,096 classes
+constexpr int kTile = 64;        // candidates resolved at a time: one 64-bit word per column of the overlap matrix
+constexpr int kSegment = 64;     // keys that a warp sorts in registers, two per lane
+constexpr int kAhead = 16;       // scores that a thread loads before it looks at the first
+constexpr int kKeptBoxes = 512;  // survivors whose boxes are in shared memory; of later ones they are loaded again
+constexpr int kDigitBits = 12;   // of a radix-select pass: five passes over the 60 bits of a key
 constexpr int kBins = 1 << kDigitBits;
 constexpr unsigned kFullWarp = 0xffffffffu;
 
@@ -44,48 +48,67 @@ struct PoseNmsParams {
     float iouThreshold;
 };
 
-struct Box {
+struct alignas(16) Box {
     float x1, y1, x2, y2;
 };
 
 struct Shared {
     union {
-        Key keys[kMaxCandidates];
+        Key keys[kMaxCandidates];   // sorted; those of the survivors move to the front
         unsigned histogram[kBins];  // while narrowing, before the keys are there
     };
-    unsigned short kept[kMaxCandidates];  // places in `keys` of the survivors, in order
+    Box keptBoxes[kKeptBoxes];
+    unsigned short keptClasses[kKeptBoxes];
     Box tile[kTile];
     int tileClass[kTile];
-    unsigned rows[kTile][2];  // row r: later candidates of the tile that r suppresses
-    unsigned alive[2];        // candidates of the tile no earlier survivor suppresses
-    unsigned found;           // scores above the threshold, later keys collected
-    unsigned groups[32];      // a radix-select pass: keys in each 32nd of the bins,
-    unsigned digit, before;   // the chosen bin, and keys in better bins
+    unsigned earlier[kTile][2];  // column c: earlier candidates of the tile that overlap c
+    unsigned alive[2];           // candidates of the tile that no survivor of earlier tiles overlaps
+    int kept;                    // survivors so far
+    unsigned found;              // scores above the threshold, later keys collected
+    unsigned groups[32];         // a radix-select pass: keys in each 32nd of the bins,
+    unsigned digit, before;      // the chosen bin, and keys in better bins
 };
 
 // Products and sums are rounded one by one: a fused multiply-add would move candidates across the IoU threshold
 // between compilers, and away from the CPU reference.
 __device__ inline float area(const Box& box) { return __fmul_rn(__fsub_rn(box.x2, box.x1), __fsub_rn(box.y2, box.y1)); }
 
-// Corners in ascending order; NaN stays where a false comparison leaves it.
+// Corners in ascending order; a box with a NaN becomes one that overlaps nothing.
 __device__ inline Box ordered(float x1, float y1, float x2, float y2) {
-    return Box{x1 < x2 ? x1 : x2, y1 < y2 ? y1 : y2, x1 < x2 ? x2 : x1, y1 < y2 ? y2 : y1};
+    const float infinity = __uint_as_float(0x7f800000u);
+    if (x1 != x1 || y1 != y1 || x2 != x2 || y2 != y2) return Box{infinity, infinity, -infinity, -infinity};
+    return Box{fminf(x1, x2), fminf(y1, y2), fmaxf(x1, x2), fmaxf(y1, y2)};
 }
 
-// IoU > threshold for boxes with ordered corners; empty boxes overlap nothing, NaN neither.
-__device__ inline bool overlaps(const Box& a, const Box& b, float threshold) {
-    const float left = a.x1 > b.x1 ? a.x1 : b.x1;
-    const float top = a.y1 > b.y1 ? a.y1 : b.y1;
-    const float right = a.x2 < b.x2 ? a.x2 : b.x2;
-    const float bottom = a.y2 < b.y2 ? a.y2 : b.y2;
-    const float width = __fsub_rn(right, left);
-    const float height = __fsub_rn(bottom, top);
-    if (!(width > 0.0f && height > 0.0f)) return false;
-    const float common = __fmul_rn(width, height);
-    const float total = __fsub_rn(__fadd_rn(area(a), area(b)), common);
-    if (!(total > 0.0f)) return false;
-    return __fdiv_rn(common, total) > threshold;
-}
+// IoU > threshold for ordered boxes; empty boxes overlap nothing. The quotient is specified, and rounded; where a
+// product is far enough from it, no division is needed. There is one branch, which is rarely taken: branches cost a
+// warp more than the arithmetic.
+class Overlap {
+  public:
+    __device__ explicit Overlap(float threshold)
+        : threshold_(threshold),
+          surely_(threshold * (1 + kMargin) + kTiny),
+          never_(threshold * (1 - kMargin) - kTiny) {}
+
+    __device__ bool operator()(const Box& a, const Box& b) const {
+        const float width = __fsub_rn(fminf(a.x2, b.x2), fmaxf(a.x1, b.x1));
+        const float height = __fsub_rn(fminf(a.y2, b.y2), fmaxf(a.y1, b.y1));
+        const float common = __fmul_rn(width, height);
+        const float total = __fsub_rn(__fadd_rn(area(a), area(b)), common);
+        const bool meet = (width > 0.0f) & (height > 0.0f) & (total > 0.0f);
+        const float bar = surely_ * total;
+        bool over = common > bar;
+        const bool under = common < never_ * total;
+        // A product below kTiny may be rounded coarsely.
+        if (meet & !((bar > kTiny) & (over | under))) over = __fdiv_rn(common, total) > threshold_;
+        return meet & over;
+    }
+
+  private:
+    static constexpr float kMargin = 1.0f / (1 << 20);  // more than all roundings together
+    static constexpr float kTiny = 1e-30f;
+    const float threshold_, surely_, never_;
+};
 
 // Scores above a threshold >= 0 are positive floats, whose bits ascend with their value; of equal scores the lower
 // pair has the larger key.
@@ -100,7 +123,11 @@ template <int kThreads>
 class PoseNms {
   public:
     __device__ PoseNms(const PoseNmsParams& params, Shared& memory, int image)
-        : p(params), shared(memory), thread(static_cast<int>(threadIdx.x)), pairs(params.anchors * params.classes) {
+        : p(params),
+          shared(memory),
+          thread(static_cast<int>(threadIdx.x)),
+          pairs(params.anchors * params.classes),
+          overlaps(params.iouThreshold) {
         scores = p.scores + static_cast<long long>(image) * pairs;
         boxes = p.boxes + static_cast<long long>(image) * p.anchors * 4;
         joints = p.joints + static_cast<long long>(image) * p.anchors * p.jointCount * 3;
@@ -121,21 +148,42 @@ class PoseNms {
 
   private:
     static_assert(kThreads % 32 == 0 && kThreads >= 64, "a block is two warps or more");
-    static constexpr int kSlots = (kMaxCandidates + kThreads - 1) / kThreads;  // candidates a thread looks after
+
+    // A candidate of the tile, in the registers of the thread that looks after it.
+    struct Candidate {
+        Key key;  // 0 past the last one
+        Box box;
+        int kind;
+    };
 
     const PoseNmsParams& p;
     Shared& shared;
     const int thread;
     const int pairs;  // 1..2^28
+    const Overlap overlaps;
     const float *scores, *boxes, *joints;
     int *outCount, *outClasses;
     float *outBoxes, *outScores, *outJoints;
 
-    __device__ Key keyAt(int pair) const {
-        if (pair >= pairs) return 0;
-        const float score = scores[pair];
-        return score > p.scoreThreshold ? makeKey(score, pair) : 0;  // NaN is above nothing
+    __device__ int anchorOf(int pair) const { return p.classes == 1 ? pair : pair / p.classes; }
+    __device__ int classOf(int pair) const { return p.classes == 1 ? 0 : pair % p.classes; }
+
+    // Calls visit(ahead, pair) with kAhead scores of the thread, of which the first is of `pair` and the next kThreads
+    // pairs on; 0, which is above no threshold, past the last.
+    template <class Visit>
+    __device__ void eachScore(Visit visit) const {
+        for (int base = 0; base < pairs; base += kThreads * kAhead) {
+            float ahead[kAhead];
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i) {
+                const int pair = base + i * kThreads + thread;
+                ahead[i] = pair < pairs ? scores[pair] : 0.0f;
+            }
+            visit(ahead, base + thread);
+        }
     }
+
+    __device__ Key keyAt(int pair) const { return makeKey(scores[pair], pair); }
 
     __device__ void clear() {
         for (int i = thread; i < p.limit * 4; i += kThreads) outBoxes[i] = 0.0f;
@@ -149,17 +197,28 @@ class PoseNms {
     __device__ int collect(Key least) {
         if (thread == 0) shared.found = 0;
         __syncthreads();
-        for (int base = 0; base < pairs; base += kThreads) {
-            const Key key = keyAt(base + thread);
-            const bool chosen = key != 0 && key >= least;
-            const unsigned votes = __ballot_sync(kFullWarp, chosen);
-            if (votes == 0) continue;
-            const int lane = thread % 32;
+        eachScore([&](const float (&ahead)[kAhead], int pair) {
+            unsigned chosen = 0;
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i)
+                if (ahead[i] > p.scoreThreshold) chosen |= 1u << i;
+            if (least != 0) {
+                for (unsigned left = chosen; left != 0; left &= left - 1) {
+                    const int i = __ffs(static_cast<int>(left)) - 1;
+                    if (keyAt(pair + i * kThreads) < least) chosen &= ~(1u << i);
+                }
+            }
+            // The warp takes its places at once; lanes share them out by a prefix sum.
+            const unsigned own = static_cast<unsigned>(__popc(chosen));
+            if (__ballot_sync(kFullWarp, own != 0) == 0) return;
+            const unsigned upTo = prefixSum(own);
+            const unsigned total = __shfl_sync(kFullWarp, upTo, 31);
             unsigned place = 0;
-            if (lane == 0) place = atomicAdd(&shared.found, static_cast<unsigned>(__popc(votes)));
-            place = __shfl_sync(kFullWarp, place, 0) + __popc(votes & ((1u << lane) - 1));
-            if (chosen && place < kMaxCandidates) shared.keys[place] = key;
-        }
+            if (thread % 32 == 0) place = atomicAdd(&shared.found, total);
+            place = __shfl_sync(kFullWarp, place, 0) + upTo - own;
+            for (; chosen != 0 && place < kMaxCandidates; chosen &= chosen - 1, ++place)
+                shared.keys[place] = keyAt(pair + (__ffs(static_cast<int>(chosen)) - 1) * kThreads);
+        });
         __syncthreads();
         const int found = static_cast<int>(shared.found);
         __syncthreads();  // before anybody counts again
@@ -173,11 +232,15 @@ class PoseNms {
         for (int shift = 32 + kPairBits - kDigitBits; shift >= 0; shift -= kDigitBits) {
             for (int bin = thread; bin < kBins; bin += kThreads) shared.histogram[bin] = 0;
             __syncthreads();
-            for (int base = 0; base < pairs; base += kThreads) {
-                const Key key = keyAt(base + thread);
-                if (key != 0 && (key >> (shift + kDigitBits)) == prefix)
-                    atomicAdd(&shared.histogram[static_cast<unsigned>(key >> shift) & (kBins - 1)], 1u);
-            }
+            eachScore([&](const float (&ahead)[kAhead], int pair) {
+#pragma unroll
+                for (int i = 0; i < kAhead; ++i) {
+                    if (!(ahead[i] > p.scoreThreshold)) continue;  // NaN is above nothing
+                    const Key key = makeKey(ahead[i], pair + i * kThreads);
+                    if ((key >> (shift + kDigitBits)) == prefix)
+                        atomicAdd(&shared.histogram[static_cast<unsigned>(key >> shift) & (kBins - 1)], 1u);
+                }
+            });
             __syncthreads();
             chooseDigit(static_cast<unsigned>(wanted));
             __syncthreads();
@@ -219,25 +282,32 @@ class PoseNms {
     // The first lane at which `before` and the lanes' values up to it add up to `wanted`, or 32; adds the values ahead
     // of that lane to `before`.
     __device__ int firstToReach(unsigned wanted, unsigned value, unsigned& before) {
-        unsigned upTo = value;
-        for (int step = 1; step < 32; step *= 2) {
-            const unsigned other = __shfl_up_sync(kFullWarp, upTo, step);
-            if (thread % 32 >= step) upTo += other;
-        }
+        const unsigned upTo = prefixSum(value);
         const unsigned reached = __ballot_sync(kFullWarp, before + upTo >= wanted);
         const int lane = reached == 0 ? 32 : __ffsll(static_cast<long long>(reached)) - 1;
         before += __shfl_sync(kFullWarp, lane == 32 ? upTo : upTo - value, lane == 32 ? 31 : lane);
         return lane;
     }
 
-    // Bitonic sort of the keys, descending (K. E. Batcher, Sorting networks and their applications, 1968).
+    // The sum of the values of this lane and those before it in the warp.
+    __device__ unsigned prefixSum(unsigned value) const {
+        for (int step = 1; step < 32; step *= 2) {
+            const unsigned other = __shfl_up_sync(kFullWarp, value, step);
+            if (thread % 32 >= step) value += other;
+        }
+        return value;
+    }
+
+    // Bitonic sort of the keys, descending (K. E. Batcher, Sorting networks and their applications, 1968). Steps over
+    // distances within a segment need no barrier.
     __device__ void sort(int count) {
-        int size = 2;
+        int size = kSegment;
         while (size < count) size *= 2;
         for (int i = count + thread; i < size; i += kThreads) shared.keys[i] = 0;
         __syncthreads();
-        for (int run = 2; run <= size; run *= 2) {
-            for (int distance = run / 2; distance > 0; distance /= 2) {
+        sortSegments(size, 2, kSegment);
+        for (int run = 2 * kSegment; run <= size; run *= 2) {
+            for (int distance = run / 2; distance >= kSegment; distance /= 2) {
                 for (int pair = thread; pair < size / 2; pair += kThreads) {
                     const int low = 2 * pair - (pair & (distance - 1));
                     const int high = low + distance;
@@ -250,7 +320,40 @@ class PoseNms {
                 }
                 __syncthreads();
             }
+            sortSegments(size, run, run);
         }
+    }
+
+    // The steps of runs `first` to `last` over distances within a segment, a warp per segment.
+    __device__ void sortSegments(int size, int first, int last) {
+        for (int segment = thread / 32; segment < size / kSegment; segment += kThreads / 32) {
+            const int index = segment * kSegment + thread % 32;
+            Key a = shared.keys[index], b = shared.keys[index + 32];
+            for (int run = first; run <= last; run *= 2) {
+                const bool downA = (index & run) == 0, downB = ((index + 32) & run) == 0;
+                if (run >= kSegment && (a < b) == downA) {
+                    const Key other = a;
+                    a = b;
+                    b = other;
+                }
+#pragma unroll
+                for (int distance = 16; distance > 0; distance /= 2) {
+                    if (distance >= run) continue;
+                    const bool low = (index & distance) == 0;
+                    a = exchange(a, distance, low == downA);
+                    b = exchange(b, distance, low == downB);
+                }
+            }
+            shared.keys[index] = a;
+            shared.keys[index + 32] = b;
+        }
+        __syncthreads();  // other warps read the keys next
+    }
+
+    // The larger or the smaller of this lane's key and that of the lane `distance` away.
+    static __device__ Key exchange(Key key, int distance, bool larger) {
+        const Key other = __shfl_xor_sync(kFullWarp, key, distance);
+        return (key > other) == larger ? key : other;
     }
 
     __device__ Box load(int anchor) const {
@@ -258,98 +361,160 @@ class PoseNms {
         return ordered(box[0], box[1], box[2], box[3]);
     }
 
-    // Greedy suppression of the sorted candidates. Each thread keeps every kThreads-th candidate in registers and drops
-    // it as soon as a survivor overlaps it; a tile of candidates is resolved at once by its overlap matrix.
+    __device__ Candidate candidateAt(int place, int count) const {
+        Candidate found{};
+        if (thread >= kTile || place >= count) return found;
+        found.key = shared.keys[place];
+        const int pair = pairOf(found.key);
+        found.box = load(anchorOf(pair));
+        found.kind = classOf(pair);
+        return found;
+    }
+
+    // Greedy suppression of the sorted candidates, a tile at a time: the survivors so far strike candidates out of it,
+    // and its overlap matrix decides about the rest. The boxes of the next tile are on their way meanwhile.
     __device__ int suppress(int count) {
-        Box mine[kSlots] = {};
-        int kinds[kSlots] = {};
-        bool alive[kSlots];
-#pragma unroll
-        for (int slot = 0; slot < kSlots; ++slot) {
-            const int place = slot * kThreads + thread;
-            alive[slot] = place < count;
-            if (!alive[slot]) continue;
-            const int pair = pairOf(shared.keys[place]);
-            mine[slot] = load(pair / p.classes);
-            kinds[slot] = pair % p.classes;
-        }
+        if (thread == 0) shared.kept = 0;
         int kept = 0;
+        Candidate next = candidateAt(thread, count);
         for (int start = 0; start < count && kept < p.limit; start += kTile) {
-            publish(start, mine, kinds, alive);
+            const Candidate mine = next;
+            publish(mine);
+            next = candidateAt(start + kTile + thread, count);
+            strike(kept);
+            __syncthreads();
             compareTile();
-            const Key survivors = resolve(start, kept);
-#pragma unroll
-            for (int slot = 0; slot < kSlots; ++slot) {
-                if (slot * kThreads + thread < start + kTile) alive[slot] = false;
-                for (Key left = survivors; alive[slot] && left != 0; left &= left - 1) {
-                    const int row = __ffsll(static_cast<long long>(left)) - 1;
-                    alive[slot] =
-                        shared.tileClass[row] != kinds[slot] || !overlaps(shared.tile[row], mine[slot], p.iouThreshold);
-                }
-            }
-            __syncthreads();  // tile, rows and liveness are read before the next tile overwrites them
+            __syncthreads();
+            if (thread < kTile) keep(mine, resolve(), kept);
+            __syncthreads();  // the tile is read before the next one overwrites it
+            kept = shared.kept;
         }
         return kept;
     }
 
-    // Copies the tile's boxes and liveness from their threads' registers into shared memory. Tiles begin at multiples
-    // of 64 and warps look after 32 candidates in a row, so that one vote fills one word.
-    __device__ void publish(int start, const Box (&mine)[kSlots], const int (&kinds)[kSlots],
-                            const bool (&alive)[kSlots]) {
-#pragma unroll
-        for (int slot = 0; slot < kSlots; ++slot) {
-            const int row = slot * kThreads + thread - start;
-            const bool inside = row >= 0 && row < kTile;
-            const bool lives = inside && alive[slot];
-            const unsigned votes = __ballot_sync(kFullWarp, lives);
-            if (inside) {
-                shared.tile[row] = mine[slot];
-                shared.tileClass[row] = kinds[slot];
-                if (thread % 32 == 0) shared.alive[row / 32] = votes;
-            }
+    __device__ void publish(const Candidate& mine) {
+        if (thread < kTile) {
+            shared.tile[thread] = mine.box;
+            shared.tileClass[thread] = mine.kind;
+            const unsigned votes = __ballot_sync(kFullWarp, mine.key != 0);
+            if (thread % 32 == 0) shared.alive[thread / 32] = votes;
         }
         __syncthreads();
     }
 
-    // The overlap matrix of the tile, above its diagonal: a warp looks at 32 columns of a row at a time.
+    // Each candidate of the tile is looked after by several threads, which take turns at the comparisons.
+    static constexpr int kParts = kThreads / kTile;
+
+    // Takes the candidates that an earlier survivor overlaps out of `alive`.
+    __device__ void strike(int kept) {
+        const int part = thread / kTile, own = thread % kTile;
+        if (part >= kParts) return;  // whole warps
+        const Box mine = shared.tile[own];
+        const int kind = shared.tileClass[own];
+        const int near = kept < kKeptBoxes ? kept : kKeptBoxes;
+        bool hit = false;
+#pragma unroll 1
+        for (int row = part; row < near; row += kParts)
+            hit |= (shared.keptClasses[row] == kind) & overlaps(shared.keptBoxes[row], mine);
+#pragma unroll 1
+        for (int row = kKeptBoxes + part; row < kept; row += kParts) {
+            const int pair = pairOf(shared.keys[row]);
+            hit |= classOf(pair) == kind && overlaps(load(anchorOf(pair)), mine);
+        }
+        const unsigned votes = __ballot_sync(kFullWarp, hit);
+        if (thread % 32 == 0 && votes != 0) atomicAnd(&shared.alive[own / 32], ~votes);
+    }
+
+    // The overlap matrix of the tile, above its diagonal, for the candidates that are alive: a warp looks at 32 rows of
+    // a column at a time.
     __device__ void compareTile() {
-        for (int pair = thread; pair < kTile * kTile; pair += kThreads) {
-            const int row = pair / kTile, column = pair % kTile;
-            const bool hit = row < column && shared.tileClass[row] == shared.tileClass[column] &&
-                             overlaps(shared.tile[row], shared.tile[column], p.iouThreshold);
-            const unsigned votes = __ballot_sync(kFullWarp, hit);
-            if (thread % 32 == 0) shared.rows[row][column / 32] = votes;
+        const int part = thread / kTile, own = thread % kTile, lane = thread % 32;
+        if (part >= kParts) return;  // whole warps
+        const Box mine = shared.tile[own];
+        const int kind = shared.tileClass[own];
+        const Key alive = word(shared.alive);
+#pragma unroll 1
+        for (int column = part; column < kTile; column += kParts) {
+            if ((alive >> column & 1) == 0) continue;  // as a whole warp
+            const bool overlap =
+                (own < column) & (shared.tileClass[column] == kind) & overlaps(mine, shared.tile[column]);
+            const unsigned before = __ballot_sync(kFullWarp, overlap);
+            if (lane == 0) shared.earlier[column][own / 32] = before;
         }
-        __syncthreads();
     }
 
-    // The survivors of the tile as bits; every thread computes the same. Appends them to `shared.kept`.
-    __device__ Key resolve(int start, int& kept) {
-        Key pending = (static_cast<Key>(shared.alive[1]) << 32) | shared.alive[0];
-        Key survivors = 0;
-        while (pending != 0 && kept < p.limit) {
-            const int row = __ffsll(static_cast<long long>(pending)) - 1;
-            survivors |= Key{1} << row;
-            pending &= ~((static_cast<Key>(shared.rows[row][1]) << 32) | shared.rows[row][0] | (Key{1} << row));
-            if (thread == 0) shared.kept[kept] = static_cast<unsigned short>(start + row);
-            ++kept;
+    static __device__ Key word(const unsigned (&halves)[2]) { return static_cast<Key>(halves[1]) << 32 | halves[0]; }
+
+    // The votes of a warp about the candidates `lane` and `lane + 32` of a tile.
+    static __device__ Key vote(bool first, bool second) {
+        const unsigned low = __ballot_sync(kFullWarp, first), high = __ballot_sync(kFullWarp, second);
+        return static_cast<Key>(high) << 32 | low;
+    }
+
+    // The survivors of the tile as bits, computed by each of its warps; what the matrix says about the dead is old. In
+    // each round those survive that no undecided candidate before them overlaps, and what they overlap falls; the first
+    // undecided one always survives.
+    __device__ Key resolve() const {
+        const int lane = thread % 32;
+        const Key first = word(shared.earlier[lane]), second = word(shared.earlier[lane + 32]);
+        Key pending = word(shared.alive), survivors = 0;
+        while (pending != 0) {
+            const Key now = pending & vote((first & pending) == 0, (second & pending) == 0);
+            survivors |= now;
+            pending &= ~(now | vote((first & now) != 0, (second & now) != 0));
         }
         return survivors;
     }
 
-    // A warp per survivor; the rest of the outputs is zero already.
+    // Appends the survivors of the tile to those before, as long as there is room. Their keys go where keys of this
+    // tile or earlier ones were, which nobody reads again.
+    __device__ void keep(const Candidate& mine, Key survivors, int kept) {
+        if ((survivors >> thread & 1) != 0) {
+            const int row = kept + __popcll(survivors & ((Key{1} << thread) - 1));
+            if (row < p.limit) shared.keys[row] = mine.key;
+            if (row < kKeptBoxes) {
+                shared.keptBoxes[row] = mine.box;
+                shared.keptClasses[row] = static_cast<unsigned short>(mine.kind);
+            }
+        }
+        const int sum = kept + __popcll(survivors);
+        if (thread == 0) shared.kept = sum < p.limit ? sum : p.limit;
+    }
+
+    // A warp per survivor, kRows of them in flight; the rest of the outputs is zero already.
     __device__ void write(int kept) {
         if (thread == 0) *outCount = kept;
+        constexpr int kRows = 4, kWarps = kThreads / 32;
         const int width = p.jointCount * 3;
-        for (int row = thread / 32; row < kept; row += kThreads / 32) {
-            const Key key = shared.keys[shared.kept[row]];
-            const int pair = pairOf(key), anchor = pair / p.classes, lane = thread % 32;
-            const float* from = joints + static_cast<long long>(anchor) * width;
-            float* to = outJoints + static_cast<long long>(row) * width;
-            for (int i = lane; i < width; i += 32) to[i] = from[i];
-            if (lane < 4) outBoxes[row * 4 + lane] = boxes[static_cast<long long>(anchor) * 4 + lane];
-            if (lane == 4) outScores[row] = scoreOf(key);
-            if (lane == 5 && outClasses) outClasses[row] = pair % p.classes;
+        for (int first = thread / 32; first < kept; first += kRows * kWarps) {
+            int anchors[kRows];
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) {
+                const int row = first + i * kWarps;
+                anchors[i] = row < kept ? anchorOf(pairOf(shared.keys[row])) : -1;
+            }
+            copyRows<kRows>(joints, outJoints, anchors, first, width);
+            copyRows<kRows>(boxes, outBoxes, anchors, first, 4);
+        }
+        for (int row = thread; row < kept; row += kThreads) {
+            const Key key = shared.keys[row];
+            outScores[row] = scoreOf(key);
+            if (outClasses) outClasses[row] = classOf(pairOf(key));
+        }
+    }
+
+    // Copies `width` numbers of each anchor to the rows `first`, `first` + warps, ...; -1 is no anchor.
+    template <int kRows>
+    __device__ void copyRows(const float* from, float* to, const int (&anchors)[kRows], int first, int width) {
+#pragma unroll 1
+        for (int place = thread % 32; place < width; place += 32) {
+            float values[kRows];
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+                values[i] = anchors[i] >= 0 ? from[static_cast<long long>(anchors[i]) * width + place] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+                if (anchors[i] >= 0) to[(first + i * (kThreads / 32)) * width + place] = values[i];
         }
     }
 };

@@ -3,6 +3,7 @@
 // ThreadSanitizer). Include it before the .cuh.
 #pragma once
 
+#include <cmath>
 #include <csetjmp>
 #include <cstdint>
 #include <cstring>
@@ -187,11 +188,11 @@ inline const unsigned long long* exchange(unsigned long long value) {
 
 template <class T>
 T shuffle(T value, int source) {
-    static_assert(sizeof(T) == sizeof(unsigned), "32-bit values only");
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    bits = static_cast<std::uint32_t>(exchange(bits)[source]);
-    std::memcpy(&value, &bits, sizeof bits);
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "values of 32 or 64 bits only");
+    unsigned long long bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    bits = exchange(bits)[source];
+    std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
@@ -227,10 +228,19 @@ T __shfl_down_sync(unsigned, T value, int step) {
     const int lane = cuda_on_cpu::laneIndex();
     return cuda_on_cpu::shuffle(value, lane + step < cuda_on_cpu::kWarp ? lane + step : lane);
 }
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+    return cuda_on_cpu::shuffle(value, cuda_on_cpu::laneIndex() ^ mask);
+}
+inline unsigned atomicAnd(unsigned* address, unsigned value) {
+    return __atomic_fetch_and(address, value, __ATOMIC_RELAXED);
+}
 inline unsigned atomicAdd(unsigned* address, unsigned value) {
     return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline unsigned __float_as_uint(float value) {
     unsigned bits;
