@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py             # on a GPU host; writes benchmarks/results/gpu_NAME.{json,md}
     python benchmarks/gpu.py --quick     # N only, one second per engine
+    python benchmarks/gpu.py --kernels   # the kernels alone; TensorRT is not needed
 
 ``make test-gpu`` runs it after the tests. Kernels are timed as CUDA graphs of a hundred launches, by events.
 """
@@ -216,7 +217,10 @@ def measure_accuracy(folder: Path, images: Path) -> dict[str, float]:
 
 
 def measure(sizes: tuple[str, ...], duration_s: float) -> dict[str, Any]:
+    """Everything; without ``sizes`` the kernels alone."""
     figures = time_kernels()
+    if not sizes:
+        return {"machine": machine(), "figures": figures, "engines": [], "accuracy": {}}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_coco(SyntheticPeople(32, seed=3), folder / "images")
@@ -238,11 +242,13 @@ def report(found: dict[str, Any]) -> str:
     for name, goal in GOALS.items():
         value = found["figures"].get(name)
         if value is None:
-            lines.append(f"| {name} | not measured: there is no trtexec | {goal:g} | |")
+            lines.append(f"| {name} | not measured in this run | {goal:g} | |")
             continue
         met = value >= goal if name in AT_LEAST else value <= goal
         sign = "at least" if name in AT_LEAST else "at most"
         lines.append(f"| {name} | {value:.3g} | {sign} {goal:g} | {'met' if met else 'missed'} |")
+    if not found["engines"]:
+        return "\n".join(lines) + "\n"
     lines += ["", "Latency at batch 1, median, ms; copies are included.", ""]
     lines += ["| model | precision | latency | compute | queries/s | trtexec's |", "|---|---|---|---|---|---|"]
     for row in found["engines"]:
@@ -259,12 +265,14 @@ def report(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="N only, one second per engine")
-    quick = parser.parse_args().quick
+    parser.add_argument("--kernels", action="store_true", help="the kernels alone, without TensorRT")
+    options = parser.parse_args()
     try:
         gpu = Device().gpu["name"]
     except PoseError as error:
         sys.exit(f"benchmarks/gpu.py: {error}")
-    found = measure(SIZES[:1] if quick else SIZES, 1.0 if quick else 3.0)
+    sizes = () if options.kernels else SIZES[:1] if options.quick else SIZES
+    found = measure(sizes, 1.0 if options.quick else 3.0)
     name = re.sub(r"\W+", "_", gpu).strip("_").lower()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"gpu_{name}.json").write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")

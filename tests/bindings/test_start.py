@@ -1,6 +1,5 @@
 """Starting TensorRT: its one logger, drivers that are too old, and plugin libraries that are only opened."""
 
-import ctypes.util
 import os
 import subprocess
 import textwrap
@@ -8,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from .. import cuda
 from ..conftest import headers_version
 from ..kernel_on_cpu import compile_cpp
 from . import answer_of, run_on
 from .fetch import FOLDER, FULL, LEAN
 
 pytestmark = pytest.mark.bindings
-no_driver = pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="a real driver is here")
+no_driver = pytest.mark.skipif(cuda.REAL_DRIVER, reason="a real driver is here")
 
 LIFETIME = textwrap.dedent(
     """

@@ -9,13 +9,8 @@ from trt_pose import PosePredictor, open_runner
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.builder.build import build_engine
 from trt_pose.builder.options import BuildOptions
-from trt_pose.gpu.device import Device, address_of, copy
-from trt_pose.gpu.frames import BLOCK_THREADS, FRAME, fill_frames, kernel_source, letterbox_grid, letterbox_params
-from trt_pose.gpu.kernels import Kernel
-from trt_pose.images.pixels import letterbox
 from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.trt import TrtRunner
-from trt_pose.spec import InputSpec
 
 from ..tolerances import ENGINE
 
@@ -48,30 +43,6 @@ def test_the_engine_finds_what_the_onnx_file_finds(engine, picture_folder, graph
                 assert gap.unmatched <= 1
                 assert gap.px < ENGINE.px
                 assert gap.score < ENGINE.score
-
-
-def test_the_letterbox_of_full_hd_frames_is_opencvs(rng):
-    """Every byte: FMA instructions change no tap."""
-    spec = InputSpec()
-    images = [rng.integers(0, 256, (1080, 1920, 3), dtype=np.uint8), rng.integers(0, 256, (333, 77, 3), dtype=np.uint8)]
-    device, kernel, shape = Device(), Kernel(kernel_source(), "letterbox"), (2, 3, 640, 640)
-    size, result = 2 * FRAME.itemsize + sum(image.nbytes for image in images), int(np.prod(shape))
-    with device.current("letterboxing"):
-        stream = device.stream()
-        source, source_host, target = device.memory(size), device.pinned(size), device.memory(result)
-        target_host = device.pinned(result)
-        starts = [2 * FRAME.itemsize, 2 * FRAME.itemsize + images[0].nbytes]
-        for image, start in zip(images, starts, strict=True):
-            source_host.array[start : start + image.nbytes] = image.reshape(-1)
-        addresses = [address_of(source) + start for start in starts]
-        fill_frames(source_host.view((2,), FRAME), [image.shape for image in images], addresses, spec)
-        copy(source_host.buffer, source, size, stream)
-        params = letterbox_params(address_of(source), address_of(target), spec)
-        kernel.launch(letterbox_grid(2, spec), BLOCK_THREADS, params, address_of(stream))
-        copy(target, target_host.buffer, result, stream)
-        stream.sync()
-    for image, found in zip(images, target_host.view(shape, np.uint8), strict=True):
-        np.testing.assert_array_equal(found, letterbox(image, spec)[0])
 
 
 def test_device_memory_is_flat_over_ten_thousand_calls(engine, photograph):
