@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -31,7 +33,7 @@ from trt_pose.quantization import CalibrationOptions, QuantizeOptions, Selective
 from trt_pose.quantization.cache import from_tensorrt
 from trt_pose.quantization.network import Network
 from trt_pose.spec import InputSpec, ModelSpec
-from trt_pose.trt import flavor as flavors
+from trt_pose.trt import flavor as flavors, inspector
 from trt_pose.trt.flavor import Flavor
 from trt_pose.trt.inspector import count_types
 from trt_pose.trt.sidecar import PlanHeader, Sidecar, read_header, sidecar_path
@@ -430,6 +432,57 @@ def test_layers_per_type_of_either_tensorrt():
     assert count_types(eleven) == ({"FP32": 1, "UINT8": 1, "BF16": 1, "INT8": 1}, "")
     assert count_types({"Layers": []})[0] is None
     assert count_types({"Layers": ["conv1", "conv2"]})[0] is None
+
+
+HOPPER = (
+    "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has"
+    " compute capability 9.0. Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0. TensorRT-RTX does not"
+    " support this compute capability, so the engine cannot be rebuilt for it"
+)
+
+
+@pytest.mark.parametrize(
+    ("flavor", "reason", "words"),
+    [
+        ("tensorrt_rtx", HOPPER, r"has no code for this GPU: install TensorRT and build it with --tensorrt tensorrt\."),
+        ("tensorrt_rtx", "the plan is damaged", r"the plan is damaged\. Build it on this machine\."),
+        ("tensorrt", "the plan is damaged", r"the plan is damaged\. Build it on this machine\."),
+    ],
+)
+def test_what_to_do_about_an_engine_that_does_not_open(tmp_path, monkeypatch, flavor, reason, words):
+    """On an H100, TensorRT-RTX builds engines that it then does not open there."""
+    (tmp_path / "m.engine").touch()
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: None)
+    monkeypatch.setattr(inspector, "start_runtime", lambda log: runtime)
+    log = SimpleNamespace(flavor=Flavor(flavor, "1.7", None), reason=lambda: reason)
+    with pytest.raises(EngineError, match=f"opening m.engine with TensorRT.*{words}"):
+        inspector.open_engine(log, tmp_path / "m.engine", False, "opening m.engine")
+
+
+@needs_rtx
+@pytest.mark.parametrize("capabilities", [(), ((8, 9),)])
+def test_an_engine_that_cannot_be_opened_where_it_was_built_is_said(
+    tiny_plugin_onnx, tmp_path, monkeypatch, recwarn, capabilities
+):
+    real = build.call
+
+    def refuse(function, *arguments, **options):
+        if function is build.worker.inspect_layers:
+            raise EngineError(f"inspecting: {HOPPER}.")
+        made = real(function, *arguments, **options)
+        return replace(made, gpu={"name": "H100", "compute_capability": "9.0"})
+
+    monkeypatch.setattr(build, "call", refuse)
+    sidecar = build_engine(
+        tiny_plugin_onnx, tmp_path / "m.engine", options=BuildOptions(compute_capabilities=capabilities)
+    )
+    said = [str(item.message) for item in recwarn]
+    assert sidecar.precision_note.startswith("not inspected: inspecting: IRuntime")
+    if capabilities:  # it was built for another GPU
+        assert said == []
+    else:
+        assert len(said) == 1
+        assert "building m.engine: it is written, and cannot be opened here: inspecting: IRuntime" in said[0]
 
 
 @pytest.mark.tensorrt

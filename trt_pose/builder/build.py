@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,7 +76,7 @@ def build_engine(
             implicit=prepared.implicit,
         )
         built = _build(job, engine.name)
-        layers = _count_layers(job, built)
+        layers = _count_layers(job, built, engine.name)
         sidecar = replace(
             _describe(onnx, precision, prepared, job, built, layers), comparison=comparison, accuracy=accuracy
         )
@@ -168,13 +169,15 @@ def _build(job: Job, name: str) -> Built:
             ) from error
 
 
-def _count_layers(job: Job, built: Built) -> tuple[dict[str, int] | None, str]:
+def _count_layers(job: Job, built: Built, name: str) -> tuple[dict[str, int] | None, str]:
     """Returns the layers per output type, or None and the reason; a failed inspection does not fail the build."""
     if built.gpu is None:
         return None, "not inspected: no GPU here"
     try:
         return call(worker.inspect_layers, job.engine, built.flavor, job.options.version_compatible, doing="inspecting")
     except Exception as error:  # TensorRT's bindings may raise anything, or crash
+        if not job.options.compute_capabilities:
+            warnings.warn(f"building {name}: it is written, and cannot be opened here: {error}", stacklevel=3)
         return None, f"not inspected: {first_line(error)}"[:300]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..documents import parse
 from ..errors import EngineError
 from ..files import file_sha256
-from .flavor import find_flavor
+from .flavor import Flavor, find_flavor
 from .isolated import call
 from .logger import Log, open_log, start_runtime
 from .plugins import load_plugins
@@ -41,8 +41,16 @@ def open_engine(log: Log, path: str | Path, host_code: bool, doing: str) -> Any:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
     if engine is None:
-        raise EngineError(f"{doing} with {log.flavor}: {log.reason()}. Build it on this machine.")
+        reason = log.reason()
+        raise EngineError(f"{doing} with {log.flavor}: {reason}. {_advice(log.flavor, reason)}")
     return engine
+
+
+def _advice(flavor: Flavor, reason: str) -> str:
+    # TensorRT-RTX builds for its own list of GPUs wherever it runs; Hopper (9.0) is not among them.
+    if flavor.is_rtx and "does not support this compute capability" in reason:
+        return "TensorRT-RTX has no code for this GPU: install TensorRT and build it with --tensorrt tensorrt."
+    return "Build it on this machine."
 
 
 def read_layers(trt: Any, engine: Any) -> tuple[dict[str, int] | None, str]:
