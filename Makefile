@@ -22,6 +22,7 @@ $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		--editable '.[export,dev]'
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --no-deps 'trackers>=2.6'
 	touch $@
 
 # The demonstration model on pictures it never saw: AP by torch, as ONNX and in INT8, and a picture of what it finds.

@@ -22,7 +22,8 @@ from trt_pose import models
 from trt_pose.benchmark.machine import machine
 from trt_pose.evaluation import evaluate_model
 from trt_pose.images.annotations import Annotations
-from trt_pose.images.synthetic import SCENES, Scene, SyntheticPeople, write_coco
+from trt_pose.images.synthetic import SCENES, Scene, SyntheticPeople
+from trt_pose.images.synthetic_files import write_coco
 from trt_pose.models.model import PoseModel
 from trt_pose.skeleton import COCO
 from trt_pose.training.checkpoints import BEST, LATEST, processing_params

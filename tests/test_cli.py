@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import onnx
 import pytest
 
+from trt_pose import cli
 from trt_pose.cli import main
 
 from .conftest import SMALL, make_model
@@ -29,6 +30,15 @@ def test_version_and_help(capsys):
     assert call("--help") == 0
     text = capsys.readouterr().out
     assert all(command in text for command in ("models", "export", "predict", "inspect"))
+
+
+def test_an_opencv_that_needs_a_display_is_said(monkeypatch, capsys):
+    def fail(**_options):
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert call("models") == 1
+    assert "error: importing cv2: libGL.so.1: cannot open" in capsys.readouterr().err
 
 
 def test_models(capsys):
@@ -282,7 +292,8 @@ def test_build_with_trtexec_words(tiny_plugin_onnx, picture_folder, tmp_path, ca
 
 
 def test_accuracy_on_the_command_line(tmp_path, capsys):
-    from trt_pose.images.synthetic import SyntheticPeople, write_coco
+    from trt_pose.images.synthetic import SyntheticPeople
+    from trt_pose.images.synthetic_files import write_coco
     from trt_pose.inspection import inspect
 
     data = write_coco(SyntheticPeople(3, seed=1), tmp_path / "data")

@@ -12,7 +12,8 @@ from trt_pose import PosePredictor, models
 from trt_pose.choices import CalibrationMethod, Precision
 from trt_pose.evaluation import CANDIDATES, CONFIDENCE, IOU, LIMIT, evaluate_model, evaluate_predictor
 from trt_pose.images.annotations import Annotations
-from trt_pose.images.synthetic import SyntheticPeople, write_coco
+from trt_pose.images.synthetic import SyntheticPeople
+from trt_pose.images.synthetic_files import write_coco
 from trt_pose.models import families
 from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
 from trt_pose.runtime.ort import has_fp16_quantizers

@@ -1,3 +1,4 @@
+import importlib.metadata
 import importlib.util
 import json
 from dataclasses import replace
@@ -55,6 +56,15 @@ def test_files_for_tensorrt(files):
             assert by_name(examine(files / "trt.onnx"))[f"in {name}"].fine
             plain = by_name(examine(files / "ort.onnx"))[f"in {name}"]
             assert plain.fine is (None if name == "tensorrt_rtx" else True)
+
+
+def test_a_second_opencv_is_noticed(monkeypatch):
+    versions = {"opencv-python": "5.0.0"}
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or real(name))
+    found = by_name(examine())["opencv-python"]
+    assert found.fine is None
+    assert "pip install --force-reinstall --no-deps opencv-python-headless" in found.detail
 
 
 def test_another_project_of_the_same_name_is_noticed(tmp_path, monkeypatch):

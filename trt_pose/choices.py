@@ -66,6 +66,14 @@ class ExportQuantizationMode(StrEnum):
     FP16 = "fp16"
 
 
+class Tracker(StrEnum):
+    """How predictions are followed through the frames of a video."""
+
+    BYTETRACK = "bytetrack"
+    OCSORT = "ocsort"
+    SORT = "sort"
+
+
 class Precision(StrEnum):
     """The precision the network computes in; ``int8+fp16`` uses FP16 where INT8 does not apply."""
 

@@ -29,6 +29,8 @@ _PACKAGES = (
     "trt-pose",
     "numpy",
     "opencv-python-headless",
+    "pillow",
+    "av",
     "onnxruntime",
     "torch",
     "onnx",
@@ -40,6 +42,7 @@ _PACKAGES = (
     "faster-coco-eval",
     "matplotlib",
     "supervision",
+    "trackers",
     "torchvision",
 )
 # Modules of NVIDIA-AI-IOT/trt_pose, whose package has the same name.
@@ -78,7 +81,7 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     findings = [Finding("python", True, platform.python_version())]
     findings += _other_project(sys.path)
     findings += [_package(name) for name in _PACKAGES]
-    findings.append(_providers())
+    findings += [*_opencv(), _providers()]
     flavors = []
     for name in (TENSORRT, RTX):
         finding, flavor = _flavor(name)
@@ -113,6 +116,18 @@ def _package(name: str) -> Finding:
         return Finding(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, None, "not installed")
+
+
+def _opencv() -> list[Finding]:
+    """Returns a finding when two OpenCVs share the folder cv2, where the one installed last is used."""
+    found = _package("opencv-python")
+    if not found.fine:
+        return []
+    detail = (
+        f"{found.detail} lies over opencv-python-headless. Where cv2 does not load for want of libGL, run: pip uninstall"
+        " -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
+    )
+    return [Finding("opencv-python", None, detail)]
 
 
 def _providers() -> Finding:

@@ -29,6 +29,7 @@ _DISTRIBUTIONS = {
     "tensorrt_rtx": "tensorrt_rtx",
     "torch": "torch",
     "torchvision": "torchvision",
+    "trackers": "trackers",
 }
 
 

@@ -20,7 +20,7 @@ from .formats import find_format
 from .images.pixels import Image, letterbox
 from .images.reading import Frame, Item, Reading, Unreadable
 from .images.sources import open_source
-from .progress import track
+from .progress import track as show_progress
 from .results import predictions_of
 from .results.detections import Result
 from .runtime import Runner, open_runner
@@ -146,6 +146,7 @@ class PosePredictor:
         recursive: bool = ...,
         vid_stride: int = ...,
         reconnect: bool = ...,
+        track: bool | str = ...,
     ) -> Iterator[Result]: ...
 
     @overload
@@ -159,6 +160,7 @@ class PosePredictor:
         recursive: bool = ...,
         vid_stride: int = ...,
         reconnect: bool = ...,
+        track: bool | str = ...,
     ) -> Iterator[Result | Unreadable]: ...
 
     def stream(
@@ -171,6 +173,7 @@ class PosePredictor:
         recursive: bool = False,
         vid_stride: int = 1,
         reconnect: bool = False,
+        track: bool | str = False,
     ) -> Iterator[Any]:
         """Yields results one at a time, for sources of any length; memory use stays constant.
 
@@ -183,6 +186,12 @@ class PosePredictor:
             recursive: look for images in the folders of a folder, too.
             vid_stride: take each n-th frame of a video.
             reconnect: open streams and cameras again when they break off.
+            track: follow people or objects from frame to frame: True, or ``bytetrack``, ``ocsort`` or ``sort``. The
+                predictions of the results have ``ids``.
+
+        Raises:
+            UsageError: an argument is out of range.
+            MissingDependencyError: trackers is not installed.
         """
         if on_error not in _ON_ERROR:
             raise UsageError(f"on_error: got {on_error!r}, expected one of {', '.join(_ON_ERROR)}.")
@@ -190,9 +199,13 @@ class PosePredictor:
             raise UsageError(f"vid_stride: got {vid_stride}, expected 1 or more.")
         frames = open_source(source, Reading(on_error == "raise", recursive, vid_stride, reconnect))
         results = self._results(iter(frames), batch_size)
+        if track:
+            from .results.tracking import Tracks
+
+            results = Tracks("bytetrack" if track is True else track, self._confidence).follow(results)
         if on_error == "skip":
             results = _warned(results)
-        return track(results, "predicting", frames.total) if progress else results
+        return show_progress(results, "predicting", frames.total) if progress else results
 
     def _results(self, items: Iterator[Item], batch_size: int | None) -> Iterator[Result | Unreadable]:
         batches = _groups(items, self._batch_size(batch_size))

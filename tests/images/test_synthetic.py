@@ -9,7 +9,8 @@ import pytest
 from trt_pose import SourceError, UsageError
 from trt_pose.evaluation import score
 from trt_pose.images.annotations import read_annotations
-from trt_pose.images.synthetic import SCENES, Figure, Scene, SyntheticPeople, find_scene, write_coco
+from trt_pose.images.synthetic import SCENES, Figure, Scene, SyntheticPeople, find_scene
+from trt_pose.images.synthetic_files import write_coco
 from trt_pose.skeleton import COCO
 from trt_pose.spec import ModelSpec
 

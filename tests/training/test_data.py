@@ -11,7 +11,8 @@ import torch
 from trt_pose import SourceError, UsageError
 from trt_pose.images import draw
 from trt_pose.images.annotations import Annotations
-from trt_pose.images.synthetic import Scene, SyntheticPeople, write_coco
+from trt_pose.images.synthetic import Scene, SyntheticPeople
+from trt_pose.images.synthetic_files import write_coco
 from trt_pose.models.processing import POSE_INPUT
 from trt_pose.skeleton import ANIMALPOSE, COCO, CROWDPOSE, Skeleton
 from trt_pose.training.augment import Augmentation, mirror, warp

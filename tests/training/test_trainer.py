@@ -12,7 +12,8 @@ import torch
 
 from trt_pose import CheckpointError, SourceError, TrainingError, UsageError, models, training as run
 from trt_pose.cli import main
-from trt_pose.images.synthetic import Scene, SyntheticPeople, write_coco
+from trt_pose.images.synthetic import Scene, SyntheticPeople
+from trt_pose.images.synthetic_files import write_coco
 from trt_pose.models.processing import from_checkpoint, pose_defaults
 from trt_pose.models.yolo_nas_pose.network import YoloNASPose
 from trt_pose.skeleton import COCO, CROWDPOSE

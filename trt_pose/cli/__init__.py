@@ -69,6 +69,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ImportError as error:
+        if "libGL" not in str(error):  # opencv-python lies over opencv-python-headless
+            raise
+        print(
+            f"error: importing cv2: {error}. Run: pip uninstall -y opencv-python && pip install --force-reinstall"
+            " --no-deps opencv-python-headless",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except Exception as error:
         sys.exit(_show_click_error(error, words))
     sys.exit(code if isinstance(code, int) else int(bool(lost)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..choices import Tracker
 from ..errors import SourceError
 from ..tasks import find_task
 from .app import RUN, Command, app, gone, in_range, print_table
@@ -29,6 +30,7 @@ _OUT, _IN = "Output", "Sources"
     epilog="""trt-pose predict pose.onnx photo.jpg --save drawn/
 trt-pose predict pose.engine photos/ more/*.jpg --json poses.json
 trt-pose predict pose.onnx clip.mp4 --save clip_poses.mp4 --jsonl poses.jsonl
+trt-pose predict pose.onnx clip.mp4 --track --save drawn/ --csv tracks.csv
 trt-pose predict demo photo.jpg
 trt-pose predict pose.onnx 0 --show""",
 )
@@ -76,6 +78,12 @@ def predict(
     vid_stride: Annotated[
         int, typer.Option("--vid-stride", callback=in_range(1), rich_help_panel=_IN, help="Take each n-th frame.")
     ] = 1,
+    track: Annotated[
+        bool, typer.Option("--track", rich_help_panel=_IN, help="Follow people or objects from frame to frame.")
+    ] = False,
+    tracker: Annotated[
+        Tracker | None, typer.Option(rich_help_panel=_IN, help="How to follow them.", show_default="bytetrack")
+    ] = None,
     reconnect: Annotated[
         bool, typer.Option(rich_help_panel=_IN, help="Open streams and cameras again when they break off.")
     ] = False,
@@ -125,6 +133,7 @@ def predict(
             recursive=recursive,
             vid_stride=vid_stride,
             reconnect=reconnect,
+            track=str(tracker) if tracker else track,
         )
         drawings = None
         if save:

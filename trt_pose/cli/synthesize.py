@@ -12,21 +12,40 @@ from ..documents import to_json
 from .app import TRAIN, Command, Json, Scene, app, in_range
 
 
-@app.command(cls=Command, rich_help_panel=TRAIN, epilog="trt-pose synthesize pictures/ --count 60 --seed 1")
+@app.command(
+    cls=Command,
+    rich_help_panel=TRAIN,
+    epilog="""trt-pose synthesize pictures/ --count 60 --seed 1
+trt-pose synthesize walk.mp4 --count 250""",
+)
 def synthesize(
-    folder: Annotated[Path, typer.Argument(help="Folder for the images and annotations.json.")],
-    count: Annotated[int, typer.Option(callback=in_range(1), help="Number of images.")] = 100,
+    output: Annotated[
+        Path,
+        typer.Argument(help="Folder for the images and annotations.json; or an .mp4 for a clip of people who walk."),
+    ],
+    count: Annotated[int, typer.Option(callback=in_range(1), help="Number of images, or frames.")] = 100,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     scene: Scene = SceneName.SPARSE,
     json: Json = False,
 ) -> None:
-    """Write synthetic images of people with COCO annotations, for tests without a data set."""
-    written = synthesize_people(count, seed, scene, folder)
+    """Write synthetic images of people with COCO annotations, for tests without a data set.
+
+    The annotations of a clip lie beside it, with a track_id for each person.
+    """
+    written = synthesize_people(count, seed, scene, output)
     print(to_json({"annotations": str(written), "images": count}) if json else f"{written}: {count} images")
 
 
-def synthesize_people(count: int, seed: int, scene: str, folder: Path) -> Path:
-    """Writes the images and annotations; returns the path of the annotations."""
-    from ..images.synthetic import SyntheticPeople, find_scene, write_coco
+def synthesize_people(count: int, seed: int, scene: str, output: Path) -> Path:
+    """Writes the images or the clip, and the annotations; returns the path of the annotations."""
+    from ..images.synthetic import SyntheticPeople, find_scene
+    from ..images.synthetic_clip import SyntheticClip
+    from ..images.synthetic_files import write_clip, write_coco
+    from ..results.sinks import VIDEO_SUFFIXES, check_new
 
-    return write_coco(SyntheticPeople(count, seed=seed, scene=find_scene(scene)), folder)
+    chosen = find_scene(scene)
+    if output.suffix.lower() not in VIDEO_SUFFIXES:
+        return write_coco(SyntheticPeople(count, seed=seed, scene=chosen), output)
+    for path in (output, output.with_suffix(".json")):
+        check_new(path, overwrite=False)
+    return write_clip(SyntheticClip(count, seed=seed, scene=chosen), output)

@@ -19,6 +19,7 @@ from ..skeleton import Skeleton
 from .pixels import Image
 
 Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 _BOX_COLOR = (235, 235, 235)
 # cv2 takes int32 coordinates in units of 1/16 px; coordinates are clipped to _LIMIT_PX, far outside any image.
 _SHIFT, _LIMIT_PX = 4, 1e6
@@ -33,6 +34,7 @@ def draw_poses(
     *,
     joint_confidence: float = 0.3,
     show_boxes: bool = True,
+    ids: Ids | None = None,
 ) -> Image:
     """Draws people on a copy of ``image``.
 
@@ -44,6 +46,7 @@ def draw_poses(
         skeleton: edges and colours.
         joint_confidence: joints with a lower confidence, and their edges, are not drawn.
         show_boxes: draw each box with its score.
+        ids: (N,) tracks, -1 for none, which give the boxes their colours and are written beside the scores.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -51,9 +54,11 @@ def draw_poses(
     canvas: Image = image.copy()
     # The thickness is proportional to the image, 2 px at 640 px, so that lines stay visible in 4K images.
     thickness = max(1, round(max(image.shape[:2]) / 320))
-    for box, score, person in zip(boxes, scores, joints, strict=True):
+    for row, (box, score, person) in enumerate(zip(boxes, scores, joints, strict=True)):
         if show_boxes:
-            _box(canvas, box, f"{float(score):.2f}", thickness)
+            track = -1 if ids is None else int(ids[row])
+            color = _BOX_COLOR if track < 0 else _bright_color(track)
+            _box(canvas, box, f"{_track_text(track)}{float(score):.2f}", thickness, color)
         visible = (person[:, 2] >= joint_confidence) & np.isfinite(person[:, :2]).all(axis=1)
         for (first, second), color in zip(skeleton.edges, skeleton.edge_colors, strict=True):
             if visible[first] and visible[second]:
@@ -65,7 +70,7 @@ def draw_poses(
 
 
 def draw_boxes(
-    image: Image, boxes: Floats, scores: Floats, classes: npt.NDArray[np.int64], names: Sequence[str]
+    image: Image, boxes: Floats, scores: Floats, classes: Ids, names: Sequence[str], ids: Ids | None = None
 ) -> Image:
     """Draws objects on a copy of ``image``.
 
@@ -75,20 +80,26 @@ def draw_boxes(
         scores: (N,).
         classes: (N,) class indices, which select the colours.
         names: the class name of each box, N in all.
+        ids: (N,) tracks, -1 for none, which are written before the names.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
     canvas: Image = image.copy()
     thickness = max(1, round(max(image.shape[:2]) / 320))
-    for box, score, kind, name in zip(boxes, scores, classes, names, strict=True):
-        _box(canvas, box, f"{name} {score:.2f}", thickness, _class_color(int(kind)))
+    for row, (box, score, kind, name) in enumerate(zip(boxes, scores, classes, names, strict=True)):
+        track = _track_text(-1 if ids is None else int(ids[row]))
+        _box(canvas, box, f"{track}{name} {score:.2f}", thickness, _bright_color(int(kind)))
     return canvas
 
 
-def _class_color(kind: int) -> tuple[int, int, int]:
-    """Returns a bright colour for a class; the hues of successive classes are a golden section apart."""
-    hue = np.array([[[int(kind * 111.246) % 180, 150, 255]]], np.uint8)
+def _track_text(track: int) -> str:
+    return "" if track < 0 else f"#{track} "
+
+
+def _bright_color(number: int) -> tuple[int, int, int]:
+    """Returns a bright colour for a class or track; the hues of successive numbers are a golden section apart."""
+    hue = np.array([[[int(number * 111.246) % 180, 150, 255]]], np.uint8)
     red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
 

@@ -6,20 +6,16 @@ The proportions follow drawing manuals (a body is seven and a half heads tall); 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..documents import to_json
-from ..errors import SourceError, UsageError
-from ..files import make_folder, write_atomically
+from ..errors import UsageError
 from ..skeleton import COCO
-from . import draw
 from .pixels import Image
 
 Floats = npt.NDArray[np.float32]
@@ -45,12 +41,14 @@ class Sample:
         joints: (N, 17, 3) float32 x, y px, and COCO's visibility: 2 visible, 1 hidden, 0 outside the image (x = y = 0).
         boxes: (N, 4) float32 xyxy px, around the visible part of each person.
         areas: (N,) float32, number of visible px of each person.
+        ids: (N,) int64, who each person is, in frames of a clip; None in separate images.
     """
 
     image: Image
     joints: Floats
     boxes: Floats
     areas: Floats
+    ids: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,26 +122,35 @@ class SyntheticPeople(Sequence[Sample]):
 def make_picture(rng: np.random.Generator, size: tuple[int, int], scene: Scene) -> Sample:
     """Generates one image of ``size`` (height, width) px; see :class:`SyntheticPeople`."""
     height, width = size
-    image = _background(rng, height, width)
-    owner = np.zeros((height, width), np.uint8)  # number of the person visible at each pixel, from 1; 0 for none
+    image = background(rng, height, width)
     number = int(rng.integers(scene.people[0], scene.people[1] + 1))
     low, high = np.log(scene.heights)
     bodies = np.sort(np.exp(rng.uniform(low, high, number)))  # distant people are small and are painted first
-    people_joints: list[npt.NDArray[np.float64]] = []
-    for body in bodies:
-        figure = Figure(rng, body, (rng.uniform(0, width), rng.uniform(0.1, 0.9) * height))
+    figures = (
+        Figure(rng, body, (rng.uniform(0, width), rng.uniform(0.1, 0.9) * height)) for body in bodies
+    )  # one is painted before the next is made
+    joints, boxes, areas, known = paint(image, figures)
+    return Sample(photograph(rng, image), joints[known], boxes[known], areas[known])
+
+
+def paint(image: Image, figures: Iterable[Figure]) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
+    """Paints people on ``image``, the farthest first; returns their joints, boxes, areas, and who is annotated."""
+    height, width = image.shape[:2]
+    owner = np.zeros((height, width), np.uint8)  # number of the person visible at each pixel, from 1; 0 for none
+    people: list[npt.NDArray[np.float64]] = []
+    for figure in figures:
         mask = np.zeros((height, width), np.uint8)
         figure.paint(image, mask)
         inside = _inside(figure.points, width, height)
-        owner[mask > 0] = len(people_joints) + 1
+        owner[mask > 0] = len(people) + 1
         flags = np.where(inside & figure.faces, 2, inside)
-        people_joints.append(np.concatenate([figure.points, flags[:, None]], axis=1))
-    joints = np.array(people_joints, np.float32).reshape(-1, COCO.num_joints, 3)
+        people.append(np.concatenate([figure.points, flags[:, None]], axis=1))
+    joints = np.array(people, np.float32).reshape(-1, COCO.num_joints, 3)
     _hide(joints, owner)
     joints[joints[..., 2] == 0] = 0
-    boxes, areas = _seen(owner, number)
+    boxes, areas = _seen(owner, len(people))
     known = (areas >= _LEAST_AREA) & ((joints[..., 2] == 2).sum(axis=1) >= _LEAST_JOINTS)
-    return Sample(_photograph(rng, image), joints[known], boxes[known], areas[known])
+    return joints, boxes, areas, known
 
 
 class Figure:
@@ -152,9 +159,17 @@ class Figure:
     Attributes:
         points: (17, 2) float32 x, y px, in COCO's order.
         faces: (17,) bool, whether each joint is visible when no other person is in front of it.
+
+    Args:
+        rng: posture and colours, in the order in which they are drawn.
+        height: height of the body, px.
+        center: middle of the hips, px.
+        swing: by how much arms and legs are off their posture, rad.
     """
 
-    def __init__(self, rng: np.random.Generator, height: float, center: tuple[float, float]) -> None:
+    def __init__(
+        self, rng: np.random.Generator, height: float, center: tuple[float, float], swing: float = 0.0
+    ) -> None:
         self.height = height
         self._rng = rng
         # 1: facing the camera, 0: in profile, -1: turned away. It scales the apparent width of shoulders and hips; its
@@ -171,6 +186,7 @@ class Figure:
             points[shoulder] = neck + across * side * self.turn * _SHOULDERS / 2
             points[hip] = hips + across * side * self.turn * _HIPS / 2
             arm, leg = (rng.uniform(-0.5, 2.6), rng.uniform(0, 2.2)), (rng.normal(0.1, 0.35), rng.uniform(0, 1.2))
+            arm, leg = (arm[0] + side * swing, arm[1]), (leg[0] - side * swing, leg[1])
             points[elbow], points[wrist] = self._limb(points[shoulder], side, *arm, (_UPPER_ARM, _FOREARM), False)
             points[knee], points[ankle] = self._limb(points[hip], side, *leg, (_THIGH, _SHIN), True)
         tilt = rng.normal(0, 0.15)
@@ -310,7 +326,7 @@ def _seen(owner: npt.NDArray[np.uint8], number: int) -> tuple[Floats, Floats]:
     return boxes, areas
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> Image:
+def background(rng: np.random.Generator, height: int, width: int) -> Image:
     """Generates a coarse texture with rectangles, ellipses and bars as clutter."""
     coarse = rng.integers(40, 216, (int(rng.integers(2, 7)), int(rng.integers(2, 7)), 3)).astype(np.uint8)
     image: Image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
@@ -336,7 +352,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
-def _photograph(rng: np.random.Generator, image: Image) -> Image:
+def photograph(rng: np.random.Generator, image: Image) -> Image:
     """Applies blur, exposure and noise like those of a camera."""
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4))).astype(np.uint8, copy=False)
@@ -348,39 +364,3 @@ def _photograph(rng: np.random.Generator, image: Image) -> Image:
     noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(0, 9))
     noisy: Image = np.clip(image + noise.astype(np.int16)[..., None], 0, 255).astype(np.uint8)
     return noisy
-
-
-def write_coco(people: SyntheticPeople, folder: str | Path) -> Path:
-    """Writes the images and ``annotations.json`` to ``folder``; returns the path of the annotations.
-
-    Raises:
-        SourceError: the folder cannot be written to.
-    """
-    folder = make_folder(folder, SourceError)
-    images: list[dict[str, Any]] = []
-    notes: list[dict[str, Any]] = []
-    for number, sample in enumerate(people, 1):
-        name = f"{number:06d}.png"
-        draw.save(sample.image, folder / name)
-        height, width = sample.image.shape[:2]
-        images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for joints, box, area in zip(sample.joints, sample.boxes, sample.areas, strict=True):
-            x1, y1, x2, y2 = (float(side) for side in box)
-            notes.append(
-                {
-                    "id": len(notes) + 1,
-                    "image_id": number,
-                    "category_id": 1,
-                    "iscrowd": 0,
-                    "area": float(area),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "num_keypoints": int((joints[:, 2] > 0).sum()),
-                    "keypoints": [round(float(value), 2) for value in joints.reshape(-1)],
-                }
-            )
-    edges = [[first + 1, second + 1] for first, second in COCO.edges]  # COCO counts joints from 1 here
-    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.names), "skeleton": edges}]
-    record = {"images": images, "annotations": notes, "categories": categories}
-    return write_atomically(
-        folder / "annotations.json", lambda path: path.write_text(to_json(record, None), encoding="utf-8"), SourceError
-    )

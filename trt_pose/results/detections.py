@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,31 +93,33 @@ class Detections(Predictions):
     def labels(self) -> npt.NDArray[np.int64]:
         return self.classes
 
-    def _take(self, rows: Any) -> Detections:
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.class_names)
-
     @property
     def names(self) -> tuple[str, ...]:
         """The class name of each object."""
         return tuple(self.class_names[kind] for kind in self.classes)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns one dict per object: class, name, score, box {x1, y1, x2, y2}."""
+        """Returns one dict per object: id if it is tracked, class, name, score, box {x1, y1, x2, y2}."""
         return [
             {
+                **self._id_of(row),
                 "class": int(kind),
                 "name": name,
                 "score": float(score),
                 "box": name_corners(box),
             }
-            for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+            for row, (kind, name, score, box) in enumerate(
+                zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+            )
         ]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Returns one flat dict per object: class, name, score, x1, y1, x2, y2."""
         return [
-            {"class": int(kind), "name": name, "score": float(score), **name_corners(box)}
-            for kind, name, score, box in zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+            {**self._id_of(row), "class": int(kind), "name": name, "score": float(score), **name_corners(box)}
+            for row, (kind, name, score, box) in enumerate(
+                zip(self.classes, self.names, self.scores, self.boxes, strict=True)
+            )
         ]
 
     def count_text(self) -> str:
@@ -142,13 +144,14 @@ class Detections(Predictions):
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.classes.copy(),
+            tracker_id=None if self.ids is None else self.ids.copy(),
             data={"class_name": np.array(self.names)},
         )
         return found
 
     def draw(self, image: Image) -> Image:
         """Draws boxes, class names and scores on a copy of ``image``, (H, W, 3) uint8 RGB."""
-        return draw.draw_boxes(image, self.boxes, self.scores, self.classes, self.names)
+        return draw.draw_boxes(image, self.boxes, self.scores, self.classes, self.names, self.ids)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,6 +171,9 @@ class DetectionResult(ImageResult):
     def prediction(self) -> Detections:
         """super-gradients' name for :attr:`detections`."""
         return self.detections
+
+    def with_prediction(self, prediction: Detections) -> DetectionResult:
+        return replace(self, detections=prediction)
 
     def draw(self) -> Image:
         """Returns a copy of the image, (H, W, 3) uint8 RGB, with the objects drawn on it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -108,15 +108,15 @@ class Poses(Predictions):
     def edge_links(self) -> tuple[tuple[int, int], ...]:
         return self.skeleton.edges
 
-    def _take(self, rows: Any) -> Poses:
-        classes = None if self.classes is None else self.classes[rows]
-        return Poses(self.boxes[rows], self.scores[rows], self.joints[rows], self.skeleton, classes)
-
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns one dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}, class if any."""
+        """Returns one dict per person: score, box {x1, y1, x2, y2}, joints {name: {x, y, confidence}}.
+
+        ``id`` and ``class`` come first, where there are any.
+        """
         kinds = [{}] * len(self) if self.classes is None else [{"class": int(kind)} for kind in self.classes]
         return [
             {
+                **self._id_of(row),
                 **kind,
                 "score": float(score),
                 "box": name_corners(box),
@@ -125,13 +125,16 @@ class Poses(Predictions):
                     for name, (x, y, confidence) in zip(self.skeleton.names, joints, strict=True)
                 },
             }
-            for kind, box, score, joints in zip(kinds, self.boxes, self.scores, self.joints, strict=True)
+            for row, (kind, box, score, joints) in enumerate(
+                zip(kinds, self.boxes, self.scores, self.joints, strict=True)
+            )
         ]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Returns one flat dict per person: score, x1, y1, x2, y2, then x, y and confidence of each joint."""
         return [
             {
+                **self._id_of(row),
                 "score": float(score),
                 **name_corners(box),
                 **{
@@ -140,7 +143,7 @@ class Poses(Predictions):
                     for part, value in zip(("x", "y", "confidence"), joint, strict=True)
                 },
             }
-            for box, score, joints in zip(self.boxes, self.scores, self.joints, strict=True)
+            for row, (box, score, joints) in enumerate(zip(self.boxes, self.scores, self.joints, strict=True))
         ]
 
     def count_text(self) -> str:
@@ -190,7 +193,7 @@ class Poses(Predictions):
         ]
 
     def to_supervision(self) -> supervision.KeyPoints:
-        """Converts to ``supervision.KeyPoints``, with joint and person confidences.
+        """Converts to ``supervision.KeyPoints``, with joint and person confidences, and ids as ``data["tracker_id"]``.
 
         Raises:
             MissingDependencyError: supervision is not installed.
@@ -200,6 +203,7 @@ class Poses(Predictions):
             class_id=np.zeros(len(self), int) if self.classes is None else self.classes.copy(),
             keypoint_confidence=self.joints[:, :, 2].copy(),
             detection_confidence=self.scores.copy(),
+            data={} if self.ids is None else {"tracker_id": self.ids.copy()},
         )
         return found
 
@@ -213,6 +217,7 @@ class Poses(Predictions):
             self.skeleton,
             joint_confidence=joint_confidence,
             show_boxes=boxes,
+            ids=self.ids,
         )
 
 
@@ -233,6 +238,9 @@ class PoseResult(ImageResult):
     def prediction(self) -> Poses:
         """super-gradients' name for :attr:`poses`."""
         return self.poses
+
+    def with_prediction(self, prediction: Poses) -> PoseResult:
+        return replace(self, poses=prediction)
 
     def draw(self, *, joint_confidence: float = 0.3, boxes: bool = True) -> Image:
         """Returns a copy of the image, (H, W, 3) uint8 RGB, with the poses drawn on it."""

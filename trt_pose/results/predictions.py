@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,12 @@ class Predictions:
     Attributes:
         boxes: (N, 4) float32 xyxy, px of the source image, not clipped to it.
         scores: (N,) float32 in 0..1, descending.
+        ids: (N,) int64, the track of each prediction in its video, -1 for none; None without tracking.
     """
 
     boxes: Floats
     scores: Floats
+    ids: npt.NDArray[np.int64] | None = field(default=None, kw_only=True)
 
     # super-gradients' name for the same array, so that code written for super-gradients keeps working.
     @property
@@ -59,7 +61,17 @@ class Predictions:
         return self._take(rows)
 
     def _take(self, rows: Any) -> Self:
-        raise NotImplementedError
+        """Selects rows of every array that has one for each prediction."""
+        names = (item.name for item in fields(self))
+        arrays = {name: value[rows] for name in names if isinstance(value := getattr(self, name), np.ndarray)}
+        return replace(self, **arrays)
+
+    def _id_of(self, row: int) -> dict[str, int | None]:
+        """Returns the track of a prediction as part of a record; nothing without tracking."""
+        if self.ids is None:
+            return {}
+        track = int(self.ids[row])
+        return {"id": None if track < 0 else track}
 
     @classmethod
     def from_outputs(
@@ -168,6 +180,10 @@ class ImageResult:
     @property
     def prediction(self) -> Predictions:
         """super-gradients' name for the poses or detections."""
+        raise NotImplementedError
+
+    def with_prediction(self, prediction: Any) -> Self:
+        """Returns the same result with other poses or detections."""
         raise NotImplementedError
 
     def draw(self) -> Image:

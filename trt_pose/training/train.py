@@ -18,7 +18,8 @@ from ..export.plan import check_sides
 from ..files import make_folder
 from ..graphs.file import load, read_spec
 from ..images.annotations import Annotations, pose_categories
-from ..images.synthetic import Scene, SyntheticPeople, write_coco
+from ..images.synthetic import Scene, SyntheticPeople
+from ..images.synthetic_files import write_coco
 from ..models.model import PoseModel
 from ..models.yolo_nas_pose.network import VARIANTS, YoloNASPose
 from ..predictor import PosePredictor
