@@ -124,8 +124,8 @@ def _opencv() -> list[Finding]:
     if not found.fine:
         return []
     detail = (
-        f"{found.detail} lies over opencv-python-headless. Where cv2 does not load for want of libGL, run: pip uninstall"
-        " -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
+        f"{found.detail} lies over opencv-python-headless. Where cv2 does not load for want of libGL, run: pip"
+        " uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
     )
     return [Finding("opencv-python", None, detail)]
 
