@@ -79,7 +79,7 @@ def run(chosen: argparse.Namespace) -> Path:
             clip_norm=35.0, precision=chosen.precision, device=chosen.device, workers=chosen.workers, seed=number,
             evaluate_every=10, loss=LossWeights(distance=10.0),
         )  # fmt: skip
-        model = start_model("demo", str(weights) if weights else None, COCO, (stage.side, stage.side))
+        model = start_model("demo", str(weights) if weights else "none", COCO, (stage.side, stage.side))
         train(
             model,
             TrainData(synthetic=PICTURES, seed=number, scene=stage.scene),
@@ -97,7 +97,7 @@ def package(checkpoint: Path, folder: Path) -> None:
     """The averaged weights in half precision, and the model card."""
     model = models.get("demo", checkpoint_path=checkpoint)
     assert isinstance(model, PoseModel)
-    fresh = start_model("demo", None, COCO, None)
+    fresh = start_model("demo", "none", COCO, None)
     model.processing = fresh.processing
     tensors = {
         name: value.half() if value.is_floating_point() else value

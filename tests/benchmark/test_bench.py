@@ -33,6 +33,12 @@ def test_figures_by_hand():
     assert percentile([7.0], 99) == 7.0
 
 
+def test_a_spread_is_said_where_one_was_measured():
+    assert str(ratio([2.0], [1.0])) == "2.000 (one turn)"
+    assert str(ratio([2.0, 2.0], [1.0, 1.0])) == "2.000 (2 turns)"
+    assert str(ratio([2.0, 2.2, 2.4], [1.0, 1.0, 1.0])) == "2.200 (2.000 to 2.400 over 3 turns)"
+
+
 def test_a_ratio_is_taken_turn_by_turn():
     slow_machine = np.array([1.0, 5.0, 1.0, 3.0])  # what slows one turn slows both files
     found = ratio(list(2.0 * slow_machine), list(slow_machine))

@@ -182,13 +182,24 @@ def test_images_are_no_noise(photograph):
 
 
 def test_images_of_a_folder_that_are_not_used_are_named(tiny_onnx, picture_folder, tmp_path):
-    many = [str(path) for path in sorted(picture_folder.glob("*.*"))[:6]] * 3
-    with pytest.warns(UserWarning, match="16 of 18 images are used, 16 batches of up to 1"):
-        quantize(tiny_onnx, tmp_path / "q.onnx", many)
+    many = [str(path) for path in sorted(picture_folder.glob("*.*"))[:6]] * 11
+    with pytest.warns(UserWarning, match="64 of 66 images are used; --max-images"):
+        assert quantize(tiny_onnx, tmp_path / "q.onnx", many).images == 64
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quantize(tiny_onnx, tmp_path / "q.onnx", many, QuantizeOptions(calibration=CalibrationOptions(batches=2)))
+        for options, count in (({"batches": 2}, 8), ({"images": 5}, 5), ({"batches": None, "images": 66}, 66)):
+            chosen = QuantizeOptions(calibration=CalibrationOptions(**options))
+            assert quantize(tiny_onnx, tmp_path / "q.onnx", many, chosen).images == count
         quantize(tiny_onnx, tmp_path / "q.onnx", picture_folder)
+
+
+def test_a_limit_of_images_holds_for_loaders_too(tiny_onnx, tmp_path, photograph):
+    crop = np.ascontiguousarray(photograph[:128, :160].transpose(2, 0, 1)[None])
+    loader = [np.repeat(crop, 3, axis=0)] * 4
+    chosen = QuantizeOptions(calibration=CalibrationOptions(images=7))
+    assert quantize(tiny_onnx, tmp_path / "q.onnx", loader, chosen).images == 7
+    with pytest.raises(CalibrationError, match="calibration images: got 0, expected 1 or more"):
+        CalibrationOptions(images=0)
 
 
 def test_export_refuses_wrong_calibration_options(tiny, tmp_path):

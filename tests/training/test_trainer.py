@@ -1,6 +1,7 @@
 """The loop: schedule, averaging, checkpoints that load here, resuming, joints of one's own, what is refused."""
 
 import csv
+import importlib.util
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ from trt_pose.models.yolo_nas_pose.network import YoloNASPose
 from trt_pose.skeleton import COCO, CROWDPOSE
 from trt_pose.training.augment import Augmentation
 from trt_pose.training.checkpoints import processing_params
+from trt_pose.training.curves import drawn_at_the_end
 from trt_pose.training.loss import LossWeights, set_priors
 from trt_pose.training.options import TrainOptions
 from trt_pose.training.trainer import Trainer, parameter_groups, schedule
@@ -272,6 +274,51 @@ def test_a_folder_with_a_training_is_not_overwritten(demo_run, capsys):
     assert not stopped.value.code  # it is done already
 
 
+def test_the_curves_are_drawn(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    head = "epoch,learning_rate,seconds,loss_scores,loss_boxes,AP,AP50,AR\n"
+    (tmp_path / "curves.csv").write_text(head + "1,0.1,1,2,3,,,\n2,0.1,1,1,2,0.5,0.7,0.6\n", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), drawn_at_the_end(tmp_path):
+        raise KeyboardInterrupt
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "curves.png").unlink()
+    with drawn_at_the_end(tmp_path):
+        pass
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_what_a_run_was_begun_with_is_read_back(tmp_path, capsys, monkeypatch):
+    """Paths are absolute, and options of the second call come later; a spoilt file is said."""
+    data = write_coco(SyntheticPeople(2, (64, 64), seed=2), tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    begun = ["train", "--model", "demo", "--weights", "none", "--data", "set/annotations.json", "--images", "set",
+             "--epochs", "1", "--batch", "2", "--workers", "0", "--imgsz", "64", "-o", "run"]  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main(begun)
+    assert not stopped.value.code
+    words = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert words[words.index("--data") + 1] == str(data)
+    assert words[words.index("--imgsz") + 1] == "64"
+    for change, code in ((["--workers", "1"], 0), (["--epochs", "3"], 1)):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", "-o", "run", "--resume", *change])
+        assert (stopped.value.code or 0) == code
+    assert "it was begun with epochs 1, this is 3" in capsys.readouterr().err
+    (tmp_path / "run" / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["train", "-o", "run", "--resume"])
+    assert "resuming run: run.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("weights", "untrained"), [(None, False), ("none", True), ("synthetic", False)])
+def test_the_demo_model_starts_from_its_own_weights(weights, untrained):
+    """As in every other command; an untrained one is asked for."""
+    made, own = run.start_model("demo", weights, None, None), models.get("demo")
+    assert (made.weights_sha256() != own.weights_sha256()) is untrained
+    assert run.starting_weights("yolo_nas_pose_n", None) is None
+
+
 def test_each_epoch_is_a_line_and_an_interrupted_training_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     arguments = [
         "train", "--model", "demo", "--synthetic", "4", "--val-synthetic", "2", "--epochs", "2", "--batch", "4",
@@ -290,10 +337,11 @@ def test_each_epoch_is_a_line_and_an_interrupted_training_says_how_to_go_on(tmp_
     assert stopped.value.code == 130
     first, last = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("epoch", "stopped"))]
     assert re.fullmatch(r"epoch 1/2: loss \d+\.\d{4}, AP \d\.\d{4} \(best \d\.\d{4}\), \d+\.\d s", first)
-    assert last.startswith("stopped; the same command with --resume goes on")
+    assert last == f"stopped; trt-pose train -o {tmp_path / 'run'} --resume goes on after the last whole epoch"
     monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)  # what it was begun with is in the folder
     with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--resume"])
+        main(["train", "-o", "run", "--resume"])
     assert not stopped.value.code
     assert "epoch 2/2: loss" in capsys.readouterr().err
     assert not logging.getLogger("trt_pose.training").handlers
@@ -329,7 +377,7 @@ def test_joints_come_from_the_annotations(tmp_path):
     data = run.TrainData(tmp_path / "two.json", tmp_path)
     skeleton = data.skeleton()
     assert skeleton.flip_pairs == ((0, 1),)
-    model = run.start_model("demo", None, skeleton, (64, 64))
+    model = run.start_model("demo", "none", skeleton, (64, 64))
     options = TrainOptions(epochs=1, **{**QUICK, "batch": 2})
     progress = run.train(model, data, tmp_path / "run", options, validation=data)
     assert set(progress.metrics) >= {"AP", "AR"}
@@ -361,14 +409,14 @@ def test_bad_commands(arguments, words, tmp_path, capsys):
 
 
 def test_synthetic_people_have_cocos_joints(tmp_path):
-    model = run.start_model("demo", None, CROWDPOSE, (64, 64))
+    model = run.start_model("demo", "none", CROWDPOSE, (64, 64))
     with pytest.raises(UsageError, match="they have COCO's 17 joints"):
         run.train(model, run.TrainData(synthetic=4), tmp_path / "run")
 
 
 def test_places_that_are_no_folders(tmp_path):
     (tmp_path / "file").write_text("")
-    model = run.start_model("demo", None, None, (64, 64))
+    model = run.start_model("demo", "none", None, (64, 64))
     with pytest.raises(SourceError, match="Choose a writable place"):
         run.train(model, run.TrainData(synthetic=4), tmp_path / "file")
 
@@ -379,7 +427,7 @@ def test_joints_that_are_not_measured(tmp_path):
     data = run.TrainData(
         write_coco(SyntheticPeople(2, (64, 64), seed=2, scene=Scene((1, 3), (30, 60))), folder), folder
     )
-    model = run.start_model("demo", None, CROWDPOSE, (64, 64))
+    model = run.start_model("demo", "none", CROWDPOSE, (64, 64))
     with pytest.raises(UsageError, match=r"none has the model's 14 joints \(they have 17 joints\)"):
         run.train(model, data, tmp_path / "run", validation=data)
 
@@ -389,7 +437,7 @@ def test_four_pictures_are_learnt_by_heart(tmp_path):
     """AP above 0.95 on the four pictures it sees, in minutes on a CPU."""
     people = SyntheticPeople(4, (128, 128), seed=5, scene=Scene((1, 2), (60, 120)))
     data = run.TrainData(write_coco(people, tmp_path / "coco"), tmp_path / "coco")
-    model = run.start_model("demo", None, COCO, (128, 128))
+    model = run.start_model("demo", "none", COCO, (128, 128))
     still = Augmentation(flip=0, affine=0, color=0)
     options = TrainOptions(epochs=400, batch=4, workers=0, warmup_steps=20, learning_rate=2e-3, evaluate_every=400,
                            ema_decay=0.98, augmentation=still, device="cpu",

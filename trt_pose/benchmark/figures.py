@@ -58,14 +58,18 @@ class Ratio:
         median: median of the ratios of the turns.
         low: smallest ratio of the middle nine tenths.
         high: largest ratio of the middle nine tenths.
+        turns: number of turns.
     """
 
     median: float
     low: float
     high: float
+    turns: int
 
     def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+        if self.turns < 3:  # no spread was measured
+            return f"{self.median:.3f} ({'one turn' if self.turns == 1 else f'{self.turns} turns'})"
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f} over {self.turns} turns)"
 
 
 def ratio(values: Sequence[float], reference: Sequence[float]) -> Ratio:
@@ -76,4 +80,4 @@ def ratio(values: Sequence[float], reference: Sequence[float]) -> Ratio:
     quotients = sorted(a / b for a, b in zip(values, reference, strict=True))
     cut = len(quotients) // 20
     kept = quotients[cut : len(quotients) - cut]
-    return Ratio(statistics.median(quotients), kept[0], kept[-1])
+    return Ratio(statistics.median(quotients), kept[0], kept[-1], len(quotients))

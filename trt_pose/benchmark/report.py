@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class FileReport:
             record["stages_ms"] = {name: figures.to_dict() for name, figures in self.stages.items()}
             record["streamed_per_s"] = self.streamed_per_s
         if self.ratio is not None:
-            record["ratio"] = {"median": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high}
+            record["ratio"] = asdict(self.ratio)
         if self.beside is not None:
             record["trtexec"] = dict(self.beside)
         return record
@@ -220,29 +220,50 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _draw(report: BenchReport, path: Path) -> Path:
-    """Draws histograms of the latency with percentiles, and the end-to-end stages as bars."""
+    """Draws histograms of the latency with median and percentiles, and the end-to-end stages as bars."""
     from matplotlib.figure import Figure
 
     staged = [item for item in report.files if item.stages]
     figure = Figure(figsize=(9, 4 * (1 + bool(staged))), layout="constrained")
     axes = figure.subplots(1 + bool(staged), squeeze=False)[:, 0]
     for item in report.files:
-        values = [query.latency_ms for query in item.every]
-        _, _, bars = axes[0].hist(values, bins=60, alpha=0.5, label=f"{Path(item.file).name}, {item.runtime}")
-        color = bars[0].get_facecolor()[:3]
-        axes[0].axvline(item.times["latency_ms"].median, color=color)
-        for share, value in item.times["latency_ms"].percentiles.items():
-            axes[0].axvline(value, color=color, linestyle=":")
-            axes[0].annotate(f"{share:g} %", (value, 1), xycoords=("data", "axes fraction"), fontsize=7)
+        _draw_latency(axes[0], item)
     axes[0].set(xlabel="latency, ms (median solid, percentiles dotted)", ylabel="queries")
     axes[0].legend(fontsize=8)
+    if staged:
+        _draw_stages(axes[1], staged)
+    return write_atomically(path, lambda target: figure.savefig(target, format="png", dpi=120), SourceError)
+
+
+def _draw_latency(axes: Any, item: FileReport) -> None:
+    latency = item.times["latency_ms"]
+    label = f"{Path(item.file).name}, {item.runtime}: median {latency.median:.3g} ms"
+    _, _, bars = axes.hist([query.latency_ms for query in item.every], bins=60, alpha=0.5, label=label)
+    color = bars[0].get_facecolor()[:3]
+    axes.axvline(latency.median, color=color)
+    places: dict[float, list[str]] = {}
+    for share, value in latency.percentiles.items():  # those of few queries are the same
+        places.setdefault(round(value, 6), []).append(f"{share:g}")
+    for level, (value, shares) in enumerate(places.items()):
+        axes.axvline(value, color=color, linestyle=":")
+        place = (value, 0.98 - 0.05 * level)
+        axes.annotate(f" {', '.join(shares)} %", place, xycoords=("data", "axes fraction"), va="top", fontsize=7)
+
+
+def _draw_stages(axes: Any, staged: Sequence[FileReport]) -> None:
+    colors: dict[str, str] = {}
+    longest = max(sum(figures.mean for figures in item.stages.values()) for item in staged)
     for row, item in enumerate(staged):
         left = 0.0
-        for index, (name, figures) in enumerate(item.stages.items()):
-            axes[1].barh(row, figures.mean, left=left, color=f"C{index}", label=name if row == 0 else None)
+        for name, figures in item.stages.items():
+            color = colors.setdefault(name, f"C{len(colors)}")
+            bar = axes.barh(row, figures.mean, left=left, color=color, label=name if row == 0 else None)
+            if figures.mean > 0.04 * longest:  # there is room for it
+                axes.bar_label(bar, [f"{figures.mean:.2g}"], label_type="center", fontsize=7)
             left += figures.mean
-    if staged:
-        axes[1].set(xlabel="mean ms per image", yticks=range(len(staged)))
-        axes[1].set_yticklabels([Path(item.file).name for item in staged])
-        axes[1].legend(fontsize=8)
-    return write_atomically(path, lambda target: figure.savefig(target, format="png", dpi=120), SourceError)
+        axes.text(left, row, f" {left:.3g} ms", va="center", fontsize=8)
+    axes.set(xlabel="mean ms per image", yticks=range(len(staged)))
+    axes.set_yticklabels([Path(item.file).name for item in staged])
+    axes.invert_yaxis()  # the first file on top, as in the legend
+    axes.margins(x=0.12)
+    axes.legend(fontsize=8)

@@ -138,7 +138,6 @@ def _prepare_implicit(
 ) -> Prepared:
     """Returns the file for implicit INT8, with ranges in TensorRT 10's cache format, or with images for TensorRT."""
     from ..quantization import CalibrationCache, QuantizeOptions, calibrate
-    from ..quantization.batches import open_batches
     from ..quantization.cache import to_tensorrt
     from ..quantization.network import Network
 
@@ -151,7 +150,7 @@ def _prepare_implicit(
     network = Network(proto)
     described = replace(spec, precision=str(wanted))
     if options.calibrator == "tensorrt":
-        batches = open_batches(_needed(quantizing.data), spec.input, chosen.calibration.batches)
+        batches = chosen.calibration.open(_needed(quantizing.data), spec.input)
         count = write_images(batches, folder / "images")
         found = f"implicit INT8 and FP16, TensorRT's entropy on {count} images"
         implicit = ImplicitInt8(None, folder / "images", tuple(sorted(network.nodes)), spec.input.name)

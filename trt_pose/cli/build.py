@@ -10,8 +10,8 @@ import typer
 from ..choices import BuildPrecision, CalibrationMethod, Calibrator, Int8Mode
 from ..errors import UsageError
 from .accuracy import VerifyData, VerifyImages, measure_accuracy, print_accuracy
-from .app import MAKE, Command, Json, app, gone, in_range
-from .quantize import quantize_options
+from .app import MAKE, Command, Json, app, gone
+from .quantize import MaxImages, quantize_options
 
 _INT8, _TRTEXEC = "INT8", "TensorRT, with the names of trtexec"
 
@@ -43,9 +43,8 @@ def build(
     method: Annotated[
         CalibrationMethod, typer.Option(rich_help_panel=_INT8, help="How thresholds are chosen.")
     ] = CalibrationMethod.ENTROPY,
-    batches: Annotated[
-        int, typer.Option(callback=in_range(1), rich_help_panel=_INT8, help="Number of calibration batches to use.")
-    ] = 16,
+    max_images: MaxImages = None,
+    batches: Annotated[str | None, gone("--batches", "count images: --max-images.")] = None,
     cache: Annotated[
         Path | None, typer.Option(rich_help_panel=_INT8, help="Calibration cache to use, or to write.")
     ] = None,
@@ -227,7 +226,7 @@ def build(
         library=library,
         flavor=tensorrt,
     )
-    quantize = quantize_options(method, batches, cache, exclude)
+    quantize = quantize_options(method, max_images, cache, exclude)
     check = (lambda first, second: compare(first, second, verify).to_dict()) if verify else None
     measure = measure_accuracy(verify_data, verify_images)
     request = QuantizeRequest(images, quantize, check)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..choices import CalibrationMethod, Precision
 from ..documents import to_json
 from ..errors import UsageError
-from .app import MAKE, Command, Json, app, in_range, print_table
+from .app import MAKE, Command, Json, app, gone, in_range, print_table
 
 if TYPE_CHECKING:
     from ..quantization import QuantizeOptions
+
+
+MaxImages = Annotated[
+    int | None,
+    typer.Option(callback=in_range(1), help="Calibrate on at most this many images.", show_default="64"),
+]
 
 
 @app.command(
@@ -39,7 +45,8 @@ def quantize(
     percentile: Annotated[
         float, typer.Option(callback=in_range(0, 100), help="With --method percentile: percentage of values kept.")
     ] = 99.99,
-    batches: Annotated[int, typer.Option(callback=in_range(1), help="Number of calibration batches to use.")] = 16,
+    max_images: MaxImages = None,
+    batches: Annotated[str | None, gone("--batches", "count images: --max-images.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Calibration cache to use, or to write.")] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Layers that may be INT8, by name or pattern; repeatable.")
@@ -64,7 +71,9 @@ def quantize(
         raise UsageError(f"quantizing to {precision}: {', '.join(unused)} belong to INT8. Leave them out.")
     options = QuantizeOptions(
         precision=precision,
-        calibration=CalibrationOptions(method or CalibrationMethod.ENTROPY, percentile, batches, (provider,)),
+        calibration=CalibrationOptions(
+            method or CalibrationMethod.ENTROPY, percentile, providers=(provider,), **taking(max_images)
+        ),
         selective=SelectiveQuantizer(tuple(include or ("*",)), tuple(exclude or ())),
         cache=cache,
     )
@@ -103,14 +112,19 @@ def _sensitivity(file: Path, images: str | None, options: QuantizeOptions, targe
         print(*(f"--exclude '{name}'" for name in result.exclude))
 
 
+def taking(max_images: int | None) -> dict[str, Any]:
+    """Returns the options of a calibration that takes this many images; none for the default."""
+    return {} if max_images is None else {"batches": None, "images": max_images}
+
+
 def quantize_options(
-    method: CalibrationMethod, batches: int, cache: Path | None, exclude: list[str] | None
+    method: CalibrationMethod, max_images: int | None, cache: Path | None, exclude: list[str] | None
 ) -> QuantizeOptions:
     """The options of a quantization that is part of a build."""
     from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 
     return QuantizeOptions(
-        calibration=CalibrationOptions(method, batches=batches),
+        calibration=CalibrationOptions(method, **taking(max_images)),
         selective=SelectiveQuantizer(exclude=tuple(exclude or ())),
         cache=cache,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _DATA, _RECIPE = "Data", "Recipe"
+# The options that a run was begun with, in its folder; and the mark that they were read again.
+_RUN_FILE, _RECALLED = "run.json", "trt_pose.recalled"
 # The names of the training options, and what they are called here.
 _OPTIONS = {
     "learning_rate": "--lr", "warmup_steps": "--warmup", "final_share": "--final", "clip_norm": "--clip",
@@ -33,10 +36,11 @@ _OPTIONS = {
     rich_help_panel=TRAIN,
     epilog="""trt-pose train --weights coco_pose --data train.json --images images/ --val-data val.json \\
     --val-images images/ -o runs/first
-trt-pose train --model demo --weights synthetic --synthetic 256 --epochs 3 --val-synthetic 30 -o runs/demo
+trt-pose train --model demo --synthetic 256 --epochs 3 --val-synthetic 30 -o runs/demo
 trt-pose train --qat pose.onnx --data train.json --images images/ -o runs/qat""",
 )
 def train(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoints and curves.")],
     model: Annotated[
         str | None,
@@ -44,14 +48,17 @@ def train(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Published weights or a checkpoint to start from.", show_default="untrained"),
+        typer.Option(
+            help="Published weights or a checkpoint to start from; none for untrained.",
+            show_default="untrained; demo: its own",
+        ),
     ] = None,
     imgsz: ImageSize = None,
     qat: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Fine-tune this exported FP32 .onnx file for INT8 instead.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the training run in the output folder.")] = False,
-    json: Json = False,
+    as_json: Json = False,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", rich_help_panel=_DATA, help="COCO keypoint annotations, JSON.")
     ] = None,
@@ -136,7 +143,13 @@ def train(
         int | None, typer.Option(rich_help_panel=_RECIPE, help="Epochs between evaluations.", show_default="1")
     ] = None,
 ) -> None:
-    """Train or fine-tune a YOLO-NAS-Pose on COCO keypoint annotations with any joints."""
+    """Train or fine-tune a YOLO-NAS-Pose on COCO keypoint annotations with any joints.
+
+    --resume alone goes on as the run in the output folder was begun.
+    """
+    if resume and _RECALLED not in context.meta:
+        _go_on(context, output)
+        return
     from ..documents import to_json
     from ..evaluation import in_words
     from ..images.synthetic import find_scene
@@ -148,13 +161,17 @@ def train(
     }  # fmt: skip
     with needed("training"):
         from .. import training
-    base = training.QAT if qat else training.FROM_NOTHING if weights is None else training.FINE_TUNING
+    name = model or "yolo_nas_pose_n"
+    fresh = qat is None and training.starting_weights(name, weights) is None
+    base = training.QAT if qat else training.FROM_NOTHING if fresh else training.FINE_TUNING
     if distance is not None:
         chosen["loss"] = replace(base.loss, distance=distance)
     people = find_scene(scene)
     with speaking(_OPTIONS), _lines_for_epochs(output):
         options: TrainOptions = replace(base, **{name: value for name, value in chosen.items() if value is not None})
         train_data = training.TrainData(data, images, synthetic, options.seed, people)
+        if not resume:
+            _remember(context, output)
         validation = None
         if (val_data, val_images, val_synthetic) != (None, None, None):
             validation = training.TrainData(val_data, val_images, val_synthetic, training.VALIDATION_SEED, people)
@@ -165,15 +182,54 @@ def train(
                 qat, train_data, output, options, validation=validation, resume=resume
             )
         else:
-            name = model or "yolo_nas_pose_n"
             network = training.start_model(name, weights, train_data.skeleton(), read_size(imgsz), options.seed)
             progress = training.train(network, train_data, output, options, validation=validation, resume=resume)
             made = output
-    if json:
+    if as_json:
         print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
     else:
         metrics = in_words(progress.metrics or {})
         print(f"{made}: {progress.epoch} epochs{', the best with ' if metrics else ''}{metrics}")
+
+
+def _remember(context: typer.Context, output: Path) -> None:
+    """Writes the options that were given into the output folder, with absolute paths, for ``--resume``."""
+    from ..errors import SourceError
+    from ..files import make_folder, write_atomically
+
+    path = make_folder(output, SourceError) / _RUN_FILE
+    if not path.exists():  # else a run is there, which is said below
+        text = json.dumps(_given(context), indent=2) + "\n"
+        write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The options on the command line as words, without those that belong to this call alone."""
+    words: list[str] = []
+    for option in context.command.params:
+        name = str(option.name)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("output", "resume", "as_json"):
+            continue
+        value = context.params[name]
+        is_path = isinstance(value, Path) or (name == "weights" and Path(value).exists())
+        words += [option.opts[0], str(Path(value).resolve() if is_path else value)]
+    return words
+
+
+def _go_on(context: typer.Context, output: Path) -> None:
+    """Runs the command with the options that the run in ``output`` was begun with; those given now come later."""
+    path = output / _RUN_FILE
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if not (isinstance(begun, list) and all(isinstance(word, str) for word in begun)):
+            raise ValueError("it is no list of words")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"resuming {output}: {path.name} cannot be read: {error}. Name the options again.") from error
+    extra = ["--output", str(output), "--resume", *(["--json"] if context.params["as_json"] else [])]
+    with context.command.make_context("train", [*begun, *_given(context), *extra]) as again:
+        again.meta[_RECALLED] = True
+        context.command.invoke(again)
 
 
 @contextmanager
@@ -186,7 +242,7 @@ def _lines_for_epochs(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        logger.info("stopped; the same command with --resume goes on from the last whole epoch in %s", output)
+        logger.info("stopped; trt-pose train -o %s --resume goes on after the last whole epoch", output)
         raise
     finally:
         logger.removeHandler(handler)

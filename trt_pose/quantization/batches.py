@@ -17,13 +17,15 @@ from ..images.sources import open_source
 from ..spec import InputSpec
 
 Pixels = npt.NDArray[Any]
-# Images read at a time from a folder when the model file has no fixed batch size.
-_READ_TOGETHER = 4
 DEFAULT_BATCHES = 16  # as in super-gradients
+# Images read at a time when the file has no fixed batch size; a batch of image files, where batches are counted.
+_READ_TOGETHER = 4
 _END = object()
 
 
-def open_batches(data: Any, spec: InputSpec, limit: int | None = None, say_rest: bool = False) -> Iterator[Pixels]:
+def open_batches(
+    data: Any, spec: InputSpec, limit: int | None = None, *, images: int | None = None, say_rest: bool = False
+) -> Iterator[Pixels]:
     """Yields checked batches (B, 3, H, W) of the element type that the file takes; the data determines B.
 
     Args:
@@ -32,16 +34,22 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None, say_rest:
             ``"random"`` gives noise, for a graph whose accuracy does not matter. Noise of any range is spread over that
             of the file.
         spec: the input description of the model file.
-        limit: number of batches to take; None takes all, or 16 batches of ``"random"``.
+        limit: number of batches to take, for image files four images each; None takes all, or 16 batches of
+            ``"random"``.
+        images: number of images to take; None takes all.
         say_rest: warn when image files are left over. Callers set it when the limit is the default.
 
     Raises:
         CalibrationError: no batch; a wrong shape, type or range; NaN; or an exception in the loader (the cause).
     """
-    batches, count, images = None, 0, 0
-    while limit is None or count < limit:
+    batches, count, seen = None, 0, 0
+    while (limit is None or count < limit) and (images is None or seen < images):
         try:
-            batches = batches or _open(data, spec, limit)
+            if batches is None:
+                batches = _open(data, spec, images or limit)
+                if isinstance(batches, _Files) and limit is not None:
+                    most = limit * _READ_TOGETHER
+                    limit, images = None, most if images is None else min(most, images)
             item = next(batches, _END)
         except PoseError:
             raise
@@ -53,11 +61,12 @@ def open_batches(data: Any, spec: InputSpec, limit: int | None = None, say_rest:
         if item is _END:
             break
         batch = check_batch(item, spec, count)
-        count, images = count + 1, images + len(batch)
-        if say_rest and count == limit and isinstance(batches, _Files) and images < (batches.total or 0):
+        batch = batch if images is None else batch[: images - seen]
+        count, seen = count + 1, seen + len(batch)
+        if say_rest and seen == images and isinstance(batches, _Files) and seen < (batches.total or 0):
             warnings.warn(
-                f"calibrating: {images} of {batches.total} images are used, {count} batches of up to"
-                f" {batches.together}. A larger number of batches (--batches) uses more.",
+                f"calibrating: {seen} of {batches.total} images are used; --max-images, or images= of the calibration"
+                " options, uses more.",
                 stacklevel=2,
             )
         yield batch

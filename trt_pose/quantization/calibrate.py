@@ -43,7 +43,8 @@ class CalibrationOptions:
     Attributes:
         method: how thresholds are chosen.
         percentile: percentage of values below the threshold, above 0 to 100; used by the ``percentile`` method only.
-        batches: number of batches to take from the data; None takes all.
+        batches: number of batches to take from the data, for image files four images each; None takes all.
+        images: number of images to take; None takes all.
         providers: ONNX Runtime providers, ``("cpu",)`` or ``("cuda",)``.
     """
 
@@ -51,6 +52,7 @@ class CalibrationOptions:
     percentile: float = DEFAULT_PERCENTILE
     batches: int | None = DEFAULT_BATCHES
     providers: tuple[str, ...] = ("cpu",)
+    images: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.percentile, Real) or isinstance(self.batches, bool):
@@ -61,8 +63,14 @@ class CalibrationOptions:
             raise CalibrationError(f"percentile: got {self.percentile!r}, expected above 0 to 100.")
         if not isinstance(self.method, CalibrationMethod):
             object.__setattr__(self, "method", CalibrationMethod.parse(self.method, "calibration method"))
-        if self.batches is not None and self.batches < 1:
-            raise CalibrationError(f"calibration batches: got {self.batches}, expected 1 or more.")
+        for what, count in (("batches", self.batches), ("images", self.images)):
+            if count is not None and count < 1:
+                raise CalibrationError(f"calibration {what}: got {count}, expected 1 or more.")
+
+    def open(self, data: Any, spec: InputSpec) -> Iterator[Pixels]:
+        """Yields the batches of ``data`` that these options take; see :func:`.batches.open_batches`."""
+        default = self.batches == DEFAULT_BATCHES and self.images is None
+        return open_batches(data, spec, self.batches, images=self.images, say_rest=default)
 
     @property
     def label(self) -> str:
@@ -106,8 +114,7 @@ def calibrate(
         check_writable(cache, CalibrationError)  # fail before the calibration, not after it
     run = Calibration(part, spec, expected["model"])
     try:
-        rest = options.batches == DEFAULT_BATCHES
-        run.feed(open_batches(data, spec.input, options.batches, say_rest=rest), options)
+        run.feed(options.open(data, spec.input), options)
     except BaseException:
         run.resume.save()
         raise
@@ -142,7 +149,7 @@ def _known(
     known = CalibrationCache.read(path)
     known.check(**expected)
     if data is not None:
-        known.check(data=_digest_of(open_batches(data, spec.input, options.batches)))
+        known.check(data=_digest_of(options.open(data, spec.input)))
     missing = [name for name in tensors if name not in known.thresholds]
     if missing:
         raise CalibrationError(

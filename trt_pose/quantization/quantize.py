@@ -18,7 +18,7 @@ from ..graphs.file import describe, load, read_spec, save
 from ..images.pixels import example, letterbox
 from ..progress import step
 from ..spec import ON_NOISE, ModelSpec
-from .batches import DEFAULT_BATCHES, Pixels, check_batch, is_noise, open_batches
+from .batches import Pixels, check_batch, is_noise, open_batches
 from .calibrate import CalibrationOptions, calibrate
 from .fp16 import find_overflows, to_half
 from .layers import SelectiveQuantizer
@@ -123,7 +123,7 @@ def quantize_model(
     if wanted.has_int8 and spec.precision == Precision.FP32:
         chosen = options.selective.choose(network.layers)
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
-        passing = samples.passing(options.calibration.batches) if data is not None else None
+        passing = samples.passing(options.calibration) if data is not None else None
         cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
     noise = cache is not None and data is not None and _warn_of_noise(samples.samples())
     overflows: dict[str, str] = {}
@@ -179,9 +179,9 @@ class SampleBuffer:
     def __init__(self, data: Any, spec: ModelSpec) -> None:
         self._data, self._spec, self._kept = data, spec, list[Pixels]()
 
-    def passing(self, limit: int | None) -> Any:
-        """Returns the batches of the data; keeps the first images as they are read."""
-        batches = open_batches(self._data, self._spec.input, limit, say_rest=limit == DEFAULT_BATCHES)
+    def passing(self, options: CalibrationOptions) -> Any:
+        """Returns the batches of the data that ``options`` take; keeps the first images as they are read."""
+        batches = options.open(self._data, self._spec.input)
 
         def remember() -> Iterator[Pixels]:
             for batch in batches:
@@ -198,7 +198,7 @@ class SampleBuffer:
     def samples(self) -> list[Pixels]:
         """Returns the first images of the data, or the bundled photograph if there is no data."""
         if not self._kept and self._data is not None:
-            for batch in open_batches(self._data, self._spec.input, limit=_SAMPLES):
+            for batch in open_batches(self._data, self._spec.input, images=_SAMPLES):
                 self._keep(batch)
         if self._kept:
             return self._kept

@@ -73,7 +73,7 @@ def analyze(
     check_precision(spec, Precision.INT8)
     layers = options.selective.choose(network.layers)
     buffer = SampleBuffer(data, spec)
-    passing = None if data is None else buffer.passing(options.calibration.batches)
+    passing = None if data is None else buffer.passing(options.calibration)
     cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
     samples = buffer.samples()
     reference = compute(proto, network.border, samples)

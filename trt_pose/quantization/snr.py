@@ -67,7 +67,7 @@ def shared_noise(first: str | Path, second: str | Path, images: Any) -> dict[str
     tensors = [name for name in Network(one).all_activations() if name in names]
     if not tensors:
         raise CalibrationError(f"comparing {first} and {second}: they share no tensor. Compare files of one export.")
-    samples = [next(open_batches(images, read_spec(one).input, limit=1))[:1]]
+    samples = [next(open_batches(images, read_spec(one).input, images=1))[:1]]
     first_values, second_values = compute(one, tensors, samples), compute(other, tensors, samples)
     noise = {}
     for name in tensors:

@@ -6,9 +6,19 @@ from ..optional import needed
 
 with needed("training"):
     from .options import TrainOptions
-    from .train import FINE_TUNING, FROM_NOTHING, QAT, VALIDATION_SEED, TrainData, start_model, train, train_quantized
+    from .train import (
+        FINE_TUNING,
+        FROM_NOTHING,
+        QAT,
+        VALIDATION_SEED,
+        TrainData,
+        start_model,
+        starting_weights,
+        train,
+        train_quantized,
+    )  # fmt: skip
 
 __all__ = [
-    "FINE_TUNING", "FROM_NOTHING", "QAT", "VALIDATION_SEED", "TrainData", "TrainOptions", "start_model", "train",
-    "train_quantized",
+    "FINE_TUNING", "FROM_NOTHING", "QAT", "VALIDATION_SEED", "TrainData", "TrainOptions", "start_model",
+    "starting_weights", "train", "train_quantized",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from ..quantization import QuantizeOptions
 from ..skeleton import COCO, Skeleton
 from ..spec import InputSpec
 from .checkpoints import BEST, LATEST, read_resumable
+from .curves import drawn_at_the_end
 from .data import Batches, CocoPictures, Pictures, SyntheticPictures
 from .loss import LossWeights, set_priors
 from .options import TrainOptions
@@ -120,8 +121,9 @@ def start_model(
 
     Args:
         name: name of a YOLO-NAS-Pose.
-        weights: name of published weights, path of a checkpoint, or None for untrained weights. From weights for other
-            joints, everything except the rows of the joints is copied.
+        weights: name of published weights, path of a checkpoint, or ``none`` for untrained weights. None means those in
+            the package (``demo``), and untrained weights of other models. From weights for other joints, everything
+            except the rows of the joints is copied.
         skeleton: the joints to learn; None for those of the weights, or COCO's without weights.
         size: (height, width) of the input, px; None for the model's own.
         seed: seed of the untrained weights.
@@ -134,7 +136,7 @@ def start_model(
         check_sides(*size, max(YoloNASPose.strides))
     if info.name not in VARIANTS:
         raise UsageError(f"training {info.name}: the loss is YOLO-NAS-Pose's. Name one of {', '.join(VARIANTS)}.")
-    start = None
+    start, weights = None, starting_weights(name, weights)
     if weights is not None:
         published = weights in info.weights
         start = models.get(
@@ -153,6 +155,14 @@ def start_model(
     spec = model.processing.input if size is None else model.processing.input.with_size(*size)
     model.processing = replace(model.processing, input=spec, skeleton=wanted)
     return model
+
+
+def starting_weights(name: str, weights: str | None) -> str | None:
+    """Returns the weights that a training starts from; see :func:`start_model`. None is untrained."""
+    card = models.look_up(name)
+    if weights is None and card.packaged:
+        return card.weights[0]
+    return None if weights == "none" else weights
 
 
 def take_over(start: nn.Module, model: nn.Module) -> None:
@@ -182,7 +192,7 @@ def train(
     Args:
         model: see :func:`start_model`.
         data: the training data.
-        output: folder for ``ckpt_latest.pth`` (every epoch), ``ckpt_best.pth`` and ``curves.csv``.
+        output: folder for ``ckpt_latest.pth`` (every epoch), ``ckpt_best.pth``, ``curves.csv`` and ``curves.png``.
         options: the training options; None takes the defaults.
         validation: data for AP, measured with the code of ``trt-pose eval``; None for no evaluation.
         resume: whether to resume from ``ckpt_latest.pth`` in ``output``.
@@ -204,7 +214,8 @@ def train(
     trainer = Trainer(model, pictures, options, folder, evaluate)
     if resume:
         trainer.resume(folder / LATEST)
-    return trainer.run()
+    with drawn_at_the_end(folder):
+        return trainer.run()
 
 
 def _measure(model: PoseModel, validation: TrainData, folder: Path) -> Evaluate:
@@ -263,7 +274,8 @@ def train_quantized(
         trainer = Trainer(model, pictures, options, folder, evaluate)
         if resume:
             trainer.resume(folder / LATEST)
-        progress = trainer.run()
+        with drawn_at_the_end(folder):
+            progress = trainer.run()
     model.load_state_dict(read_resumable(folder / BEST)["ema_net"])
     model.write(folder / "qat.onnx")
     return folder / "qat.onnx", progress

@@ -26,6 +26,7 @@ from ..files import make_folder, write_atomically
 from ..models.model import PoseModel
 from ..progress import progress_steps
 from . import checkpoints
+from .curves import CSV
 from .data import Batches, Pictures
 from .loss import PARTS, PoseLoss
 from .options import TrainOptions
@@ -187,7 +188,7 @@ class Trainer:
         row = {"epoch": self.progress.epoch, "learning_rate": self._schedule.get_last_lr()[0], "seconds": seconds}
         row |= {f"loss_{name}": value for name, value in parts.items()}
         row |= {name: value for name, value in (metrics or {}).items() if value is not None}
-        _append(self.output / "curves.csv", row)
+        _append(self.output / CSV, row)
         text = f"epoch {self.progress.epoch}/{self.options.epochs}: loss {sum(parts.values()):.4f}"
         reached_text = "" if metrics is None else f", AP {reached:.4f} (best {self.progress.best:.4f})"
         _LOG.info("%s%s, %.1f s", text, reached_text, seconds)
