@@ -1,6 +1,9 @@
 import json
 import math
+import shutil
+import subprocess
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -80,13 +83,55 @@ def test_the_report_is_one_page(tiny_onnx, picture_folder, tmp_path):
     quantize(tiny_onnx, tmp_path / "q.onnx", None, QuantizeOptions(Precision.FP16))
     result = compare(tiny_onnx, tmp_path / "q.onnx", picture_folder, report=tmp_path / "r.html", confidence=0.3)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert str(result) in text
+    assert f"<b>OKS loss {result.loss:.4f}.</b> 46 of 46 people found by both, 0 missed, 0 extra." in text
+    assert "<dt>scores above</dt><dd>0.3</dd>" in text
     assert text.count("data:image/jpeg;base64,") == 12
-    assert text.count("<tr>") == 7
+    assert text.count("<tr") == 7
+    assert 'class="differs"' not in text
     assert json.loads(json.dumps(result.to_dict()))["total"]["found"] == result.found
     for path, error in ((tmp_path / "r.pdf", UsageError), (tmp_path / "none" / "r.html", SourceError)):
         with pytest.raises(error):
             compare(tiny_onnx, tiny_onnx, picture_folder, report=path)
+
+
+def test_low_scores_are_not_compared_unless_asked_for(tiny, picture_folder, tmp_path):
+    """Files made for evaluation hold hundreds of them."""
+    from .conftest import SMALL
+
+    tiny.export(tmp_path / "eval.onnx", verification=False, **{**SMALL, "confidence_threshold": 0.01})
+    every = compare(tmp_path / "eval.onnx", tmp_path / "eval.onnx", picture_folder, confidence=0.01)
+    usual = compare(tmp_path / "eval.onnx", tmp_path / "eval.onnx", picture_folder)
+    assert (every.confidence, usual.confidence) == (0.01, 0.25)
+    assert every.found > usual.found > 0
+    assert "people with scores above 0.25 in 6 images" in str(usual)
+    assert usual.to_dict()["confidence"] == 0.25
+
+
+CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_report_in_a_browser(tiny_onnx, picture_folder, tmp_path):
+    """Verdict, pictures and marks are there when a browser has drawn the page."""
+    proto = onnx.load(tiny_onnx)
+    for item in proto.graph.initializer:
+        if item.name.endswith("head2.cls_pred.bias"):
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) - np.float32(9), item.name))
+    onnx.save(proto, tmp_path / "off.onnx")
+    page, picture = tmp_path / "r.html", tmp_path / "r.png"
+    result = compare(tiny_onnx, tmp_path / "off.onnx", picture_folder, report=page, max_loss=0.01)
+    assert result.missed > 0
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+               "--window-size=1100,1400"]  # fmt: skip
+    for more in ([f"--screenshot={picture}"], ["--dump-dom"]):
+        done = subprocess.run([CHROMIUM, *options, *more, page.as_uri()], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert f'<div class="verdict fail"><b>Failed: OKS loss {result.loss:.4f}, at most 0.01 allowed.</b>' in done.stdout
+    assert done.stdout.count("<tr") == 7
+    seen = np.asarray(cv2.imread(str(picture)))[:, :, ::-1].astype(int)
+    assert (np.abs(seen - (214, 40, 40)).max(axis=2) < 25).sum() > 500  # the verdict's edge and the missed people
+    assert seen.shape[0] > 1000
 
 
 def test_what_cannot_be_compared(tiny_onnx, picture_folder, tmp_path):

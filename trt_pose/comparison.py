@@ -6,19 +6,15 @@ models) and numbers of missed people or objects, per image and in total.
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 
+from .comparison_page import write_page
 from .errors import RunnerError, SourceError, UsageError
 from .files import check_writable, write_atomically
-from .images.pixels import Image
 from .images.reading import Reading
 from .images.sources import open_source
 from .optional import require
@@ -31,7 +27,7 @@ from .runtime import find_backend, open_runner
 from .tasks import TASKS
 
 _WORST_SHOWN = 6
-_SHOWN_PX = 480
+_LEAST_CONFIDENCE = 0.25  # of the predictions that are compared, unless another is asked for
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,7 @@ class Comparison:
         noise_db: signal-to-noise ratio in dB of each tensor that two ONNX files share; empty unless requested.
         outputs: differences of each output of both files, row by row; empty unless requested.
         task: ``pose`` or ``detection``.
+        confidence: predictions with scores above it were compared.
     """
 
     first: str
@@ -108,6 +105,7 @@ class Comparison:
     noise_db: dict[str, float]
     outputs: dict[str, TensorGap] = field(default_factory=dict)
     task: str = "pose"
+    confidence: float = 0.0
 
     @property
     def found(self) -> int:
@@ -143,9 +141,9 @@ class Comparison:
     def __str__(self) -> str:
         task = TASKS[self.task]
         return (
-            f"{self.found} {task.many} in {len(self.images)} images: {self.matched} found by both, {self.missed}"
-            f" missed, {self.extra} extra; {task.points} {self.px_mean:.2f} px apart,"
-            f" {task.similarity} loss {self.loss:.4f}"
+            f"{self.found} {task.many} with scores above {self.confidence:g} in {len(self.images)} images:"
+            f" {self.matched} found by both, {self.missed} missed, {self.extra} extra; {task.points}"
+            f" {self.px_mean:.2f} px apart, {task.similarity} loss {self.loss:.4f}"
         )
 
     @property
@@ -181,6 +179,7 @@ def compare(
     confidence: float | None = None,
     tensors: bool = False,
     report: Path | None = None,
+    max_loss: float | None = None,
     strict: bool = False,
 ) -> Comparison:
     """Runs two model files on the same images and compares their results.
@@ -189,10 +188,12 @@ def compare(
         first: the reference, an ``.onnx`` file or an engine.
         second: the file that is compared with it, an ``.onnx`` file or an engine.
         images: see :func:`trt_pose.images.sources.open_source`.
-        confidence: keep scores above it; None keeps the thresholds stored in the files.
+        confidence: keep scores above it; None takes 0.25, or the threshold of a file if that is higher, because files
+            made for evaluation hold hundreds of predictions with low scores.
         tensors: also compare the output tensors, row by row, and the signal-to-noise ratio of each tensor that two
             ONNX files share, on the first image.
         report: path of an HTML report to write, with the most different images side by side.
+        max_loss: the loss that the report calls passed, see :func:`check_loss`.
         strict: stop at the first image that cannot be read, instead of a warning.
 
     Raises:
@@ -208,7 +209,7 @@ def compare(
         check_writable(report, SourceError)
     if tensors:
         require("polygraphy.comparator", "comparing tensors")  # fail before the images are run
-    task, rows, worst = _run(first, second, images, confidence, strict)
+    task, threshold, rows, worst = _run(first, second, images, confidence, strict)
     result = Comparison(
         first=str(first),
         second=str(second),
@@ -216,9 +217,10 @@ def compare(
         noise_db=_noise(first, second, images) if tensors else {},
         outputs=compare_outputs(first, second, images) if tensors else {},
         task=task,
+        confidence=threshold,
     )
     if report is not None:
-        page = _page(result, worst)
+        page = write_page(result, worst, max_loss)
         write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"), SourceError)
     return result
 
@@ -228,8 +230,8 @@ Pair = tuple[ImageComparison, Result, Result]
 
 def _run(
     first: str | Path, second: str | Path, images: Any, confidence: float | None, strict: bool
-) -> tuple[str, list[ImageComparison], list[Pair]]:
-    """Returns the task of the files, the comparison of each image, and the most different images with both results."""
+) -> tuple[str, float, list[ImageComparison], list[Pair]]:
+    """Returns the task of the files, the threshold, each image's comparison, and the most different ones' results."""
     rows: list[ImageComparison] = []
     worst: list[Pair] = []
     with _open(first, confidence) as one, _open(second, confidence) as other:
@@ -246,13 +248,20 @@ def _run(
             raise RunnerError(
                 f"comparing {first} and {second}: their {what} differ ({counts}). Compare files of one model."
             )
+        thresholds = [predictor.spec.output.confidence_threshold or 0.0 for predictor in (one, other)]
+        threshold = max(_LEAST_CONFIDENCE, *thresholds) if confidence is None else confidence
         frames = open_source(images, Reading(strict=strict))
         for frame in track(frames.images(), "comparing", frames.total):
-            a, b = (cast(Result, predictor.predict(frame.image)) for predictor in (one, other))
+            a, b = (_above(cast(Result, predictor.predict(frame.image)), threshold) for predictor in (one, other))
             row = compare_image(a.prediction, b.prediction, frame.source)
             rows.append(row)
             worst = sorted([*worst, (row, a, b)], key=lambda item: _badness(item[0]), reverse=True)[:_WORST_SHOWN]
-        return one.spec.task, rows, worst
+        return one.spec.task, threshold, rows, worst
+
+
+def _above(result: Result, threshold: float) -> Result:
+    kept: Any = result.prediction.filter(threshold)
+    return result.with_prediction(kept)
 
 
 def _open(path: str | Path, confidence: float | None) -> PosePredictor:
@@ -339,37 +348,3 @@ def _noise(first: str | Path, second: str | Path, images: Any) -> dict[str, floa
     from .quantization.snr import shared_noise  # needs the onnx package; comparing poses does not
 
     return shared_noise(first, second, images)
-
-
-def _page(result: Comparison, worst: Sequence[Pair]) -> str:
-    task = TASKS[result.task]
-    rows = "".join(
-        f"<tr><td>{html.escape(Path(row.source).name)}</td><td>{row.first}</td><td>{row.second}</td><td>{row.missed}</td>"
-        f"<td>{row.extra}</td><td>{row.px_mean:.2f}</td><td>{row.px_max:.2f}</td><td>{row.similarity:.4f}</td></tr>"
-        for row in result.images
-    )
-    pictures = "".join(
-        f"<figure>{_picture(a)}{_picture(b)}<figcaption>{html.escape(Path(row.source).name)}: {row.first} and"
-        f" {row.second} {task.many}, {task.similarity} {row.similarity:.3f}</figcaption></figure>"
-        for row, a, b in worst
-    )
-    noise = "".join(f"<tr><td>{html.escape(name)}</td><td>{db:.1f}</td></tr>" for name, db in result.noise_db.items())
-    tensors = f"<h2>Tensors</h2><table><tr><th>tensor<th>signal to noise, dB</tr>{noise}</table>" if noise else ""
-    title = f"{Path(result.first).name} and {Path(result.second).name}"
-    return (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
-        "<style>body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}img{width:49%}figure{margin:1em 0}</style>"
-        f"<h1>{html.escape(title)}</h1><p>{html.escape(str(result))}</p><h2>Images that differ most</h2>{pictures}"
-        "<h2>All images</h2><table>"
-        f"<tr><th>{'<th>'.join(result.header[:-1])}</tr>{rows}</table>{tensors}"
-    )
-
-
-def _picture(result: Result) -> str:
-    drawn: Image = result.draw()
-    scale = _SHOWN_PX / max(drawn.shape[:2])
-    if scale < 1:
-        drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    _, encoded = cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}">'

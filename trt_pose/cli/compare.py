@@ -23,7 +23,11 @@ def compare(
     images: Annotated[str, typer.Option(help="Image, folder or glob pattern.")],
     conf: Annotated[
         float | None,
-        typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.", show_default="the files'"),
+        typer.Option(
+            callback=in_range(0, 1),
+            help="Keep predictions with a higher score.",
+            show_default="0.25, or the files' threshold",
+        ),
     ] = None,
     max_loss: Annotated[
         float | None,
@@ -46,7 +50,9 @@ def compare(
     from ..comparison import check_loss, compare as compare_files
     from ..tasks import TASKS
 
-    result = compare_files(first, second, images, confidence=conf, tensors=tensors, report=report, strict=strict)
+    result = compare_files(
+        first, second, images, confidence=conf, tensors=tensors, report=report, max_loss=max_loss, strict=strict
+    )
     if json:
         print(to_json(result.to_dict()))
     else:

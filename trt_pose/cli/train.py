@@ -162,8 +162,7 @@ def train(
     with needed("training"):
         from .. import training
     name = model or "yolo_nas_pose_n"
-    fresh = qat is None and training.starting_weights(name, weights) is None
-    base = training.QAT if qat else training.FROM_NOTHING if fresh else training.FINE_TUNING
+    base = training.QAT if qat else training.usual_options(name, weights)
     if distance is not None:
         chosen["loss"] = replace(base.loss, distance=distance)
     people = find_scene(scene)
@@ -172,19 +171,17 @@ def train(
         train_data = training.TrainData(data, images, synthetic, options.seed, people)
         if not resume:
             _remember(context, output)
-        validation = None
-        if (val_data, val_images, val_synthetic) != (None, None, None):
-            validation = training.TrainData(val_data, val_images, val_synthetic, training.VALIDATION_SEED, people)
+        validation, of_it = None, (val_data, val_images, val_synthetic)
+        if any(item is not None for item in of_it):
+            validation = training.TrainData(*of_it, training.VALIDATION_SEED, people)
+        how: dict[str, Any] = {"validation": validation, "resume": resume}
         if qat is not None:
             if (model, weights, imgsz) != (None, None, None):
                 raise UsageError("--model, --weights, --imgsz: with --qat the file decides. Leave them out.")
-            made, progress = training.train_quantized(
-                qat, train_data, output, options, validation=validation, resume=resume
-            )
+            made, progress = training.train_quantized(qat, train_data, output, options, **how)
         else:
             network = training.start_model(name, weights, train_data.skeleton(), read_size(imgsz), options.seed)
-            progress = training.train(network, train_data, output, options, validation=validation, resume=resume)
-            made = output
+            made, progress = output, training.train(network, train_data, output, options, **how)
     if as_json:
         print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
     else:

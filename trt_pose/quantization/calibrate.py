@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class CalibrationOptions:
         """Yields the batches of ``data`` that these options take; see :func:`.batches.open_batches`."""
         default = self.batches == DEFAULT_BATCHES and self.images is None
         return open_batches(data, spec, self.batches, images=self.images, say_rest=default)
+
+    def of_everything(self) -> CalibrationOptions:
+        """Returns the same options without a limit, for data of which :meth:`open` took its part already."""
+        return replace(self, batches=None, images=None)
 
     @property
     def label(self) -> str:

@@ -124,7 +124,7 @@ def quantize_model(
         chosen = options.selective.choose(network.layers)
         kept = {layer.name: "excluded" for layer in network.layers if layer not in chosen}
         passing = samples.passing(options.calibration) if data is not None else None
-        cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
+        cache = calibrate(network, network.activations(), passing, options.calibration.of_everything(), options.cache)
     noise = cache is not None and data is not None and _warn_of_noise(samples.samples())
     overflows: dict[str, str] = {}
     if wanted.has_fp16:

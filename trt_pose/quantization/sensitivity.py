@@ -74,7 +74,7 @@ def analyze(
     layers = options.selective.choose(network.layers)
     buffer = SampleBuffer(data, spec)
     passing = None if data is None else buffer.passing(options.calibration)
-    cache = calibrate(network, network.activations(), passing, options.calibration, options.cache)
+    cache = calibrate(network, network.activations(), passing, options.calibration.of_everything(), options.cache)
     samples = buffer.samples()
     reference = compute(proto, network.border, samples)
 

@@ -16,9 +16,10 @@ with needed("training"):
         starting_weights,
         train,
         train_quantized,
+        usual_options,
     )  # fmt: skip
 
 __all__ = [
     "FINE_TUNING", "FROM_NOTHING", "QAT", "VALIDATION_SEED", "TrainData", "TrainOptions", "start_model",
-    "starting_weights", "train", "train_quantized",
+    "starting_weights", "train", "train_quantized", "usual_options",
 ]  # fmt: skip

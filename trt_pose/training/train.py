@@ -165,6 +165,11 @@ def starting_weights(name: str, weights: str | None) -> str | None:
     return None if weights == "none" else weights
 
 
+def usual_options(name: str, weights: str | None) -> TrainOptions:
+    """Returns the options for these starting weights: of fine-tuning, or of a training from nothing."""
+    return FROM_NOTHING if starting_weights(name, weights) is None else FINE_TUNING
+
+
 def take_over(start: nn.Module, model: nn.Module) -> None:
     """Copies the weights of a network for other joints.
 
