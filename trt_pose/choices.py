@@ -138,6 +138,7 @@ class HeadName(StrEnum):
     YOLOV8_POSE_XY = "yolov8-pose-xy"
     YOLO_END2END_POSE = "yolo-end2end-pose"
     YOLO_END2END_POSE_XY = "yolo-end2end-pose-xy"
+    MMDEPLOY_POSE = "mmdeploy-pose"
     YOLO_NAS_POSE = "yolo-nas-pose"
     DECODED = "decoded"
 

@@ -112,14 +112,17 @@ def _refusal(path: Path) -> str:
 
 def _heads(outputs: dict[str, TensorInfo]) -> tuple[str, ...] | None:
     """Returns the heads of ``attach`` that these outputs fit; None when torch, which describes them, is missing."""
-    shapes = [[info.shape[0] or 2, *info.shape[1:]] if info.shape else [] for info in outputs.values()]
-    if any(size is None for shape in shapes for size in shape):
-        return ()
     try:
-        from .export.attach.heads import fitting
+        from .export.attach.heads import HEADS, OPEN_ROWS, fitting
     except MissingDependencyError:
         return None
-    return tuple(fitting([[int(size or 0) for size in shape] for shape in shapes]))
+    shapes = [list(info.shape) for info in outputs.values()]
+    open_rows = any(len(shape) > 1 and shape[1] is None for shape in shapes)
+    shapes = [[shape[0] or 2, *(size or OPEN_ROWS for size in shape[1:2]), *shape[2:]] for shape in shapes if shape]
+    if len(shapes) < len(outputs) or any(size is None for shape in shapes for size in shape):
+        return ()
+    fits = fitting([[int(size or 0) for size in shape] for shape in shapes])
+    return tuple(name for name in fits if HEADS[name].open_rows or not open_rows)
 
 
 @dataclass(frozen=True)

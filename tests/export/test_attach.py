@@ -8,12 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torchvision
 
 from trt_pose import ExportError, PosePredictor, Poses, UsageError, open_runner
 from trt_pose.choices import DetectionOutputFormatMode as Format, ExportTargetBackend
 from trt_pose.cli import main
 from trt_pose.export.attach.attach import AttachOptions, attach
 from trt_pose.export.select import Selection
+from trt_pose.inspection import inspect
 
 from .. import reference
 
@@ -104,6 +106,74 @@ def test_any_head_in_onnx_runtime(tmp_path, head, dynamic, flat, rng):
         np.testing.assert_allclose(got.boxes, want[1][image, :count], atol=1e-3)
         np.testing.assert_allclose(got.scores, want[2][image, :count], atol=1e-5)
         np.testing.assert_allclose(got.joints, want[3][image, :count], atol=1e-3)
+
+
+class MMDeploy(torch.nn.Module):
+    """The same people as MMDeploy's files give them: without overlaps, BGR in 0..255; as many as there are, or 20."""
+
+    def __init__(self, rows=None, joined=False):
+        super().__init__()
+        self.network, self.rows, self.joined = Decoded(apart=False), rows, joined
+
+    def forward(self, images):
+        boxes, scores, joints = self.network(images.flip(1) / 255)
+        if self.rows is None:
+            kept = torchvision.ops.nms(boxes[0], scores[0, :, 0], 0.5)
+        else:
+            kept = scores[0, :, 0].argsort(descending=True)[: self.rows]
+        dets = torch.cat([boxes, scores], dim=2)[:, kept]
+        if self.joined:
+            return torch.cat([dets, dets[..., :1] * 0, joints[:, kept].flatten(2)], dim=2)
+        return dets, joints[:, kept]
+
+
+def write_mmdeploy(path, rows=None, joined=False):
+    axes = {"dets": {1: "num"}, "keypoints": {1: "num"}} if not joined else {"dets": {1: "num"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            MMDeploy(rows, joined).eval(), (torch.zeros(1, 3, SIZE, SIZE),), path, dynamo=False, opset_version=17,
+            input_names=["input"], output_names=list(axes), dynamic_axes=None if rows else axes,
+        )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("rows", [None, 20])
+@pytest.mark.parametrize("layout", [Format.BATCH_FORMAT, Format.FLAT_FORMAT])
+def test_files_of_mmdeploy(tmp_path, rng, rows, layout):
+    """Also with as many rows as there are people, and with nobody."""
+    source = write_mmdeploy(tmp_path / "rtmo.onnx", rows)
+    assert inspect(source).heads == ("mmdeploy-pose",)
+    pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)
+    boxes, scores, joints = candidates(pixels)
+    for confidence in (0.4, 1.0):
+        options = AttachOptions(selection=Selection(confidence, 0.7, 80, 15), layout=layout)
+        spec = attach(source, tmp_path / "ours.onnx", options)
+        assert (spec.input.normalization.channels, spec.input.pad_value) == ("BGR", 114)
+        with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
+            got = Poses.from_outputs(runner.run({"input": pixels}), spec)
+        if rows is None:
+            want = reference.pose_nms(boxes, scores, joints, confidence, 0.5, ANCHORS, 15)  # type: ignore[call-arg]
+            expected = [array[0, : int(want[0][0, 0])] for array in want[1:]]
+        else:  # the file says that nothing overlaps, so nothing is suppressed
+            best = np.argsort(-scores[0, :, 0], kind="stable")[:15]
+            best = best[scores[0, best, 0] > confidence]
+            expected = [boxes[0, best], scores[0, best, 0], joints[0, best]]
+        assert len(got) == len(expected[0]) == (0 if confidence == 1.0 else len(got))
+        for found, wanted in zip((got.boxes, got.scores, got.joints), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_open_rows_are_for_onnx_runtime(tmp_path):
+    source = write_mmdeploy(tmp_path / "rtmo.onnx")
+    with pytest.raises(ExportError, match="dets has as many rows as the file finds, which TensorRT cannot express"):
+        attach(source, tmp_path / "o.onnx", AttachOptions(target=ExportTargetBackend.TENSORRT))
+    attach(write_mmdeploy(tmp_path / "fixed.onnx", 20), tmp_path / "o.onnx",
+           AttachOptions(target=ExportTargetBackend.TENSORRT))  # fmt: skip
+    write_mmdeploy(tmp_path / "rows.onnx", joined=True)  # rows of Ultralytics, whose number is always fixed
+    with pytest.raises(ExportError, match="the shape of dets is not fixed"):
+        attach(tmp_path / "rows.onnx", tmp_path / "o.onnx", AttachOptions(head="yolo-end2end-pose"))
+    assert inspect(tmp_path / "rows.onnx").heads == ()
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["b1", "dynamic"])

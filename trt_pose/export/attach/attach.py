@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from ..preprocess import Normalize
 from ..select import SelectDecoded, Selection
 from ..select_pose_trt import PluginSelect, check_limits
 from ..trace import finish, simplify
-from .heads import HEADS, Head, fitting
+from .heads import HEADS, OPEN_ROWS, Head, fitting
 from .ultralytics import Metadata, read_metadata
 
 # Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
@@ -50,11 +50,19 @@ _TRACED, _OPENED = 20, 26
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor of the file that the selection reads; an open batch size counts as 2 in ``shape``."""
+    """A tensor of the file that the selection reads.
+
+    Attributes:
+        name: its name.
+        shape: its shape, with 2 for an open batch size, and OPEN_ROWS for an open number of rows.
+        element: its element type.
+        open_rows: whether the number of rows is open.
+    """
 
     name: str
     shape: list[int]
     element: str
+    open_rows: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ class AttachOptions:
         head: layout of the outputs; None takes what the file's metadata says, or else the only layout that fits.
             ``yolov8-pose``: one tensor (B, 4 + 1 + 3J, A) with boxes as centre and size. ``yolo-end2end-pose``: one
             tensor (B, N, 6 + 3J) of rows with box xyxy, score, class and joints, without overlaps. With ``-xy``: the
-            same with joints of two numbers, which get the confidence 1. ``decoded``: boxes (B, A, 4) xyxy, scores
+            same with joints of two numbers, which get the confidence 1. ``mmdeploy-pose``: ``dets`` (B, N, 5), rows of
+            box xyxy and score without overlaps, and ``keypoints`` (B, N, J, 3), as MMDeploy writes RTMO and YOLOX-Pose;
+            N may be open for ONNX Runtime. ``decoded``: boxes (B, A, 4) xyxy, scores
             (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores, joints (B, A, J, 2), joint confidences
             (B, A, J).
         tensors: names of these tensors in the file, in this order; None takes the file's outputs in their order.
@@ -75,7 +85,7 @@ class AttachOptions:
         skeleton: the joints; None takes the file's joint names, or the known joint set of that size.
         input: image policy. None takes, for the ``yolo`` heads, Ultralytics' (RGB, long side, centre, padding 114); for
             ``yolo-nas-pose``, YOLO-NAS-Pose's (BGR, long side, bottom right, padding 127); for ``decoded``, the latter
-            in RGB.
+            in RGB; for ``mmdeploy-pose``, BGR in 0..255, long side, bottom right, padding 114.
         uint8_input: whether to put cast and normalization before a float input, so that the file takes uint8 images.
     """
 
@@ -114,6 +124,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     outputs = _outputs_of(proto, names, source, named, batch)
     name, anchors, joints = _find_head(named, metadata, outputs, source)
     head = HEADS[name]
+    _check_rows(head, outputs, options.target, source)
     if options.skeleton is None and metadata is not None and metadata.joint_names:
         options = replace(options, skeleton=Skeleton.from_category({"keypoints": metadata.joint_names}, joints))
     # Without overlaps left, nothing may be suppressed: no IoU is over 1.
@@ -198,16 +209,33 @@ def _outputs_of(
                 f"attaching to {source}: {_own_name(name)} has batch {sizes[:1]}, the image input {batch}. Export"
                 " the file with one batch size throughout."
             )
-        shape = [batch or 2, *sizes[1:]]
+        open_rows = len(sizes) > 1 and sizes[1] is None
+        shape = [batch or 2, *([OPEN_ROWS] if open_rows else sizes[1:2]), *sizes[2:]]
         if any(size is None for size in shape):
-            raise ExportError(
-                f"attaching to {source}: the shape of {_own_name(name)} is not fixed. Export it with a fixed size."
-            )
+            raise _not_fixed(name, source)
         element = _ELEMENTS.get(known[name].type.tensor_type.elem_type, "another type")
         if not element.startswith("float"):
             raise ExportError(f"attaching to {source}: {_own_name(name)} is of {element}, expected float32 or float16.")
-        outputs.append(_Tensor(name, [int(size) for size in shape if size is not None], element))
+        outputs.append(_Tensor(name, [int(size) for size in shape if size is not None], element, open_rows))
     return outputs
+
+
+def _not_fixed(name: str, source: str | Path) -> ExportError:
+    return ExportError(
+        f"attaching to {source}: the shape of {_own_name(name)} is not fixed. Export it with a fixed size."
+    )
+
+
+def _check_rows(head: Head, outputs: list[_Tensor], target: ExportTargetBackend, source: str | Path) -> None:
+    """Raises ExportError for an open number of rows that the head does not take, or TensorRT."""
+    for item in outputs:
+        if item.open_rows and not head.open_rows:
+            raise _not_fixed(item.name, source)
+        if item.open_rows and target is ExportTargetBackend.TENSORRT:
+            raise ExportError(
+                f"attaching to {source}: {_own_name(item.name)} has as many rows as the file finds, which TensorRT"
+                " cannot express. Export it with a fixed number, or attach for ONNX Runtime."
+            )
 
 
 def _find_head(
@@ -300,6 +328,7 @@ def _merge_tail(proto: onnx.ModelProto, outputs: list[_Tensor], spec: ModelSpec,
         proto,
         spec,
         TAIL,
+        {name: {1: "rows"} for name, item in zip(inputs, outputs, strict=True) if item.open_rows},
     )
     links = dict(zip(inputs, (item.name for item in outputs), strict=True))
     # Drops every output and node that the predictions do not depend on.
@@ -332,12 +361,14 @@ def _trace(
     like: onnx.ModelProto,
     spec: ModelSpec,
     prefix: str,
+    open_axes: Mapping[str, dict[int, str]] | None = None,
 ) -> onnx.ModelProto:
     """Traces a part with the opset and IR version of the file it is merged into."""
     opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
     if not 16 <= opset <= _OPENED:
         raise ExportError(f"attaching: the file has opset {opset}, expected 16 to {_OPENED}. Export it with opset 17.")
-    axes = {} if spec.input.batch else {name: {0: "batch"} for name in inputs}
+    batches = {} if spec.input.batch else {0: "batch"}
+    axes = {name: {**batches, **(open_axes or {}).get(name, {})} for name in inputs}
     if outputs == list(spec.output.names):
         axes |= find_format(spec).axes(spec)
     elif not spec.input.batch:

@@ -1,7 +1,8 @@
 """The output layouts that ``attach`` reads.
 
 To add a head, add a member to ``HeadName`` and a row to :data:`HEADS`. Layout of the Ultralytics pose models:
-https://docs.ultralytics.com/tasks/pose (boxes as centre and size).
+https://docs.ultralytics.com/tasks/pose (boxes as centre and size). Names and suppression of MMDeploy's pose detectors:
+configs/mmpose/pose-detection_rtmo_onnxruntime_dynamic.py of https://github.com/open-mmlab/mmdeploy.
 """
 
 from __future__ import annotations
@@ -52,6 +53,18 @@ class EndToEndHead(nn.Module):
         return rows[..., :4], rows[..., 4:5], _with_confidence(rows[..., 6:], self.values)
 
 
+class MMDeployHead(nn.Module):
+    """``dets`` (B, N, 5), rows of box xyxy and score, and ``keypoints`` (B, N, J, 3), to boxes, scores and joints.
+
+    N may be open: rows of zeros are added, so that a selection always has as many as it takes.
+    """
+
+    def forward(self, dets: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        dets = torch.cat([dets, torch.zeros_like(dets[:, :1]).expand(-1, OPEN_ROWS, -1)], dim=1)
+        points = torch.cat([keypoints, torch.zeros_like(keypoints[:, :1]).expand(-1, OPEN_ROWS, -1, -1)], dim=1)
+        return dets[..., :4], dets[..., 4:5], points
+
+
 class DecodedHead(nn.Module):
     """Boxes (B, A, 4) xyxy, scores (B, A, 1) and joints (B, A, J, 3) as they are."""
 
@@ -68,6 +81,8 @@ class YoloNasHead(nn.Module):
         return boxes, scores, torch.cat([joints, confidences.unsqueeze(3)], dim=3)
 
 
+# Rows that a selection behind a file with an open number of rows takes at most.
+OPEN_ROWS = 300
 # Files that do not say their joints are read by their shapes alone. An output (B, 56, 8400) has 17 joints if its
 # columns are candidates, and 2,798 if its rows are; no model has that many.
 _MOST_JOINTS = 1000
@@ -80,6 +95,12 @@ def _row_sizes(shapes: Shapes, values: int, before: int, axis: int) -> tuple[int
         return None
     joints, rest = divmod(shape[axis] - before, values)
     return (shape[3 - axis], joints) if not rest and 0 < joints <= _MOST_JOINTS else None
+
+
+def _mmdeploy_sizes(shapes: Shapes) -> tuple[int, int] | None:
+    dets, points = shapes
+    fits = len(dets) == 3 and dets[2] == 5 and len(points) == 4 and points[3] == 3 and dets[1] == points[1]
+    return (OPEN_ROWS, points[2]) if fits else None
 
 
 def _decoded_sizes(shapes: Shapes, values: int = 3) -> tuple[int, int] | None:
@@ -105,6 +126,7 @@ class Head:
         sizes: numbers of anchors and joints from the shapes of the tensors, or None when they do not fit.
         input: image policy of the toolkit.
         suppressed: whether the file has removed overlapping boxes itself.
+        open_rows: whether the number of rows may be open.
     """
 
     tensors: int
@@ -112,6 +134,7 @@ class Head:
     sizes: Callable[[Shapes], tuple[int, int] | None]
     input: InputSpec
     suppressed: bool = False
+    open_rows: bool = False
 
 
 def fitting(shapes: Shapes) -> dict[HeadName, tuple[int, int]]:
@@ -126,6 +149,8 @@ def fitting(shapes: Shapes) -> dict[HeadName, tuple[int, int]]:
 
 
 _ULTRALYTICS = InputSpec(padding="center", pad_value=114, normalization=_RGB)
+# Of RTMO and YOLOX-Pose: grey levels as they are, blue first.
+_MMPOSE = InputSpec(pad_value=114, normalization=Normalization("BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
 
 
 HEADS = {
@@ -139,6 +164,7 @@ HEADS = {
     HeadName.YOLO_END2END_POSE_XY: Head(
         1, partial(EndToEndHead, 2), partial(_row_sizes, values=2, before=6, axis=2), _ULTRALYTICS, suppressed=True
     ),
+    HeadName.MMDEPLOY_POSE: Head(2, MMDeployHead, _mmdeploy_sizes, _MMPOSE, suppressed=True, open_rows=True),
     HeadName.YOLO_NAS_POSE: Head(4, YoloNasHead, _yolo_nas_sizes, POSE_INPUT),
     HeadName.DECODED: Head(3, DecodedHead, _decoded_sizes, replace(POSE_INPUT, normalization=_RGB)),
 }
