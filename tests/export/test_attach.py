@@ -164,6 +164,38 @@ def test_files_of_mmdeploy(tmp_path, rng, rows, layout):
             np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+def test_a_file_of_any_size_gets_the_size_of_its_metadata(tmp_path, rng):
+    """As Ultralytics writes them with dynamic=True."""
+    fixed, open_ = write(tmp_path / "fixed.onnx", "yolov8-pose", dynamic=True), tmp_path / "open.onnx"
+    proto = onnx.load(fixed)
+    for side in (
+        *proto.graph.input[0].type.tensor_type.shape.dim[2:],
+        proto.graph.output[0].type.tensor_type.shape.dim[2],
+    ):
+        side.dim_param = "side"
+    del proto.graph.value_info[:]
+    known = {"task": "pose", "stride": "16", "names": "{0: 'person'}", "kpt_shape": "[17, 3]"}
+    pixels = rng.integers(0, 256, (2, 3, SIZE, SIZE), dtype=np.uint8)
+    found = {}
+    for source, size in ((fixed, f"[{SIZE}, {SIZE}]"), (open_, f"[{SIZE}, {SIZE}]")):
+        onnx.helper.set_model_props(proto, known | {"imgsz": size})
+        onnx.save(proto, open_)
+        spec = attach(source, tmp_path / "ours.onnx", AttachOptions())
+        assert (spec.input.height, spec.input.width, spec.input.batch) == (SIZE, SIZE, None)
+        with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
+            found[source] = runner.run({"input": pixels})
+    for name, array in found[fixed].items():
+        np.testing.assert_array_equal(array, found[open_][name])
+    for size, words in (
+        ("[90, 90]", "does not run with images of 90 x 90"),
+        ("[0, 7]", "Export it with a fixed image"),
+    ):
+        onnx.helper.set_model_props(proto, known | {"imgsz": size})
+        onnx.save(proto, open_)
+        with pytest.raises(ExportError, match=words):
+            attach(open_, tmp_path / "ours.onnx", AttachOptions())
+
+
 def test_open_rows_are_for_onnx_runtime(tmp_path):
     source = write_mmdeploy(tmp_path / "rtmo.onnx")
     with pytest.raises(ExportError, match="dets has as many rows as the file finds, which TensorRT cannot express"):

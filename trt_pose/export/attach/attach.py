@@ -24,7 +24,6 @@ from ...formats import FORMATS, find_format
 from ...graphs.file import save
 from ...graphs.surgery import join, rename, to_graph, to_model
 from ...nms import contract
-from ...nms.contract import DOMAIN
 from ...progress import step
 from ...skeleton import Skeleton
 from ...spec import InputSpec, ModelSpec, OutputSpec
@@ -35,34 +34,15 @@ from ..preprocess import Normalize
 from ..select import SelectDecoded, Selection
 from ..select_pose_trt import PluginSelect, check_limits
 from ..trace import finish, simplify
-from .heads import HEADS, OPEN_ROWS, Head, fitting
+from .heads import HEADS, Head, fitting
+from .source import THEIRS, SourceTensor, check_rows, input_of, load, outputs_of, own_name, with_size
 from .ultralytics import Metadata, read_metadata
 
 # Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
-THEIRS, FRONT, TAIL = "model/", "front/", "tail/"
-_ELEMENTS = {
-    onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.UINT8: "uint8",
-}  # fmt: skip
+FRONT, TAIL = "front/", "tail/"
 # The newest operator set that torch's exporter writes, and the newest that ONNX Runtime 1.31 opens. The operators of
 # the parts put around a file mean the same in both.
 _TRACED, _OPENED = 20, 26
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor of the file that the selection reads.
-
-    Attributes:
-        name: its name.
-        shape: its shape, with 2 for an open batch size, and OPEN_ROWS for an open number of rows.
-        element: its element type.
-        open_rows: whether the number of rows is open.
-    """
-
-    name: str
-    shape: list[int]
-    element: str
-    open_rows: bool
 
 
 @dataclass(frozen=True)
@@ -117,14 +97,15 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     named = None if options.head is None else HeadName.parse(options.head, "head")
     check_suffix(output)
     check_writable(output, ExportError)
-    proto = _load(source)
+    proto = load(source)
     metadata = read_metadata({item.key: item.value for item in proto.metadata_props}, str(source))
-    batch, height, width, element = _input_of(proto, source)
+    proto = with_size(proto, metadata, source)
+    batch, height, width, element = input_of(proto, source)
     names = [THEIRS + name for name in options.tensors or ()] or [item.name for item in proto.graph.output]
-    outputs = _outputs_of(proto, names, source, named, batch)
+    outputs = outputs_of(proto, names, source, named, batch)
     name, anchors, joints = _find_head(named, metadata, outputs, source)
     head = HEADS[name]
-    _check_rows(head, outputs, options.target, source)
+    check_rows(head, outputs, options.target, source)
     if options.skeleton is None and metadata is not None and metadata.joint_names:
         options = replace(options, skeleton=Skeleton.from_category({"keypoints": metadata.joint_names}, joints))
     # Without overlaps left, nothing may be suppressed: no IoU is over 1.
@@ -145,108 +126,15 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     return spec
 
 
-def _load(source: str | Path) -> onnx.ModelProto:
-    """Loads the file with inferred shapes and prefixed names, and removes weights from the list of inputs."""
-    path = Path(source)
-    if not path.is_file():
-        raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
-    try:
-        proto = onnx.load(path)
-        weights = {item.name for item in proto.graph.initializer}
-        images = [item for item in proto.graph.input if item.name not in weights]
-        del proto.graph.input[:]
-        proto.graph.input.extend(images)
-        # Some toolkits write nodes in an order that ONNX Runtime accepts and the ONNX checker does not.
-        proto = to_model(to_graph(proto).toposort(), proto)
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        for entry in proto.opset_import:
-            if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
-                entry.version = 1
-        return to_model(rename(to_graph(proto), THEIRS), proto)
-    except Exception as error:  # protobuf, onnx and file errors have no common base
-        raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
-
-
-def _input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
-    inputs = list(proto.graph.input)
-    shape = _shape_of(inputs[0]) if len(inputs) == 1 else []
-    element = _ELEMENTS.get(inputs[0].type.tensor_type.elem_type) if inputs else None
-    if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None or element is None:
-        raise ExportError(
-            f"attaching to {source}: got {len(inputs)} inputs, the first of shape {shape}, expected one image"
-            " (B, 3, H, W) of fixed size, float32, float16 or uint8. Export it with a fixed image size."
-        )
-    return shape[0], shape[2], shape[3], element
-
-
-def _own_name(name: str) -> str:
-    """Returns the name as it is in the original file, without the prefix."""
-    return name.removeprefix(THEIRS)
-
-
-def _shape_of(item: onnx.ValueInfoProto) -> list[int | None]:
-    return [dim.dim_value if dim.dim_value > 0 else None for dim in item.type.tensor_type.shape.dim]
-
-
-def _outputs_of(
-    proto: onnx.ModelProto, names: list[str], source: str | Path, head: HeadName | None, batch: int | None
-) -> list[_Tensor]:
-    known = {item.name: item for item in (*proto.graph.output, *proto.graph.value_info)}
-    missing = [name for name in names if name not in known]
-    wanted = HEADS[head].tensors if head else len(names)
-    if missing or len(names) != wanted:
-        have = ", ".join(_own_name(item.name) for item in proto.graph.output)
-        takes = f"head {head} takes {wanted} tensors, got" if head else "there are no tensors"
-        raise ExportError(
-            f"attaching to {source}: {takes} {', '.join(map(_own_name, names))}; the file's outputs are {have}."
-            " Name the tensors."
-        )
-    outputs = []
-    for name in names:
-        sizes = _shape_of(known[name])
-        if sizes[:1] != [batch]:
-            raise ExportError(
-                f"attaching to {source}: {_own_name(name)} has batch {sizes[:1]}, the image input {batch}. Export"
-                " the file with one batch size throughout."
-            )
-        open_rows = len(sizes) > 1 and sizes[1] is None
-        shape = [batch or 2, *([OPEN_ROWS] if open_rows else sizes[1:2]), *sizes[2:]]
-        if any(size is None for size in shape):
-            raise _not_fixed(name, source)
-        element = _ELEMENTS.get(known[name].type.tensor_type.elem_type, "another type")
-        if not element.startswith("float"):
-            raise ExportError(f"attaching to {source}: {_own_name(name)} is of {element}, expected float32 or float16.")
-        outputs.append(_Tensor(name, [int(size) for size in shape if size is not None], element, open_rows))
-    return outputs
-
-
-def _not_fixed(name: str, source: str | Path) -> ExportError:
-    return ExportError(
-        f"attaching to {source}: the shape of {_own_name(name)} is not fixed. Export it with a fixed size."
-    )
-
-
-def _check_rows(head: Head, outputs: list[_Tensor], target: ExportTargetBackend, source: str | Path) -> None:
-    """Raises ExportError for an open number of rows that the head does not take, or TensorRT."""
-    for item in outputs:
-        if item.open_rows and not head.open_rows:
-            raise _not_fixed(item.name, source)
-        if item.open_rows and target is ExportTargetBackend.TENSORRT:
-            raise ExportError(
-                f"attaching to {source}: {_own_name(item.name)} has as many rows as the file finds, which TensorRT"
-                " cannot express. Export it with a fixed number, or attach for ONNX Runtime."
-            )
-
-
 def _find_head(
-    named: HeadName | None, metadata: Metadata | None, outputs: list[_Tensor], source: str | Path
+    named: HeadName | None, metadata: Metadata | None, outputs: list[SourceTensor], source: str | Path
 ) -> tuple[HeadName, int, int]:
     """Returns the head of a file and the numbers of anchors and joints.
 
     Raises:
         ExportError: the shapes of the outputs are not those of the head; or no head fits, or several do.
     """
-    listed = ", ".join(f"{_own_name(item.name)} {item.shape}" for item in outputs)
+    listed = ", ".join(f"{own_name(item.name)} {item.shape}" for item in outputs)
     fits = fitting([item.shape for item in outputs])
     if named is not None:
         fits = {name: sizes for name, sizes in fits.items() if name is named}
@@ -318,7 +206,7 @@ def _tail(head: Head, spec: ModelSpec, options: AttachOptions, chosen: Selection
     return _Tail(head.module(), select, FORMAT_MODULES[options.layout]())
 
 
-def _merge_tail(proto: onnx.ModelProto, outputs: list[_Tensor], spec: ModelSpec, module: _Tail) -> onnx.ModelProto:
+def _merge_tail(proto: onnx.ModelProto, outputs: list[SourceTensor], spec: ModelSpec, module: _Tail) -> onnx.ModelProto:
     inputs = [f"{TAIL}in{index}" for index in range(len(outputs))]
     tail = _trace(
         module,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import ExportError
 
+_MOST_PX = 16_384  # of a side
 _LONGEST = 100_000  # characters of an entry; 1,000 class names take less
 
 
@@ -25,6 +26,7 @@ class Metadata:
         values: numbers per joint: 2 (x, y) or 3 (x, y, confidence).
         classes: names of the classes.
         joint_names: names of the joints; empty where the file does not name them.
+        size: (height, width) of the images it was exported for, px; None where the file does not say it.
     """
 
     task: str
@@ -32,6 +34,7 @@ class Metadata:
     values: int
     classes: tuple[str, ...]
     joint_names: tuple[str, ...]
+    size: tuple[int, int] | None
 
 
 def read_metadata(entries: Mapping[str, str], origin: str) -> Metadata | None:
@@ -63,7 +66,11 @@ def read_metadata(entries: Mapping[str, str], origin: str) -> Metadata | None:
     listed = _literal(entries.get("kpt_names", ""))
     first = next(iter(listed.values()), ()) if isinstance(listed, dict) else ()
     joint_names = tuple(str(name) for name in first) if isinstance(first, (list, tuple)) else ()
-    return Metadata(task, joints, values, classes, joint_names if len(joint_names) == joints else ())
+    size = _literal(entries.get("imgsz", ""))
+    sides = tuple(size) if isinstance(size, (list, tuple)) else ()
+    known = len(sides) == 2 and all(type(side) is int and 0 < side <= _MOST_PX for side in sides)
+    named = joint_names if len(joint_names) == joints else ()
+    return Metadata(task, joints, values, classes, named, (sides[0], sides[1]) if known else None)
 
 
 def _literal(text: str) -> Any:

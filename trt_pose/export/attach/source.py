@@ -1,0 +1,160 @@
+"""The file that ``attach`` is given: its graph with names of its own, its input, and the tensors that are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from ...choices import ExportTargetBackend, HeadName
+from ...errors import ExportError, first_line
+from ...graphs.surgery import rename, to_graph, to_model
+from ...nms.contract import DOMAIN
+from .heads import HEADS, OPEN_ROWS, Head
+from .ultralytics import Metadata
+
+THEIRS = "model/"  # prefix of the names in the file
+_ELEMENTS = {
+    onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.UINT8: "uint8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """A tensor of the file that the selection reads.
+
+    Attributes:
+        name: its name.
+        shape: its shape, with 2 for an open batch size, and OPEN_ROWS for an open number of rows.
+        element: its element type.
+        open_rows: whether the number of rows is open.
+    """
+
+    name: str
+    shape: list[int]
+    element: str
+    open_rows: bool
+
+
+def load(source: str | Path) -> onnx.ModelProto:
+    """Loads the file with inferred shapes and prefixed names, and removes weights from the list of inputs."""
+    path = Path(source)
+    if not path.is_file():
+        raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
+    try:
+        proto = onnx.load(path)
+        weights = {item.name for item in proto.graph.initializer}
+        images = [item for item in proto.graph.input if item.name not in weights]
+        del proto.graph.input[:]
+        proto.graph.input.extend(images)
+        # Some toolkits write nodes in an order that ONNX Runtime accepts and the ONNX checker does not.
+        proto = to_model(to_graph(proto).toposort(), proto)
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        for entry in proto.opset_import:
+            if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
+                entry.version = 1
+        return to_model(rename(to_graph(proto), THEIRS), proto)
+    except Exception as error:  # protobuf, onnx and file errors have no common base
+        raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
+
+
+def with_size(proto: onnx.ModelProto, metadata: Metadata | None, source: str | Path) -> onnx.ModelProto:
+    """Returns a file that takes images of any size as one for the size that its metadata says it was exported for.
+
+    The shapes of its outputs are then what a run gives: they follow from arithmetic on shapes, which inference of
+    shapes does not do.
+    """
+    shape = _shape_of(proto.graph.input[0]) if len(proto.graph.input) == 1 else []
+    if metadata is None or metadata.size is None or len(shape) != 4 or None not in shape[2:]:
+        return proto
+    sizes = [known or said for known, said in zip(shape[2:], metadata.size, strict=True)]
+    element = _ELEMENTS.get(proto.graph.input[0].type.tensor_type.elem_type, "float32")
+    image = np.zeros((shape[0] or 2, 3, *sizes), element)
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        found = session.run(None, {proto.graph.input[0].name: image})
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise ExportError(
+            f"attaching to {source}: it does not run with images of {sizes[0]} x {sizes[1]}, which its metadata says:"
+            f" {first_line(error)[:200]}. Export it with a fixed image size."
+        ) from error
+    for side, size in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], sizes, strict=True):
+        side.dim_value = size
+    for item, array in zip(proto.graph.output, found, strict=True):
+        for dim, size in list(zip(item.type.tensor_type.shape.dim, array.shape, strict=True))[1:]:
+            dim.dim_value = size
+    return proto
+
+
+def input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:
+    inputs = list(proto.graph.input)
+    shape = _shape_of(inputs[0]) if len(inputs) == 1 else []
+    element = _ELEMENTS.get(inputs[0].type.tensor_type.elem_type) if inputs else None
+    if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None or element is None:
+        raise ExportError(
+            f"attaching to {source}: got {len(inputs)} inputs, the first of shape {shape}, expected one image"
+            " (B, 3, H, W) of fixed size, float32, float16 or uint8. Export it with a fixed image size."
+        )
+    return shape[0], shape[2], shape[3], element
+
+
+def own_name(name: str) -> str:
+    """Returns the name as it is in the original file, without the prefix."""
+    return name.removeprefix(THEIRS)
+
+
+def _shape_of(item: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in item.type.tensor_type.shape.dim]
+
+
+def outputs_of(
+    proto: onnx.ModelProto, names: list[str], source: str | Path, head: HeadName | None, batch: int | None
+) -> list[SourceTensor]:
+    known = {item.name: item for item in (*proto.graph.output, *proto.graph.value_info)}
+    missing = [name for name in names if name not in known]
+    wanted = HEADS[head].tensors if head else len(names)
+    if missing or len(names) != wanted:
+        have = ", ".join(own_name(item.name) for item in proto.graph.output)
+        takes = f"head {head} takes {wanted} tensors, got" if head else "there are no tensors"
+        raise ExportError(
+            f"attaching to {source}: {takes} {', '.join(map(own_name, names))}; the file's outputs are {have}."
+            " Name the tensors."
+        )
+    outputs = []
+    for name in names:
+        sizes = _shape_of(known[name])
+        if sizes[:1] != [batch]:
+            raise ExportError(
+                f"attaching to {source}: {own_name(name)} has batch {sizes[:1]}, the image input {batch}. Export"
+                " the file with one batch size throughout."
+            )
+        open_rows = len(sizes) > 1 and sizes[1] is None
+        shape = [batch or 2, *([OPEN_ROWS] if open_rows else sizes[1:2]), *sizes[2:]]
+        if any(size is None for size in shape):
+            raise _not_fixed(name, source)
+        element = _ELEMENTS.get(known[name].type.tensor_type.elem_type, "another type")
+        if not element.startswith("float"):
+            raise ExportError(f"attaching to {source}: {own_name(name)} is of {element}, expected float32 or float16.")
+        outputs.append(SourceTensor(name, [int(size) for size in shape if size is not None], element, open_rows))
+    return outputs
+
+
+def _not_fixed(name: str, source: str | Path) -> ExportError:
+    return ExportError(
+        f"attaching to {source}: the shape of {own_name(name)} is not fixed. Export it with a fixed size."
+    )
+
+
+def check_rows(head: Head, outputs: list[SourceTensor], target: ExportTargetBackend, source: str | Path) -> None:
+    """Raises ExportError for an open number of rows that the head does not take, or TensorRT."""
+    for item in outputs:
+        if item.open_rows and not head.open_rows:
+            raise _not_fixed(item.name, source)
+        if item.open_rows and target is ExportTargetBackend.TENSORRT:
+            raise ExportError(
+                f"attaching to {source}: {own_name(item.name)} has as many rows as the file finds, which TensorRT"
+                " cannot express. Export it with a fixed number, or attach for ONNX Runtime."
+            )
