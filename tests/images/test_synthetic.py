@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from trt_pose import SourceError, UsageError
+from trt_pose.cli import main
 from trt_pose.evaluation import score
 from trt_pose.images.annotations import read_annotations
+from trt_pose.images.sources import open_source
 from trt_pose.images.synthetic import SCENES, Figure, Scene, SyntheticPeople, find_scene
+from trt_pose.images.synthetic_clip import SyntheticClip
 from trt_pose.images.synthetic_files import write_coco
 from trt_pose.skeleton import COCO
 from trt_pose.spec import ModelSpec
@@ -129,3 +132,42 @@ def test_places_that_are_none(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="Choose a writable place"):
         write_coco(SyntheticPeople(1), tmp_path / "file")
+
+
+def test_a_clip_is_the_same_in_every_run_and_its_people_walk():
+    clip = SyntheticClip(50, (120, 160), seed=4)
+    again = SyntheticClip(50, (120, 160), seed=4)
+    first, later, last = clip[0], clip[10], again[-1]
+    np.testing.assert_array_equal(later.image, again[10].image)
+    assert (first.image.shape, len(clip), len(clip[5:9])) == ((120, 160, 3), 50, 4)
+    assert set(first.ids) & set(last.ids)
+    moved = [
+        np.abs(later.joints[list(later.ids).index(who), 11, 0] - first.joints[row, 11, 0])
+        for row, who in enumerate(first.ids)
+        if who in later.ids and first.joints[row, 11, 2] and later.joints[list(later.ids).index(who), 11, 2]
+    ]
+    assert moved
+    assert all(0 < distance < 80 for distance in moved)
+    background = (first.image.astype(int) == later.image).all(axis=2).mean()
+    assert 0.2 < background < 1.0
+    with pytest.raises(IndexError):
+        clip[50]
+    for wrong in ({"count": 0}, {"size": (8, 8)}, {"seed": -1}, {"rate": 0.0}):
+        with pytest.raises(UsageError, match="making a clip"):
+            SyntheticClip(**{"count": 2, **wrong})
+
+
+def test_a_clip_as_files(tmp_path, capsys):
+    command = ["synthesize", str(tmp_path / "walk.mp4"), "--count", "5", "--seed", "2"]
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert not ended.value.code
+    record = json.loads((tmp_path / "walk.json").read_text(encoding="utf-8"))
+    assert [image["file_name"] for image in record["images"]] == [f"walk.mp4#{number}" for number in range(5)]
+    assert {note["track_id"] for note in record["annotations"]} <= {0, 1, 2}
+    assert [note["id"] for note in record["annotations"]] == list(range(1, len(record["annotations"]) + 1))
+    assert len(list(open_source(tmp_path / "walk.mp4"))) == 5
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 1
+    assert "walk.mp4: it is there already" in capsys.readouterr().err

@@ -80,7 +80,27 @@ def find_scene(name: str) -> Scene:
     return SCENES[name]
 
 
-class SyntheticPeople(Sequence[Sample]):
+class Samples(Sequence[Sample]):
+    """Generated samples: item i is the same in every run."""
+
+    _count: int
+
+    def sample(self, index: int) -> Sample:
+        """Generates one sample, 0 <= index < len(self)."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"picture {index} of {self._count}")
+        return self.sample(int(index) % self._count)
+
+
+class SyntheticPeople(Samples):
     """A data set of synthetic images: a sequence usable by a torch ``DataLoader``; item i is the same in every run.
 
     Args:
@@ -107,16 +127,8 @@ class SyntheticPeople(Sequence[Sample]):
             )
         self._count, self._size, self._seed, self._scene = count, size, seed, scene
 
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
-            raise IndexError(f"picture {index} of {self._count}")
-        rng = np.random.default_rng((self._seed, int(index) % self._count))
-        return make_picture(rng, self._size, self._scene)
+    def sample(self, index: int) -> Sample:
+        return make_picture(np.random.default_rng((self._seed, index)), self._size, self._scene)
 
 
 def make_picture(rng: np.random.Generator, size: tuple[int, int], scene: Scene) -> Sample:

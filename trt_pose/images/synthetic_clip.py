@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from .synthetic import SCENES, Figure, Sample, Scene, background, paint, photograph
+from .synthetic import SCENES, Figure, Sample, Samples, Scene, background, paint, photograph
 
 # Of walking people: speed in body heights per second, steps per second, swing of arms and legs in rad.
 _SPEED, _STEPS, _SWING = (0.2, 0.8), (0.8, 1.2), 0.3
@@ -35,7 +33,7 @@ class _Walker:
         return Figure(np.random.default_rng(self.seed), self.height, center, swing)
 
 
-class SyntheticClip(Sequence[Sample]):
+class SyntheticClip(Samples):
     """The frames of a clip; item i is the same in every run.
 
     Args:
@@ -81,15 +79,8 @@ class SyntheticClip(Sequence[Sample]):
             phase=float(rng.uniform(0, 2 * np.pi)),
         )
 
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
-            raise IndexError(f"frame {index} of {self._count}")
-        time_s = (int(index) % self._count) / self.rate
+    def sample(self, index: int) -> Sample:
+        time_s = index / self.rate
         image = background(np.random.default_rng((self._seed, 2)), *self._size)
         joints, boxes, areas, known = paint(image, (walker.at(time_s, self._size[1]) for walker in self._walkers))
         ids: npt.NDArray[np.int64] = np.flatnonzero(known)
