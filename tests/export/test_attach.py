@@ -460,5 +460,9 @@ def test_half_precision_files_and_nodes_in_any_order(tmp_path, rng, target, uint
 def test_every_operator_set_that_onnx_runtime_opens(tmp_path, rng, opset, target):
     boxes, scores, points = people(rng, 5, 17, 3)
     write_rows(tmp_path / "their.onnx", as_columns(boxes, scores, points), METADATA, opset=opset)
+    try:
+        onnxruntime.InferenceSession(str(tmp_path / "their.onnx"), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} does not open it: {type(error).__name__}")
     attach(tmp_path / "their.onnx", tmp_path / "ours.onnx", AttachOptions(target=target))
     np.testing.assert_allclose(found_in(tmp_path / "ours.onnx").boxes, boxes, atol=1e-4)

@@ -74,11 +74,17 @@ def read_video(source: str | BinaryIO, name: str) -> Iterator[VideoFrame]:
                 damaged += 1
                 continue
             pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-            first = frame.time if first is None else first
-            time_s = None if frame.time is None or first is None else frame.time - first
+            time_s = _time_of(frame)
+            first = time_s if first is None else first
+            time_s = None if time_s is None or first is None else time_s - first
             yield VideoFrame(np.ascontiguousarray(pixels), index, time_s)
             index += 1
         _check_complete(name, stream, index, damaged)
+
+
+def _time_of(frame: Any) -> float | None:
+    """Returns the time of a frame, s; None where the stream has no clock."""
+    return None if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
 
 
 def _open(source: str | BinaryIO, name: str) -> Any:
