@@ -6,20 +6,17 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .images.pixels import Image
-from .results.detections import Result
-from .results.pairing import pair
-from .results.predictions import Predictions
-from .tasks import TASKS
-
-if TYPE_CHECKING:
-    from .comparison import Comparison, ImageComparison
+from ..images.pixels import Image
+from ..results.detections import Result
+from ..results.pairing import pair
+from ..results.predictions import Predictions
+from ..tasks import TASKS
+from .result import Comparison, ImageComparison
 
 _SHOWN_PX = 480
 _MISSED, _EXTRA = (214, 40, 40), (230, 126, 0)  # RGB; the same as in _STYLE
