@@ -130,6 +130,32 @@ def test_the_source_is_never_overwritten(exported, photo_path, tmp_path, monkeyp
         (tmp_path / "a_poses.jpg").unlink()
 
 
+@pytest.mark.parametrize("option", ["--json", "--jsonl", "--csv"])
+@pytest.mark.parametrize("target", ["a.jpg", "model.onnx"])
+def test_records_never_replace_what_is_read(exported, photo_path, tmp_path, monkeypatch, capsys, option, target):
+    """Neither a picture nor the model, also with --overwrite."""
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("a.jpg", photo_path), ("model.onnx", exported)):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    before = (tmp_path / target).read_bytes()
+    assert call("predict", "model.onnx", "a.jpg", option, target, "--overwrite") == 1
+    assert f"writing {target}: it is a source of this run. Name another file." in capsys.readouterr().err
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_a_missing_viewer_is_said_before_the_run(exported, photo_path, tmp_path, monkeypatch, capsys):
+    import webbrowser
+
+    def fail(*_names):
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "get", fail)
+    assert call("predict", exported, photo_path, "--show", "--json", tmp_path / "o.json") == 1
+    found = capsys.readouterr()
+    assert "showing pictures: no viewer on this machine. Use --save instead." in found.err
+    assert (found.out, list(tmp_path.iterdir())) == ("", [])
+
+
 def test_no_folder_is_left_behind_by_a_model_that_does_not_open(photo_path, tmp_path):
     assert call("predict", tmp_path / "missing.onnx", photo_path, "--save", tmp_path / "new") == 1
     assert not (tmp_path / "new").exists()

@@ -115,6 +115,7 @@ def predict(
 
     A source that cannot be read does not end the run: it is named, and the exit code is 1.
     """
+    from ..images.draw import check_viewer
     from ..images.reading import Unreadable
     from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new
 
@@ -124,6 +125,8 @@ def predict(
     kinds = ((json, JsonFile), (jsonl, JsonLines), (csv, CsvFile))
     quiet = any(str(path) == "-" for path, _ in kinds)
     run = _Run(verbose, quiet)
+    if show:
+        check_viewer()  # before anything is done, not at the first picture
     with _open(model, conf, options) as predictor:
         results = predictor.stream(
             _source(sources),
@@ -135,12 +138,11 @@ def predict(
             reconnect=reconnect,
             track=str(tracker) if tracker else track,
         )
-        drawings = None
-        if save:
-            drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=_files(sources, recursive))
+        read = [Path(model), *_files(sources, recursive)] if save or any(path for path, _ in kinds) else []
+        drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=read) if save else None
         files = [(path, kind) for path, kind in kinds if path]
         for path, _ in files:
-            check_new(path, overwrite)  # all of them before the first is made
+            check_new(path, overwrite, read)  # all of them before the first is made
         outputs = Outputs(drawings, [kind(path, overwrite=overwrite) for path, kind in files])
         with outputs:
             for item in results:

@@ -144,11 +144,22 @@ def encode(image: Image, suffix: str, name: str = "a picture") -> bytes:
     return bytes(buffer.tobytes())
 
 
+def check_viewer() -> None:
+    """Raises SourceError when this machine has no program that shows pictures."""
+    import webbrowser
+
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        raise SourceError("showing pictures: no viewer on this machine. Use --save instead.") from None
+
+
 def show(image: Image) -> None:
     """Opens an image, (H, W, 3) uint8 RGB, in the desktop's viewer. Raises SourceError when there is no viewer."""
     import tempfile
     import webbrowser
 
+    check_viewer()
     path = Path(tempfile.mkdtemp(prefix="trt_pose_")) / "poses.png"
     save(image, path)
     if not webbrowser.open(path.as_uri()):

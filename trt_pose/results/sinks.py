@@ -97,9 +97,7 @@ class Drawings:
 
     def _check(self, path: Path) -> None:
         """Raises SourceError before a file is replaced that the run did not make."""
-        if _resolved(path) in self._sources:
-            raise SourceError(f"writing {path}: it is a source of this run. Name another file.")
-        check_new(path, self._overwrite)
+        check_new(path, self._overwrite, self._sources)
 
     def close(self) -> None:
         """Finishes the videos; each appears whole."""
@@ -117,8 +115,10 @@ class Drawings:
         return str(self.path)
 
 
-def check_new(path: Path, overwrite: bool) -> None:
-    """Raises SourceError when ``path`` exists and may not be replaced."""
+def check_new(path: Path, overwrite: bool, sources: Iterable[Path] = ()) -> None:
+    """Raises SourceError when ``path`` exists and may not be replaced, or is a source of the run."""
+    if _resolved(path) in {_resolved(source) for source in sources}:
+        raise SourceError(f"writing {path}: it is a source of this run. Name another file.")
     if path.is_dir():
         raise SourceError(f"writing {path}: it is a folder, expected a file. Name a file.")
     if path.exists() and not overwrite:
