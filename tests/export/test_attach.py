@@ -456,7 +456,7 @@ def test_half_precision_files_and_nodes_in_any_order(tmp_path, rng, target, uint
 
 
 @pytest.mark.parametrize("target", ExportTargetBackend)
-@pytest.mark.parametrize("opset", [18, 20, 21, 23, 26])
+@pytest.mark.parametrize("opset", [13, 15, 18, 20, 21, 23, 26])
 def test_every_operator_set_that_onnx_runtime_opens(tmp_path, rng, opset, target):
     boxes, scores, points = people(rng, 5, 17, 3)
     write_rows(tmp_path / "their.onnx", as_columns(boxes, scores, points), METADATA, opset=opset)

@@ -35,7 +35,7 @@ from ..select import SelectDecoded, Selection
 from ..select_pose_trt import PluginSelect, check_limits
 from ..trace import finish, simplify
 from .heads import HEADS, Head, fitting
-from .source import THEIRS, SourceTensor, check_rows, input_of, load, outputs_of, own_name, with_size
+from .source import THEIRS, SourceTensor, check_rows, fixed, input_of, load, opset_of, outputs_of, own_name
 from .ultralytics import Metadata, read_metadata
 
 # Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
@@ -99,7 +99,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     check_writable(output, ExportError)
     proto = load(source)
     metadata = read_metadata({item.key: item.value for item in proto.metadata_props}, str(source))
-    proto = with_size(proto, metadata, source)
+    proto = fixed(proto, source)
     batch, height, width, element = input_of(proto, source)
     names = [THEIRS + name for name in options.tensors or ()] or [item.name for item in proto.graph.output]
     outputs = outputs_of(proto, names, source, named, batch)
@@ -252,9 +252,9 @@ def _trace(
     open_axes: Mapping[str, dict[int, str]] | None = None,
 ) -> onnx.ModelProto:
     """Traces a part with the opset and IR version of the file it is merged into."""
-    opset = max((entry.version for entry in like.opset_import if entry.domain in ("", "ai.onnx")), default=17)
+    opset = opset_of(like)
     if not 16 <= opset <= _OPENED:
-        raise ExportError(f"attaching: the file has opset {opset}, expected 16 to {_OPENED}. Export it with opset 17.")
+        raise ExportError(f"attaching: the file has opset {opset}, expected 13 to {_OPENED}. Export it with opset 17.")
     batches = {} if spec.input.batch else {0: "batch"}
     axes = {name: {**batches, **(open_axes or {}).get(name, {})} for name in inputs}
     if outputs == list(spec.output.names):

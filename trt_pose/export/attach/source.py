@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 
 from ...choices import ExportTargetBackend, HeadName
@@ -14,12 +15,18 @@ from ...errors import ExportError, first_line
 from ...graphs.surgery import rename, to_graph, to_model
 from ...nms.contract import DOMAIN
 from .heads import HEADS, OPEN_ROWS, Head
-from .ultralytics import Metadata
+from .ultralytics import exported_size
 
 THEIRS = "model/"  # prefix of the names in the file
 _ELEMENTS = {
     onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.UINT8: "uint8",
 }  # fmt: skip
+
+
+# Operator sets that are converted first, and to which: LibreYOLO writes 13. Older ones mean other things by some names.
+_CONVERTED, _CONVERTED_TO = range(13, 16), 17
+# Operators whose outputs have as many elements as the data says.
+_DATA_DEPENDENT = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ def load(source: str | Path) -> onnx.ModelProto:
         proto.graph.input.extend(images)
         # Some toolkits write nodes in an order that ONNX Runtime accepts and the ONNX checker does not.
         proto = to_model(to_graph(proto).toposort(), proto)
+        if opset_of(proto) in _CONVERTED:
+            proto = onnx.version_converter.convert_version(proto, _CONVERTED_TO)
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         for entry in proto.opset_import:
             if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
@@ -61,29 +70,39 @@ def load(source: str | Path) -> onnx.ModelProto:
         raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
 
 
-def with_size(proto: onnx.ModelProto, metadata: Metadata | None, source: str | Path) -> onnx.ModelProto:
-    """Returns a file that takes images of any size as one for the size that its metadata says it was exported for.
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Returns the version of ONNX's own operators that the file uses."""
+    return max((int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
-    The shapes of its outputs are then what a run gives: they follow from arithmetic on shapes, which inference of
-    shapes does not do.
+
+def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
+    """Returns the file with the sizes of its input and outputs, as far as they are known.
+
+    A file that takes images of any size is fixed at the size that its metadata says it was exported for. Sizes of
+    outputs that follow from arithmetic on shapes, which inference of shapes does not do, are what a run gives.
     """
     shape = _shape_of(proto.graph.input[0]) if len(proto.graph.input) == 1 else []
-    if metadata is None or metadata.size is None or len(shape) != 4 or None not in shape[2:]:
+    said = exported_size({item.key: item.value for item in proto.metadata_props})
+    if len(shape) != 4:
         return proto
-    sizes = [known or said for known, said in zip(shape[2:], metadata.size, strict=True)]
+    sizes = [known or side for known, side in zip(shape[2:], said or (None, None), strict=True)]
+    is_open = any(size is None for item in proto.graph.output for size in _shape_of(item)[1:])
+    follows = not any(node.op_type in _DATA_DEPENDENT for node in proto.graph.node)
+    if None in sizes or not (None in shape[2:] or (is_open and follows)):
+        return proto
     element = _ELEMENTS.get(proto.graph.input[0].type.tensor_type.elem_type, "float32")
-    image = np.zeros((shape[0] or 2, 3, *sizes), element)
+    image = np.zeros((shape[0] or 2, 3, *(size or 0 for size in sizes)), element)
     try:
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         found = session.run(None, {proto.graph.input[0].name: image})
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
-            f"attaching to {source}: it does not run with images of {sizes[0]} x {sizes[1]}, which its metadata says:"
+            f"attaching to {source}: it does not run with images of {sizes[0]} x {sizes[1]}, which it says it takes:"
             f" {first_line(error)[:200]}. Export it with a fixed image size."
         ) from error
     for side, size in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], sizes, strict=True):
-        side.dim_value = size
-    for item, array in zip(proto.graph.output, found, strict=True):
+        side.dim_value = size or 0
+    for item, array in zip(proto.graph.output, found, strict=True) if follows else ():
         for dim, size in list(zip(item.type.tensor_type.shape.dim, array.shape, strict=True))[1:]:
             dim.dim_value = size
     return proto

@@ -1,4 +1,4 @@
-"""What Ultralytics writes into the metadata of the files it exports.
+"""What Ultralytics writes into the metadata of the files it exports, and the image size that LibreYOLO writes.
 
 Keys and values: https://docs.ultralytics.com/modes/export (values are Python literals as text).
 """
@@ -26,7 +26,6 @@ class Metadata:
         values: numbers per joint: 2 (x, y) or 3 (x, y, confidence).
         classes: names of the classes.
         joint_names: names of the joints; empty where the file does not name them.
-        size: (height, width) of the images it was exported for, px; None where the file does not say it.
     """
 
     task: str
@@ -34,7 +33,6 @@ class Metadata:
     values: int
     classes: tuple[str, ...]
     joint_names: tuple[str, ...]
-    size: tuple[int, int] | None
 
 
 def read_metadata(entries: Mapping[str, str], origin: str) -> Metadata | None:
@@ -66,11 +64,20 @@ def read_metadata(entries: Mapping[str, str], origin: str) -> Metadata | None:
     listed = _literal(entries.get("kpt_names", ""))
     first = next(iter(listed.values()), ()) if isinstance(listed, dict) else ()
     joint_names = tuple(str(name) for name in first) if isinstance(first, (list, tuple)) else ()
+    return Metadata(task, joints, values, classes, joint_names if len(joint_names) == joints else ())
+
+
+def exported_size(entries: Mapping[str, str]) -> tuple[int, int] | None:
+    """Returns the (height, width) of the images a file was exported for, px; None where its metadata does not say it.
+
+    Ultralytics writes ``imgsz`` as a list, LibreYOLO ``imgsz_h`` and ``imgsz_w``.
+    """
     size = _literal(entries.get("imgsz", ""))
-    sides = tuple(size) if isinstance(size, (list, tuple)) else ()
-    known = len(sides) == 2 and all(type(side) is int and 0 < side <= _MOST_PX for side in sides)
-    named = joint_names if len(joint_names) == joints else ()
-    return Metadata(task, joints, values, classes, named, (sides[0], sides[1]) if known else None)
+    if not isinstance(size, (list, tuple)):
+        size = [_literal(entries.get(name, "")) for name in ("imgsz_h", "imgsz_w")]
+    if len(size) != 2 or not all(type(side) is int and 0 < side <= _MOST_PX for side in size):
+        return None
+    return size[0], size[1]
 
 
 def _literal(text: str) -> Any:

@@ -1,6 +1,6 @@
-"""``attach`` on files that Ultralytics itself writes, of untrained networks: ``make test-slow``.
+"""``attach`` on files that Ultralytics and LibreYOLO themselves write, of untrained networks: ``make test-slow``.
 
-Ultralytics is installed into a folder of the test's own and runs in a process of its own; nothing of it is kept.
+They are installed into a folder of the test's own and run in a process of their own; nothing of them is kept.
 """
 
 import ast
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.environ.get("TRT_POSE_NETWORK") != "1", reason="downloads packages: set TRT_POSE_NETWORK=1"),
 ]
-PACKAGES = ("ultralytics", "ultralytics-thop", "psutil", "polars", "polars-runtime-32")
+PACKAGES = ("libreyolo", "ultralytics", "ultralytics-thop", "psutil", "polars", "polars-runtime-32")
 HEIGHT, WIDTH = 160, 192
 # Name of the file: model, joints, classes, options of the export.
 FILES: dict[str, tuple[str, tuple[int, int], int, dict[str, object]]] = {
@@ -64,12 +64,15 @@ def files(tmp_path_factory):
     packages = folder / "packages"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", packages, *PACKAGES]
     subprocess.run(pip, check=True)
-    script = textwrap.dedent(SCRIPT).format(files=FILES, height=HEIGHT, width=WIDTH)
-    settings = {"PYTHONPATH": str(packages), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    run_script(folder, textwrap.dedent(SCRIPT).format(files=FILES, height=HEIGHT, width=WIDTH))
+    return folder
+
+
+def run_script(folder, script):
+    settings = {"PYTHONPATH": str(folder / "packages"), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
     environment = {**os.environ, **settings, "YOLO_CONFIG_DIR": str(folder)}
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
 
 
 def rows_of(path, pixels):
@@ -122,3 +125,30 @@ def test_several_classes_are_refused_by_name(files, tmp_path):
     with pytest.raises(ExportError, match=r"it has 3 classes \(kind 0, kind 1, kind 2\) with 17 joints each"):
         attach(files / "v11_classes.onnx", tmp_path / "ours.onnx", AttachOptions())
     assert onnx.load(files / "v11_classes.onnx").graph.output[0].name == "output0"
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_files_of_libreyolo(files, tmp_path, opset, rng):
+    """YOLO-NAS-Pose as LibreYOLO writes it by default: operator set 13, open sizes of the outputs."""
+    run_script(
+        files,
+        "import torch; torch.manual_seed(0); from libreyolo import LibreYOLONAS;"
+        f"LibreYOLONAS(None, size='n', task='pose').export(format='onnx', imgsz=160, opset={opset},"
+        f" output_path='libre{opset}.onnx')",
+    )
+    source = files / f"libre{opset}.onnx"
+    pixels = rng.integers(0, 256, (2, 3, 160, 160), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
+    boxes, scores, points, sure = session.run(None, {"images": (pixels[:, ::-1] / 255).astype(np.float32)})
+    confidence = float(np.sort(scores[..., 0], axis=1)[:, -40].min())
+    spec = attach(source, tmp_path / "ours.onnx", AttachOptions(selection=Selection(confidence, 0.7, 300, 20)))
+    assert (spec.input.padding, spec.input.pad_value, spec.input.normalization.channels) == ("bottom_right", 127, "BGR")
+    with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:
+        outputs = runner.run({"input": pixels})
+    joints = np.concatenate([points, sure[..., None]], axis=3)
+    want = reference.pose_nms(boxes, scores, joints, confidence, 0.7, 300, 20)  # type: ignore[call-arg]
+    for image in range(2):
+        found, count = Poses.from_outputs(outputs, spec, image), int(want[0][image, 0])
+        assert len(found) == count > 2
+        np.testing.assert_allclose(found.boxes, want[1][image, :count], atol=1e-2)
+        np.testing.assert_allclose(found.joints, want[3][image, :count], atol=1e-2)
