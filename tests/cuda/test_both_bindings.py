@@ -11,7 +11,7 @@ from ..bindings import ROOT
 from ..bindings.fetch import CUDA, FOLDER
 
 pytestmark = [pytest.mark.bindings, pytest.mark.skipif(bool(cuda.why_not()), reason=cuda.why_not() or "-")]
-TESTS = ("tests/gpu/test_device.py", "tests/runtime/test_guests.py", "tests/cuda/test_mutations.py")
+TESTS = ("tests/gpu/test_device.py", "tests/runtime/test_guests.py")
 
 
 @pytest.mark.parametrize("version", [version.rstrip(".*") for version in CUDA])
