@@ -288,6 +288,22 @@ def test_the_curves_are_drawn(tmp_path, monkeypatch):
     assert not (tmp_path / "curves.png").exists()
 
 
+def test_a_run_that_never_began_leaves_nothing_to_go_on_with(tmp_path):
+    arguments = ["train", "--model", "demo", "--epochs", "1", "--batch", "4", "--workers", "0", "--imgsz", "64"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--weights", str(tmp_path / "missing.pth"), "--synthetic", "4", "-o", str(tmp_path / "run")])
+    assert stopped.value.code == 1
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(
+        '["--synthetic", "9"]', encoding="utf-8"
+    )  # of a run that was killed early
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--synthetic", "4", "-o", str(tmp_path / "run")])
+    assert not stopped.value.code
+    assert '"4"' in (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
+
+
 def test_what_a_run_was_begun_with_is_read_back(tmp_path, capsys, monkeypatch):
     """Paths are absolute, and options of the second call come later; a spoilt file is said."""
     data = write_coco(SyntheticPeople(2, (64, 64), seed=2), tmp_path / "set")

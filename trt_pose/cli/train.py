@@ -169,8 +169,6 @@ def train(
     with speaking(_OPTIONS), _lines_for_epochs(output):
         options: TrainOptions = replace(base, **{name: value for name, value in chosen.items() if value is not None})
         train_data = training.TrainData(data, images, synthetic, options.seed, people)
-        if not resume:
-            _remember(context, output)
         validation, of_it = None, (val_data, val_images, val_synthetic)
         if any(item is not None for item in of_it):
             validation = training.TrainData(*of_it, training.VALIDATION_SEED, people)
@@ -178,9 +176,11 @@ def train(
         if qat is not None:
             if (model, weights, imgsz) != (None, None, None):
                 raise UsageError("--model, --weights, --imgsz: with --qat the file decides. Leave them out.")
+            _remember(context, output)
             made, progress = training.train_quantized(qat, train_data, output, options, **how)
         else:
             network = training.start_model(name, weights, train_data.skeleton(), read_size(imgsz), options.seed)
+            _remember(context, output)
             made, progress = output, training.train(network, train_data, output, options, **how)
     if as_json:
         print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
@@ -193,11 +193,13 @@ def _remember(context: typer.Context, output: Path) -> None:
     """Writes the options that were given into the output folder, with absolute paths, for ``--resume``."""
     from ..errors import SourceError
     from ..files import make_folder, write_atomically
+    from ..training.checkpoints import LATEST
 
+    if (output / LATEST).exists():  # a run is there, which goes on or is refused
+        return
+    text = json.dumps(_given(context), indent=2) + "\n"
     path = make_folder(output, SourceError) / _RUN_FILE
-    if not path.exists():  # else a run is there, which is said below
-        text = json.dumps(_given(context), indent=2) + "\n"
-        write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)
 
 
 def _given(context: typer.Context) -> list[str]:
