@@ -1,7 +1,9 @@
 """A long video through ``trt-pose predict --track``: memory, completeness, ids.
 
-python benchmarks/long_video.py                # 20,000 frames; writes benchmarks/results/long_video.{json,md}
-python benchmarks/long_video.py --frames 500   # prints only
+    python benchmarks/long_video.py                # 20,000 frames; writes benchmarks/results/long_video.{json,md}
+    python benchmarks/long_video.py --frames 500   # prints only
+
+The command runs in a process of its own, whose resident memory is read twice a second.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+from machine import sentence, write_results
 
 from trt_pose import models
 from trt_pose.benchmark.machine import machine
 from trt_pose.images.synthetic_clip import SyntheticClip
 from trt_pose.images.synthetic_files import write_clip
 
-RESULTS = Path(__file__).parent / "results"
 FRAMES = 20_000
 
 
@@ -67,9 +69,8 @@ def run(folder: Path, frames: int) -> dict[str, Any]:
 
 def report(where: dict[str, Any], found: dict[str, Any]) -> str:
     """The results as Markdown."""
-    text = "; ".join(f"{name} {value}" for name, value in where.items())
     rows = "".join(f"| {name} | {value} |\n" for name, value in found.items())
-    return f"# A long video\n\nWritten by `benchmarks/long_video.py`. {text}.\n\n| | |\n|---|---|\n{rows}"
+    return f"# A long video\n\nWritten by `benchmarks/long_video.py`. {sentence(where)}\n\n| | |\n|---|---|\n{rows}"
 
 
 def main() -> None:
@@ -80,11 +81,7 @@ def main() -> None:
         found = run(Path(folder), frames)
     where = machine(("trt-pose", "numpy", "onnxruntime", "av", "trackers"))
     if frames == FRAMES:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "long_video.json").write_text(
-            json.dumps({"machine": where, "found": found}, indent=2) + "\n", encoding="utf-8"
-        )
-        (RESULTS / "long_video.md").write_text(report(where, found), encoding="utf-8")
+        write_results("long_video", {"machine": where, "found": found}, report(where, found))
     sys.stdout.write(report(where, found))
 
 

@@ -1,9 +1,19 @@
-"""What a result was measured on, in a line, and the memory it took."""
+"""What a result was measured on, in a line, the memory it took, and the files it is written to."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_results(name: str, record: dict[str, Any], text: str) -> None:
+    """Writes ``NAME.json`` and ``NAME.md`` to benchmarks/results."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def sentence(where: dict[str, Any]) -> str:

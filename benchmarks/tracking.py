@@ -7,7 +7,6 @@ Needs the package trackers, whose metrics are used: IDF1 (E. Ristani et al., 201
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import sentence, write_results
 
 from trt_pose import PosePredictor, models
 from trt_pose.benchmark.machine import machine
@@ -29,7 +29,6 @@ from trt_pose.results.detections import Result
 from trt_pose.results.pairing import box_iou
 from trt_pose.results.tracking import Tracks
 
-RESULTS = Path(__file__).parent / "results"
 CONFIDENCE, FRAMES, CLIPS = 0.3, 150, 6
 
 
@@ -87,10 +86,9 @@ def measure() -> list[dict[str, Any]]:
 
 def report(where: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """The results as Markdown."""
-    text = "; ".join(f"{name} {value}" for name, value in where.items())
     lines = [
         "# Tracking", "",
-        f"Written by `benchmarks/tracking.py`. {text}.", "",
+        f"Written by `benchmarks/tracking.py`. {sentence(where)}", "",
         f"{CLIPS} synthetic clips of {FRAMES} frames for each scene; the demo model finds the people.", "",
         "| scene | tracker | IDF1, mean | IDF1, lowest | id switches | people | tracks |",
         "|---|---|---|---|---|---|---|",
@@ -106,11 +104,7 @@ def report(where: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     rows = measure()
     where = machine(("trt-pose", "numpy", "onnxruntime", "trackers"))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "tracking.json").write_text(
-        json.dumps({"machine": where, "rows": rows}, indent=2) + "\n", encoding="utf-8"
-    )
-    (RESULTS / "tracking.md").write_text(report(where, rows), encoding="utf-8")
+    write_results("tracking", {"machine": where, "rows": rows}, report(where, rows))
     sys.stdout.write(report(where, rows))
 
 

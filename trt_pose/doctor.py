@@ -14,6 +14,7 @@ from .errors import EngineError, MissingDependencyError, first_line
 from .gpu.device import driver_version, find_gpu
 from .gpu.kernels import nvrtc_version
 from .nms import contract
+from .optional import BACK_TO_HEADLESS
 from .spec import ModelSpec
 from .trt.compatibility import Fit, check_buildable, check_description, device_fit, version_fit
 from .trt.flavor import RTX, TENSORRT, Flavor, find_flavor
@@ -124,8 +125,8 @@ def _opencv() -> list[Finding]:
     if not found.fine:
         return []
     detail = (
-        f"{found.detail} lies over opencv-python-headless. Where cv2 does not load for want of libGL, run: pip"
-        " uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
+        f"{found.detail} lies over opencv-python-headless. Where cv2 does not load for want of libGL, run:"
+        f" {BACK_TO_HEADLESS}"
     )
     return [Finding("opencv-python", None, detail)]
 

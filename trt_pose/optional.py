@@ -31,6 +31,8 @@ _DISTRIBUTIONS = {
     "torchvision": "torchvision",
     "trackers": "trackers",
 }
+# The package trackers brings opencv-python. It replaces the headless one in the folder cv2, and needs libGL.
+BACK_TO_HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
 
 
 @contextmanager

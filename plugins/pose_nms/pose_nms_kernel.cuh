@@ -466,8 +466,8 @@ class PoseNms {
         return survivors;
     }
 
-    // Appends the survivors of the tile to those before, as long as there is room. Their keys go where keys of this
-    // tile or earlier ones were, which nobody reads again.
+    // Appends the survivors of the tile to those before, as long as there is room. Their keys overwrite keys of this
+    // tile and of earlier tiles. Those keys are not read again.
     __device__ void keep(const Candidate& mine, Key survivors, int kept) {
         if ((survivors >> thread & 1) != 0) {
             const int row = kept + __popcll(survivors & ((Key{1} << thread) - 1));

@@ -141,7 +141,7 @@ def write_mmdeploy(path, rows=None, joined=False):
 @pytest.mark.parametrize("rows", [None, 20])
 @pytest.mark.parametrize("layout", [Format.BATCH_FORMAT, Format.FLAT_FORMAT])
 def test_files_of_mmdeploy(tmp_path, rng, rows, layout):
-    """Also with as many rows as there are people, and with nobody."""
+    """The number of rows is open, or fixed at 20. At a threshold of 1 no person is left."""
     source = write_mmdeploy(tmp_path / "rtmo.onnx", rows)
     assert inspect(source).heads == ("mmdeploy-pose",)
     pixels = rng.integers(0, 256, (1, 3, SIZE, SIZE), dtype=np.uint8)

@@ -23,6 +23,7 @@ from trt_pose.images.pixels import letterbox
 from trt_pose.spec import InputSpec
 
 from ..plugins.test_frames import by_numpy
+from .replay import replay_two_copies
 
 pytestmark = pytest.mark.gpu
 
@@ -94,24 +95,7 @@ def test_bytes_come_back(gpu, rng, spin):
 
 
 def test_a_graph_replays_what_was_captured(gpu):
-    stream, source, target, memory = gpu.stream(), gpu.pinned(16), gpu.pinned(16), gpu.memory(16)
-
-    def work():
-        copy(source.buffer, memory, 16, stream)
-        copy(memory, target.buffer, 16, stream)
-        return True
-
-    target.array[:] = 1
-    graph = Graph.capture(stream, work)
-    assert graph is not None
-    stream.sync()
-    assert (target.array == 1).all()  # nothing ran
-    for value in (5, 6):
-        source.array[:] = value
-        graph.launch(stream)
-        stream.sync()
-        assert (target.array == value).all()
-    assert Graph.capture(stream, lambda: False) is None
+    assert replay_two_copies(gpu) is not None
 
 
 def test_what_a_capture_forbids_ends_it_and_nothing_else(gpu):

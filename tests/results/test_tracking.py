@@ -31,7 +31,9 @@ needs_trackers = pytest.mark.skipif(importlib.util.find_spec("trackers") is None
 def script():
     spec = importlib.util.spec_from_file_location("tracking_benchmark", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # it imports what lies beside it
+        spec.loader.exec_module(module)
     return module
 
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 
 from ..errors import PoseError, UnreadableWarning
+from ..optional import BACK_TO_HEADLESS
 from .app import app, wrong_value
 
 # isort: off
@@ -70,13 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:
-        if "libGL" not in str(error):  # opencv-python lies over opencv-python-headless
+        if "libGL" not in str(error):
             raise
-        print(
-            f"error: importing cv2: {error}. Run: pip uninstall -y opencv-python && pip install --force-reinstall"
-            " --no-deps opencv-python-headless",
-            file=sys.stderr,
-        )
+        print(f"error: importing cv2: {error}. Run: {BACK_TO_HEADLESS}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         sys.exit(_show_click_error(error, words))

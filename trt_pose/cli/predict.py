@@ -117,7 +117,7 @@ def predict(
     """
     from ..images.draw import check_viewer
     from ..images.reading import Unreadable
-    from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new
+    from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new, resolved
 
     options: dict[str, Any] = {"threads": threads, "providers": None if provider is None else [provider]}
     if precision != "fp32":
@@ -141,8 +141,9 @@ def predict(
         read = [Path(model), *_files(sources, recursive)] if save or any(path for path, _ in kinds) else []
         drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=read) if save else None
         files = [(path, kind) for path, kind in kinds if path]
+        taken = resolved(read)
         for path, _ in files:
-            check_new(path, overwrite, read)  # all of them before the first is made
+            check_new(path, overwrite, taken)  # all of them before the first is made
         outputs = Outputs(drawings, [kind(path, overwrite=overwrite) for path, kind in files])
         with outputs:
             for item in results:

@@ -62,6 +62,7 @@ class SyntheticClip(Samples):
             )
         self.rate, self._count, self._size, self._seed = rate, count, size, seed
         scene = scene or SCENES["sparse"]
+        self._background = background(np.random.default_rng((seed, 2)), *size)
         rng = np.random.default_rng((seed, 1))
         number = int(rng.integers(max(scene.people[0], 1), scene.people[1] + 1))
         low, high = (float(side) for side in np.log(scene.heights))
@@ -81,7 +82,7 @@ class SyntheticClip(Samples):
 
     def sample(self, index: int) -> Sample:
         time_s = index / self.rate
-        image = background(np.random.default_rng((self._seed, 2)), *self._size)
+        image = self._background.copy()
         joints, boxes, areas, known = paint(image, (walker.at(time_s, self._size[1]) for walker in self._walkers))
         ids: npt.NDArray[np.int64] = np.flatnonzero(known)
         camera = np.random.default_rng((self._seed, 3))

@@ -9,7 +9,7 @@ import csv
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +46,7 @@ class Drawings:
         self, path: str | Path, *, frames: bool = False, overwrite: bool = False, sources: Iterable[Path] = ()
     ) -> None:
         self.path, self._frames, self._overwrite = Path(path), frames, overwrite
-        self._sources = {_resolved(source) for source in sources}
+        self._sources = resolved(sources)
         suffix = self.path.suffix.lower()
         self._is_video, self._is_picture = suffix in VIDEO_SUFFIXES, suffix in IMAGE_SUFFIXES
         self._made: set[Path] = set()
@@ -115,9 +115,14 @@ class Drawings:
         return str(self.path)
 
 
-def check_new(path: Path, overwrite: bool, sources: Iterable[Path] = ()) -> None:
-    """Raises SourceError when ``path`` exists and may not be replaced, or is a source of the run."""
-    if _resolved(path) in {_resolved(source) for source in sources}:
+def resolved(paths: Iterable[Path]) -> Set[Path]:
+    """Returns the paths without links and dots, to compare others with."""
+    return {_resolved(path) for path in paths}
+
+
+def check_new(path: Path, overwrite: bool, sources: Set[Path] = frozenset()) -> None:
+    """Raises SourceError when ``path`` exists and may not be replaced, or is among the :func:`resolved` sources."""
+    if _resolved(path) in sources:
         raise SourceError(f"writing {path}: it is a source of this run. Name another file.")
     if path.is_dir():
         raise SourceError(f"writing {path}: it is a folder, expected a file. Name a file.")
