@@ -16,8 +16,8 @@ from trt_pose.inspection import inspect
 from trt_pose.quantization import QuantizeOptions, quantize
 from trt_pose.spec import METADATA_KEY
 
+from .attachment.test_attach import write
 from .conftest import SMALL
-from .export.test_attach import write
 
 
 def by_name(findings):

@@ -17,15 +17,15 @@ import torch
 from torch import nn
 
 from trt_pose import Poses, attach, models, open_runner
+from trt_pose.attachment import AttachOptions, heads
 from trt_pose.choices import DetectionOutputFormatMode, HeadName
-from trt_pose.export.attach import AttachOptions, heads
 from trt_pose.export.format_modules import FORMAT_MODULES
-from trt_pose.export.select import Selection
 from trt_pose.formats import FORMATS, Batch
 from trt_pose.models.card import Card
 from trt_pose.models.catalogue import MODELS
 from trt_pose.models.processing import COCO_POSE
 from trt_pose.models.yolo_nas_pose.network import YoloNASPose
+from trt_pose.nms.selection import Selection
 from trt_pose.runtime import BACKENDS, Backend
 from trt_pose.runtime.ort import OnnxRunner
 

@@ -1,5 +1,6 @@
 from . import models as models
 from ._version import __version__ as __version__
+from .attachment import AttachOptions as AttachOptions, attach as attach
 from .benchmark import BenchOptions as BenchOptions, bench as bench
 from .builder.build import build_engine as build_engine
 from .builder.options import BuildOptions as BuildOptions
@@ -26,7 +27,6 @@ from .errors import (
 )
 from .evaluation import evaluate as evaluate
 from .export import convert_to_onnx as convert_to_onnx
-from .export.attach import AttachOptions as AttachOptions, attach as attach
 from .images.synthetic import SyntheticPeople as SyntheticPeople
 from .predictor import PosePredictor as PosePredictor
 from .quantization import (

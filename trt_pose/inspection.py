@@ -113,7 +113,7 @@ def _refusal(path: Path) -> str:
 def _heads(outputs: dict[str, TensorInfo]) -> tuple[str, ...] | None:
     """Returns the heads of ``attach`` that these outputs fit; None when torch, which describes them, is missing."""
     try:
-        from .export.attach.heads import HEADS, OPEN_ROWS, fitting
+        from .attachment.heads import HEADS, OPEN_ROWS, fitting
     except MissingDependencyError:
         return None
     shapes = [list(info.shape) for info in outputs.values()]

@@ -12,7 +12,7 @@ import pytest
 from trt_pose.errors import ExportError
 from trt_pose.export.check_selection import Candidates, find_fault
 from trt_pose.export.operators import survivors
-from trt_pose.export.select import Selection
+from trt_pose.nms.selection import Selection
 from trt_pose.results import Detections, Poses
 from trt_pose.skeleton import Skeleton
 from trt_pose.tasks import DETECTION, POSE

@@ -12,13 +12,14 @@ from trt_pose import EngineError, PosePredictor, RunnerError, UsageError, open_r
 from trt_pose.choices import Precision
 from trt_pose.comparison import compare
 from trt_pose.export.decode import DecodeDetections
-from trt_pose.export.select import SelectDetections, Selection
+from trt_pose.export.select import SelectDetections
 from trt_pose.export.select_detection_trt import EfficientSelect
 from trt_pose.graphs.surgery import extract_subgraph
 from trt_pose.models.layers import BINS
 from trt_pose.models.pp_yoloe.network import PPYoloE, Variant as PPVariant
 from trt_pose.models.yolo_nas.network import Variant as NASVariant, YoloNAS
 from trt_pose.nms.contract import NmsFields
+from trt_pose.nms.selection import Selection
 from trt_pose.quantization import QuantizeOptions, quantize
 from trt_pose.results.detections import Detections
 from trt_pose.results.pairing import compare_predictions

@@ -8,7 +8,7 @@ import torch
 from trt_pose import ExportError, Poses, UsageError, open_runner
 from trt_pose.choices import DetectionOutputFormatMode as Format
 from trt_pose.export.graph import assemble
-from trt_pose.export.select import Selection
+from trt_pose.nms.selection import Selection
 from trt_pose.spec import METADATA_KEY, ModelSpec
 
 from .. import reference, tolerances

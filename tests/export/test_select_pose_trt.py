@@ -8,9 +8,9 @@ import torch
 from trt_pose import Poses, UsageError, open_runner
 from trt_pose.export.format_modules import Flatten
 from trt_pose.export.graph import assemble
-from trt_pose.export.select import Selection
 from trt_pose.export.select_pose_trt import PluginSelect
 from trt_pose.images.pixels import letterbox
+from trt_pose.nms.selection import Selection
 from trt_pose.results.pairing import compare_predictions
 
 from .. import reference

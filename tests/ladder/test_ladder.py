@@ -12,8 +12,8 @@ import torch
 from trt_pose import Poses, build_engine, open_runner
 from trt_pose.export import verify
 from trt_pose.export.graph import assemble
-from trt_pose.export.select import Selection
 from trt_pose.images.pixels import letterbox
+from trt_pose.nms.selection import Selection
 from trt_pose.runtime.ort import openvino_devices
 from trt_pose.spec import InputSpec
 

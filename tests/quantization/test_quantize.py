@@ -306,10 +306,10 @@ def test_missing_packages_are_named(monkeypatch, tiny, tmp_path):
 
 def test_an_attached_file_takes_every_precision(picture_folder, tmp_path):
     """Files of other toolkits, given our description; their operator sets came from three exports."""
-    from trt_pose.export.attach.attach import AttachOptions, attach
-    from trt_pose.export.select import Selection
+    from trt_pose.attachment.attach import AttachOptions, attach
+    from trt_pose.nms.selection import Selection
 
-    from ..export.test_attach import write
+    from ..attachment.test_attach import write
 
     source = write(tmp_path / "theirs.onnx", "yolov8-pose")
     attach(source, tmp_path / "ours.onnx", AttachOptions(selection=Selection(0.01, 0.7, 100, 100)))

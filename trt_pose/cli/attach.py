@@ -47,8 +47,8 @@ def attach(
     json: Json = False,
 ) -> None:
     """Add NMS and pre-processing to another toolkit's ONNX file."""
-    from ..export.attach import AttachOptions, attach as attach_selection, restore
-    from ..export.select import Selection
+    from ..attachment import AttachOptions, attach as attach_selection, restore
+    from ..nms.selection import Selection
 
     if spec_from is not None:
         if head is not None or tensors is not None:

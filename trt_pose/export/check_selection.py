@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..nms.selection import Selection
 from ..results.pairing import box_iou
 from ..results.predictions import Predictions
 from ..tasks import Task
-from .select import Selection
 
 # ONNX Runtime and torch sum in different orders: on the published models that moves coordinates by up to 2e-3 px and
 # scores by 1e-5 (CONTRIBUTING.md, tolerances). The limits here are 25 and 100 times that.

@@ -13,11 +13,12 @@ from torch import nn
 from .._version import __version__
 from ..errors import ExportError, UsageError, first_line
 from ..files import check_writable
+from ..graphs.file import check_suffix
 from ..models.model import Model
 from ..spec import InputSpec, ModelSpec, Normalization, OutputSpec
 from .export import write
 from .graph import DeployGraph
-from .plan import ExportPlan, check_suffix, plan_device, plan_element, plan_exporter
+from .plan import ExportPlan, plan_device, plan_element, plan_exporter
 from .result import ModelExportResult
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .._version import __version__
+from ..nms.selection import Selection
 from ..spec import InputSpec, ModelSpec, OutputSpec
-from .select import Selection
 
 if TYPE_CHECKING:
     from ..models.model import Model

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from ..errors import ExportError
 from ..files import check_writable
-from ..graphs.file import read_spec, save
+from ..graphs.file import check_suffix, read_spec, save
+from ..graphs.finish import finish, simplify
 from ..models.model import Model
 from ..progress import step
 from ..quantization.quantize import quantize_model
@@ -16,10 +17,10 @@ from ..spec import ModelSpec
 from .describe import describe
 from .graph import DeployGraph, assemble
 from .options import ExportOptions
-from .plan import ExportPlan, check_suffix, count_anchors, plan_export
+from .plan import ExportPlan, count_anchors, plan_export
 from .result import ModelExportResult
 from .steps import steps_of
-from .trace import attach_weights, finish, output_names, simplify, trace
+from .trace import attach_weights, output_names, trace
 from .verify import verify
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ..choices import DetectionOutputFormatMode
 from ..models.model import Model
+from ..nms.selection import Selection
 from .format_modules import FORMAT_MODULES, KeepBatch
 from .preprocess import Normalize
-from .select import Selection
 from .steps import steps_of
 
 ModelT = TypeVar("ModelT", bound=Model)

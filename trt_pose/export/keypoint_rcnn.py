@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ExportError, UsageError
 from ..files import check_writable
 from ..formats import RCNN_OUTPUTS
+from ..graphs.file import check_suffix
 from ..spec import InputSpec, OutputSpec
 from .describe import describe_outputs
 from .export import write
@@ -20,7 +21,6 @@ from .graph import DeployGraph, copy_modules
 from .options import DEFAULT_CANDIDATES, ExportOptions
 from .plan import (
     ExportPlan,
-    check_suffix,
     check_threshold,
     count,
     plan_device,

@@ -20,12 +20,12 @@ from ..choices import (
     Precision,
 )
 from ..errors import UsageError, first_line
+from ..nms.selection import Selection
 from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from ..quantization.batches import DEFAULT_BATCHES
 from ..quantization.calibrate import DEFAULT_PERCENTILE
 from ..spec import InputSpec
 from .options import DEFAULT_CANDIDATES, ExportOptions
-from .select import Selection
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -166,12 +166,6 @@ def _calibration_data(quantize: QuantizeOptions | None, options: ExportOptions) 
     """Returns the images for INT8. Without any it is noise, as in super-gradients; quantizing warns of it."""
     wanted = quantize is not None and quantize.precision is not None and quantize.precision.has_int8
     return "random" if wanted and options.calibration_loader is None else options.calibration_loader
-
-
-def check_suffix(output: str | Path) -> None:
-    """Raises UsageError unless the suffix of ``output`` is ``.onnx``; folders are not checked."""
-    if Path(output).suffix.lower() != ".onnx" and not Path(output).is_dir():
-        raise UsageError(f"exporting to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
 
 
 def check_steps(preprocessing: Any, postprocessing: Any) -> None:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from ..nms.selection import Selection
 from .decode import DecodeDetections, DecodePoses, Heads
 from .operators import KeepClassScores, KeepScores, TopK
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Thresholds and limits of the selection.
-
-    Attributes:
-        confidence: candidates with a higher score are kept.
-        iou: boxes whose IoU with a better box is higher are suppressed.
-        candidates: maximum number of candidates per image that enter NMS.
-        limit: maximum number of predictions per image.
-    """
-
-    confidence: float = 0.5
-    iou: float = 0.7
-    candidates: int = 1000
-    limit: int = 1000
 
 
 class SelectPoses(nn.Module):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..nms.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
+from ..nms.selection import Selection
 from .operators import KeepClassScores, TopK
-from .select import Selection
 
 MAX_BATCH = 1024
 

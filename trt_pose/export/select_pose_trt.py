@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..nms.contract import DOMAIN, MAX_ANCHORS, MAX_CANDIDATES, MAX_JOINTS, MAX_OUTPUTS, NAME, NAMESPACE, VERSION
+from ..nms.contract import DOMAIN, NAME, NAMESPACE, VERSION
+from ..nms.selection import Selection
 from .operators import KeepScores, TopK
-from .select import Selection, select_decoded
+from .select import select_decoded
 
 
 class PoseNms(torch.autograd.Function):
@@ -79,15 +79,3 @@ class PluginSelect(nn.Module):
     def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
         outputs: tuple[Tensor, ...] = PoseNms.apply(*decoded, self.selection, self.batch, self.num_joints)
         return outputs
-
-
-def check_limits(selection: Selection, anchors: int, joints: int) -> None:
-    """Raises UsageError when a limit, the anchors or the joints exceed what the plugin supports."""
-    for name, value, most in (
-        ("num_pre_nms_predictions", selection.candidates, MAX_CANDIDATES),
-        ("max_predictions_per_image", selection.limit, MAX_OUTPUTS),
-        ("the number of joints", joints, MAX_JOINTS),
-        ("the number of anchors", anchors, MAX_ANCHORS),
-    ):
-        if value > most:
-            raise UsageError(f"exporting for TensorRT: {name} is {value}, {NAME} takes {most} at most. Lower it.")

@@ -10,9 +10,10 @@ from torch import nn
 
 from ..models.model import DetectionModel, Model, PoseModel
 from ..nms.contract import EFFICIENT_NAME, NAME
+from ..nms.selection import Selection, check_limits
 from . import select_detection_trt, select_pose_trt
 from .decode import DecodeBoxes, DecodeDetections, DecodePoses
-from .select import SelectDetections, Selection, SelectPoses
+from .select import SelectDetections, SelectPoses
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _detections_in_a_node(_model: DetectionModel, selection: Selection, batch: i
 
 
 def _check_poses(model: PoseModel, selection: Selection, anchors: int, _batch: int | None) -> None:
-    select_pose_trt.check_limits(selection, anchors, model.num_joints)
+    check_limits(selection, anchors, model.num_joints)
 
 
 def _check_detections(_model: DetectionModel, selection: Selection, _anchors: int, batch: int | None) -> None:

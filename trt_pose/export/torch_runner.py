@@ -11,13 +11,13 @@ import torch
 
 from ..errors import RunnerError, UsageError
 from ..formats import FORMATS
+from ..nms.selection import Selection
 from ..runtime.runner import TensorInfo, check_feeds
 from ..spec import ModelSpec
 from ..tasks import TASKS
 from .describe import describe
 from .graph import DeployGraph, assemble
 from .plan import check_threshold, count
-from .select import Selection
 
 if TYPE_CHECKING:
     from ..models.keypoint_rcnn.network import KeypointRCNN

@@ -1,4 +1,4 @@
-"""Steps from a module to an ONNX model: trace, simplify, finish, attach the weights."""
+"""Steps from a module to an ONNX model: trace, attach the weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from torch import nn
 
 from ..errors import ExportError, first_line
 from ..formats import FORMATS, find_format
-from ..graphs.file import check_graph, set_metadata
 from ..models.model import Model
-from ..optional import needed
-from ..spec import METADATA_KEY, ModelSpec
+from ..spec import ModelSpec
 from ..tasks import TASKS
 from .graph import DeployGraph
 from .plan import ExportPlan
@@ -68,14 +66,6 @@ def _holds_foreign_weights(graph: DeployGraph, plan: ExportPlan) -> bool:
     return any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
 
 
-def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Folds constants and removes redundant nodes. Raises MissingDependencyError without onnxslim."""
-    with needed("simplifying", ", or set onnx_simplify=False (--no-simplify)"):
-        import onnxslim
-    slimmed: onnx.ModelProto = onnxslim.slim(proto)
-    return slimmed
-
-
 def attach_weights(proto: onnx.ModelProto, graph: DeployGraph, spec: ModelSpec) -> None:
     """Replaces every graph input except the image with an initializer that holds the graph's value."""
     values = graph.state_dict()
@@ -87,22 +77,6 @@ def attach_weights(proto: onnx.ModelProto, graph: DeployGraph, spec: ModelSpec) 
     for name in weights:
         if name in used:
             proto.graph.initializer.append(numpy_helper.from_array(values[name].cpu().numpy(), name))
-
-
-def finish(proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Stores the description in the model and checks the graph. Raises ExportError when the check fails."""
-    for axis, size in find_format(spec).sizes(spec).items():
-        proto.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = size
-    # The simplifier leaves unused plugin outputs without a type; the checker rejects such entries.
-    typed = [item for item in proto.graph.value_info if item.type.tensor_type.elem_type]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(typed)
-    del proto.metadata_props[:]
-    set_metadata(proto, METADATA_KEY, spec.to_json())
-    proto.producer_name = "trt_pose"
-    proto.producer_version = spec.generator.rpartition(" ")[2]
-    proto.graph.name = spec.model
-    check_graph(proto, f"the ONNX graph of {spec.model}")
 
 
 def output_names(graph: DeployGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:

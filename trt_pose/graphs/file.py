@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from ..documents import to_json
-from ..errors import CalibrationError, ExportError, RunnerError, first_line
+from ..errors import CalibrationError, ExportError, RunnerError, UsageError, first_line
 from ..files import write_atomically
 from ..spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
 
@@ -19,6 +19,12 @@ _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger",
 }  # fmt: skip
+
+
+def check_suffix(output: str | Path) -> None:
+    """Raises UsageError unless the suffix of ``output`` is ``.onnx``; folders are not checked."""
+    if Path(output).suffix.lower() != ".onnx" and not Path(output).is_dir():
+        raise UsageError(f"exporting to {output}: got the suffix {Path(output).suffix or 'none'!r}, expected .onnx.")
 
 
 def load(path: str | Path) -> onnx.ModelProto:

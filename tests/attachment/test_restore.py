@@ -6,8 +6,8 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from trt_pose import ExportError, PosePredictor, RunnerError
+from trt_pose.attachment import restore
 from trt_pose.cli import main
-from trt_pose.export.attach import restore
 from trt_pose.graphs.file import read_spec
 
 from ..conftest import make_tiny

@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ...choices import HeadName
-from ...models.processing import POSE_INPUT
-from ...spec import InputSpec, Normalization
+from ..choices import HeadName
+from ..models.processing import POSE_INPUT
+from ..spec import InputSpec, Normalization
 
 Shapes = list[list[int]]
 _RGB = Normalization("RGB")

@@ -8,11 +8,10 @@ from pathlib import Path
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from ...errors import ExportError
-from ...files import check_writable
-from ...graphs.file import check_graph, load, precision_of, save, set_metadata
-from ...spec import METADATA_KEY, ModelSpec
-from ..plan import check_suffix
+from ..errors import ExportError
+from ..files import check_writable
+from ..graphs.file import check_graph, check_suffix, load, precision_of, save, set_metadata
+from ..spec import METADATA_KEY, ModelSpec
 
 
 def restore(source: str | Path, output: str | Path, original: str | Path) -> ModelSpec:

@@ -10,10 +10,10 @@ import onnx
 import onnx.version_converter
 import onnxruntime
 
-from ...choices import ExportTargetBackend, HeadName
-from ...errors import ExportError, first_line
-from ...graphs.surgery import rename, to_graph, to_model
-from ...nms.contract import DOMAIN
+from ..choices import ExportTargetBackend, HeadName
+from ..errors import ExportError, first_line
+from ..graphs.surgery import rename, to_graph, to_model
+from ..nms.contract import DOMAIN
 from .heads import HEADS, OPEN_ROWS, Head
 from .ultralytics import exported_size
 

@@ -16,24 +16,24 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..._version import __version__
-from ...choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
-from ...errors import ExportError
-from ...files import check_writable
-from ...formats import FORMATS, find_format
-from ...graphs.file import save
-from ...graphs.surgery import join, rename, to_graph, to_model
-from ...nms import contract
-from ...progress import step
-from ...skeleton import Skeleton
-from ...spec import InputSpec, ModelSpec, OutputSpec
-from ...tasks import POSE
-from ..format_modules import FORMAT_MODULES
-from ..plan import check_suffix
-from ..preprocess import Normalize
-from ..select import SelectDecoded, Selection
-from ..select_pose_trt import PluginSelect, check_limits
-from ..trace import finish, simplify
+from .._version import __version__
+from ..choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
+from ..errors import ExportError
+from ..export.format_modules import FORMAT_MODULES
+from ..export.preprocess import Normalize
+from ..export.select import SelectDecoded
+from ..export.select_pose_trt import PluginSelect
+from ..files import check_writable
+from ..formats import FORMATS, find_format
+from ..graphs.file import check_suffix, save
+from ..graphs.finish import finish, simplify
+from ..graphs.surgery import join, rename, to_graph, to_model
+from ..nms import contract
+from ..nms.selection import Selection, check_limits
+from ..progress import step
+from ..skeleton import Skeleton
+from ..spec import InputSpec, ModelSpec, OutputSpec
+from ..tasks import POSE
 from .heads import HEADS, Head, fitting
 from .source import THEIRS, SourceTensor, check_rows, fixed, input_of, load, opset_of, outputs_of, own_name
 from .ultralytics import Metadata, read_metadata

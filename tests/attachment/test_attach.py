@@ -11,11 +11,11 @@ import torch
 import torchvision
 
 from trt_pose import ExportError, PosePredictor, Poses, UsageError, open_runner
+from trt_pose.attachment.attach import AttachOptions, attach
 from trt_pose.choices import DetectionOutputFormatMode as Format, ExportTargetBackend
 from trt_pose.cli import main
-from trt_pose.export.attach.attach import AttachOptions, attach
-from trt_pose.export.select import Selection
 from trt_pose.inspection import inspect
+from trt_pose.nms.selection import Selection
 
 from .. import reference
 

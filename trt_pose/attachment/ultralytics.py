@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import ExportError
+from ..errors import ExportError
 
 _MOST_PX = 16_384  # of a side
 _LONGEST = 100_000  # characters of an entry; 1,000 class names take less

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...optional import needed
+from ..optional import needed
 
 with needed("attaching"):
     from .attach import AttachOptions, attach

@@ -15,8 +15,8 @@ import onnxruntime
 import pytest
 
 from trt_pose import ExportError, Poses, open_runner
-from trt_pose.export.attach.attach import AttachOptions, attach
-from trt_pose.export.select import Selection
+from trt_pose.attachment.attach import AttachOptions, attach
+from trt_pose.nms.selection import Selection
 
 from .. import reference
 
