@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from .attachment.test_attach import write
+
 # Every finder of modules is wrapped, so that the optional packages are not found.
 HIDE = """
 import sys
@@ -22,6 +24,9 @@ sys.meta_path[:] = map(Wrapped, sys.meta_path)
 from trt_pose.cli import main
 main(sys.argv[1:])
 """
+HIDE_TORCH = HIDE.replace(
+    HIDE[HIDE.index("HIDDEN = ") : HIDE.index("class Wrapped")], 'HIDDEN = {"torch", "torchvision"}\n'
+)
 LACKING = "is not installed. Run: pip install"
 
 
@@ -30,7 +35,7 @@ LACKING = "is not installed. Run: pip install"
     [
         ("models", None),
         ("export demo -o new.onnx", "torch"),
-        ("attach m.onnx -o new.onnx --head yolov8-pose", "torch"),
+        ("attach m.onnx -o new.onnx --head yolov8-pose", "onnx"),
         ("quantize m.onnx -o new.onnx --images pictures", "onnx"),
         ("quantize m.onnx -o new.onnx --precision fp16", "onnx"),
         ("calibration import cache.trt --onnx m.onnx -o new.json", "onnx"),
@@ -69,3 +74,20 @@ def test_every_verb(command, lacks, tmp_path, tiny_onnx, picture_folder):
         assert done.stderr.count("error: ") == 1
         assert f"{lacks} {LACKING}" in done.stderr, done.stderr
         assert not list(tmp_path.glob("new*"))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("output_format", ["batch", "flat"])
+def test_attaching_needs_no_torch(tmp_path, picture_folder, backend, output_format):
+    """Nor do the heads that ``inspect`` names, nor predicting."""
+    write(tmp_path / "their.onnx", "yolov8-pose")
+    for command, words in (
+        ("inspect their.onnx", "yolov8-pose"),
+        (f"attach their.onnx -o ours.onnx --backend {backend} --format {output_format}", "ours.onnx: "),
+        (f"predict ours.onnx {picture_folder} --json found.json", ""),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", HIDE_TORCH, *command.split()], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
+        assert words in done.stdout

@@ -118,11 +118,12 @@ def test_a_runner_backend(monkeypatch, tmp_path, tiny_onnx):
 
 
 def test_a_head_of_attach(monkeypatch, tmp_path):
-    class Corners(nn.Module):
-        """(B, A, 5 + 3J), boxes as corners."""
-
-        def forward(self, rows):
-            return rows[..., :4], rows[..., 4:5], rows[..., 5:].unflatten(2, (-1, 3))
+    corners = """
+        parts = Constant <value_ints = [4, 1, {width}]> ()
+        boxes, scores, flat = Split <axis = 2> (rows, parts)
+        layout = Constant <value_ints = [0, 0, -1, 3]> ()
+        joints = Reshape (flat, layout)
+    """
 
     class Foreign(nn.Module):
         def forward(self, image):
@@ -133,7 +134,7 @@ def test_a_head_of_attach(monkeypatch, tmp_path):
 
     member = add_member(monkeypatch, HeadName, "CORNERS", "corners")
     head = heads.Head(
-        1, Corners, lambda shapes: (shapes[0][1], (shapes[0][2] - 5) // 3), heads.HEADS[HeadName.DECODED].input
+        ("rows",), corners, lambda shapes: (shapes[0][1], (shapes[0][2] - 5) // 3), heads.HEADS[HeadName.DECODED].input
     )
     monkeypatch.setitem(heads.HEADS, member, head)
 

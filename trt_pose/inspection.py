@@ -36,7 +36,7 @@ class Inspection:
         precision: precision of the weights and of the quantizers in the graph, ``fp32``, ``fp16``, ``int8`` or
             ``int8+fp16``, whatever the description says; None when the onnx package is not installed.
         heads: the heads of ``attach`` that the outputs of a file without description fit; None for files with one, or
-            when torch is not installed.
+            when a package of ``attach`` is not installed.
         metadata: the other metadata of the file.
     """
 
@@ -91,7 +91,7 @@ def inspect(path: str | Path) -> Inspection:
     from .graphs.file import precision_of  # needs the onnx package, which is here
 
     operators, opset = _count_operators(model)
-    heads = _heads(outputs) if spec is None else None
+    heads = _heads(path) if spec is None else None
     return replace(
         found, operators=operators, opset=opset, accuracy=_accuracy(model), precision=precision_of(model), heads=heads
     )
@@ -110,19 +110,13 @@ def _refusal(path: Path) -> str:
     return ""
 
 
-def _heads(outputs: dict[str, TensorInfo]) -> tuple[str, ...] | None:
-    """Returns the heads of ``attach`` that these outputs fit; None when torch, which describes them, is missing."""
+def _heads(path: Path) -> tuple[str, ...] | None:
+    """Returns the heads of ``attach`` that a file fits; None when a package of ``attach`` is missing."""
     try:
-        from .attachment.heads import HEADS, OPEN_ROWS, fitting
+        from .attachment.fit import heads_of
     except MissingDependencyError:
         return None
-    shapes = [list(info.shape) for info in outputs.values()]
-    open_rows = any(len(shape) > 1 and shape[1] is None for shape in shapes)
-    shapes = [[shape[0] or 2, *(size or OPEN_ROWS for size in shape[1:2]), *shape[2:]] for shape in shapes if shape]
-    if len(shapes) < len(outputs) or any(size is None for shape in shapes for size in shape):
-        return ()
-    fits = fitting([[int(size or 0) for size in shape] for shape in shapes])
-    return tuple(name for name in fits if HEADS[name].open_rows or not open_rows)
+    return heads_of(path)
 
 
 @dataclass(frozen=True)

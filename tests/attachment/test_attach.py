@@ -180,6 +180,7 @@ def test_a_file_of_any_size_gets_the_size_of_its_metadata(tmp_path, rng):
     for source, size in ((fixed, f"[{SIZE}, {SIZE}]"), (open_, f"[{SIZE}, {SIZE}]")):
         onnx.helper.set_model_props(proto, known | {"imgsz": size})
         onnx.save(proto, open_)
+        assert inspect(source).heads == ("yolov8-pose",)
         spec = attach(source, tmp_path / "ours.onnx", AttachOptions())
         assert (spec.input.height, spec.input.width, spec.input.batch) == (SIZE, SIZE, None)
         with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:

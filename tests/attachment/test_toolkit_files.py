@@ -16,6 +16,7 @@ import pytest
 
 from trt_pose import ExportError, Poses, open_runner
 from trt_pose.attachment.attach import AttachOptions, attach
+from trt_pose.inspection import inspect
 from trt_pose.nms.selection import Selection
 
 from .. import reference
@@ -141,6 +142,7 @@ def test_files_of_libreyolo(files, tmp_path, opset, rng):
     session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
     boxes, scores, points, sure = session.run(None, {"images": (pixels[:, ::-1] / 255).astype(np.float32)})
     confidence = float(np.sort(scores[..., 0], axis=1)[:, -40].min())
+    assert inspect(source).heads == ("yolo-nas-pose",)
     spec = attach(source, tmp_path / "ours.onnx", AttachOptions(selection=Selection(confidence, 0.7, 300, 20)))
     assert (spec.input.padding, spec.input.pad_value, spec.input.normalization.channels) == ("bottom_right", 127, "BGR")
     with open_runner(tmp_path / "ours.onnx", providers=["cpu"]) as runner:

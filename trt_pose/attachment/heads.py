@@ -1,8 +1,8 @@
 """The output layouts that ``attach`` reads.
 
-To add a head, add a member to ``HeadName`` and a row to :data:`HEADS`. Layout of the Ultralytics pose models:
-https://docs.ultralytics.com/tasks/pose (boxes as centre and size). Names and suppression of MMDeploy's pose detectors:
-configs/mmpose/pose-detection_rtmo_onnxruntime_dynamic.py of https://github.com/open-mmlab/mmdeploy.
+To add a head, add a member to ``HeadName``, a text of ONNX nodes and a row to :data:`HEADS`. Layout of the Ultralytics
+pose models: https://docs.ultralytics.com/tasks/pose (boxes as centre and size). Names and suppression of MMDeploy's
+pose detectors: configs/mmpose/pose-detection_rtmo_onnxruntime_dynamic.py of https://github.com/open-mmlab/mmdeploy.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-
-import torch
-from torch import Tensor, nn
 
 from ..choices import HeadName
 from ..models.processing import POSE_INPUT
@@ -22,63 +19,47 @@ Shapes = list[list[int]]
 _RGB = Normalization("RGB")
 
 
-def _with_confidence(joints: Tensor, values: int) -> Tensor:
-    """Returns (B, A, J * values) as (B, A, J, 3); joints of two numbers get the confidence 1."""
-    joints = joints.unflatten(2, (-1, values))  # type: ignore[no-untyped-call]
-    return joints if values == 3 else torch.cat([joints, torch.ones_like(joints[..., :1])], dim=3)
-
-
-class Yolov8Head(nn.Module):
-    """(B, 5 + J * values, A), boxes as centre and size, to boxes, scores and joints."""
-
-    def __init__(self, values: int = 3) -> None:
-        super().__init__()
-        self.values = values
-
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows = maps.transpose(1, 2)  # (B, A, 5 + J * values)
-        center, half = rows[..., :2], rows[..., 2:4] * 0.5
-        boxes = torch.cat([center - half, center + half], dim=2)
-        return boxes, rows[..., 4:5], _with_confidence(rows[..., 5:], self.values)
-
-
-class EndToEndHead(nn.Module):
-    """(B, N, 6 + J * values), rows of box xyxy, score, class and joints, to boxes, scores and joints."""
-
-    def __init__(self, values: int = 3) -> None:
-        super().__init__()
-        self.values = values
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return rows[..., :4], rows[..., 4:5], _with_confidence(rows[..., 6:], self.values)
-
-
-class MMDeployHead(nn.Module):
-    """``dets`` (B, N, 5), rows of box xyxy and score, and ``keypoints`` (B, N, J, 3), to boxes, scores and joints.
-
-    N may be open: rows of zeros are added, so that a selection always has as many as it takes.
-    """
-
-    def forward(self, dets: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        dets = torch.cat([dets, torch.zeros_like(dets[:, :1]).expand(-1, OPEN_ROWS, -1)], dim=1)
-        points = torch.cat([keypoints, torch.zeros_like(keypoints[:, :1]).expand(-1, OPEN_ROWS, -1, -1)], dim=1)
-        return dets[..., :4], dets[..., 4:5], points
-
-
-class DecodedHead(nn.Module):
-    """Boxes (B, A, 4) xyxy, scores (B, A, 1) and joints (B, A, J, 3) as they are."""
-
-    def forward(self, boxes: Tensor, scores: Tensor, joints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return boxes, scores, joints
-
-
-class YoloNasHead(nn.Module):
-    """Boxes, scores, joints (B, A, J, 2) and their confidences (B, A, J) to boxes, scores and joints (B, A, J, 3)."""
-
-    def forward(
-        self, boxes: Tensor, scores: Tensor, joints: Tensor, confidences: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return boxes, scores, torch.cat([joints, confidences.unsqueeze(3)], dim=3)
+# Columns are candidates: boxes as centre and size, the score, the joints.
+_COLUMNS = """
+  rows = Transpose <perm = [0, 2, 1]> (given)
+  parts = Constant <value_ints = [2, 2, 1, {width}]> ()
+  center, size, scores, flat = Split <axis = 2> (rows, parts)
+  two = Constant <value_float = 2.0> ()
+  half = Div (size, two)
+  low = Sub (center, half)
+  high = Add (center, half)
+  boxes = Concat <axis = 2> (low, high)
+"""
+# Rows are people: box xyxy, score, class and joints.
+_ROWS = """
+  parts = Constant <value_ints = [4, 1, 1, {width}]> ()
+  boxes, scores, kind, flat = Split <axis = 2> (given, parts)
+"""
+_THREE_NUMBERS = """
+  layout = Constant <value_ints = [0, 0, -1, 3]> ()
+  joints = Reshape (flat, layout)
+"""
+_TWO_NUMBERS = """
+  layout = Constant <value_ints = [0, 0, -1, 2]> ()
+  points = Reshape (flat, layout)
+  one_behind = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, 1]> ()
+  certain = Constant <value_float = 1.0> ()
+  joints = Pad (points, one_behind, certain)
+"""
+# The number of rows may be open, and be none. A row of zeros is added, which is never kept.
+_MMDEPLOY = """
+  row_behind = Constant <value_ints = [0, 0, 0, 0, 1, 0]> ()
+  padded = Pad (dets, row_behind)
+  parts = Constant <value_ints = [4, 1]> ()
+  boxes, scores = Split <axis = 2> (padded, parts)
+  joints_behind = Constant <value_ints = [0, 0, 0, 0, 0, 1, 0, 0]> ()
+  joints = Pad (keypoints, joints_behind)
+"""
+_YOLO_NAS = """
+  last = Constant <value_ints = [3]> ()
+  confidences = Unsqueeze (flat_confidences, last)
+  joints = Concat <axis = 3> (points, confidences)
+"""
 
 
 # Rows that a selection behind a file with an open number of rows takes at most.
@@ -100,7 +81,7 @@ def _row_sizes(shapes: Shapes, values: int, before: int, axis: int) -> tuple[int
 def _mmdeploy_sizes(shapes: Shapes) -> tuple[int, int] | None:
     dets, points = shapes
     fits = len(dets) == 3 and dets[2] == 5 and len(points) == 4 and points[3] == 3 and dets[1] == points[1]
-    return (OPEN_ROWS, points[2]) if fits else None
+    return (dets[1], points[2]) if fits else None
 
 
 def _decoded_sizes(shapes: Shapes, values: int = 3) -> tuple[int, int] | None:
@@ -120,26 +101,28 @@ class Head:
     """One layout of outputs.
 
     Attributes:
-        tensors: number of output tensors.
-        module: makes a module that takes them and returns boxes (B, A, 4) xyxy px, scores (B, A, 1) and joints
-            (B, A, J, 3).
+        tensors: the names that ``text`` has for the output tensors.
+        text: ONNX nodes that make ``boxes`` (B, A, 4) xyxy px, ``scores`` (B, A, 1) and ``joints`` (B, A, J, 3) of
+            them. ``{width}`` stands for the length of the joints in a row.
         sizes: numbers of anchors and joints from the shapes of the tensors, or None when they do not fit.
         input: image policy of the toolkit.
         suppressed: whether the file has removed overlapping boxes itself.
         open_rows: whether the number of rows may be open.
+        values: numbers per joint: x, y and the confidence, or x and y.
     """
 
-    tensors: int
-    module: Callable[[], nn.Module]
+    tensors: tuple[str, ...]
+    text: str
     sizes: Callable[[Shapes], tuple[int, int] | None]
     input: InputSpec
     suppressed: bool = False
     open_rows: bool = False
+    values: int = 3
 
 
 def fitting(shapes: Shapes) -> dict[HeadName, tuple[int, int]]:
     """Returns the heads that tensors of these shapes may be the outputs of, with the numbers of anchors and joints."""
-    found = {name: head.sizes(shapes) for name, head in HEADS.items() if head.tensors == len(shapes)}
+    found = {name: head.sizes(shapes) for name, head in HEADS.items() if len(head.tensors) == len(shapes)}
     fits = {name: sizes for name, sizes in found.items() if sizes is not None}
     if len(shapes) > 1:
         return fits
@@ -153,18 +136,22 @@ _ULTRALYTICS = InputSpec(padding="center", pad_value=114, normalization=_RGB)
 _MMPOSE = InputSpec(pad_value=114, normalization=Normalization("BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
 
 
+def _ultralytics(text: str, before: int, axis: int, values: int, suppressed: bool = False) -> Head:
+    joints = _THREE_NUMBERS if values == 3 else _TWO_NUMBERS
+    sizes = partial(_row_sizes, values=values, before=before, axis=axis)
+    return Head(("given",), text + joints, sizes, _ULTRALYTICS, suppressed, values=values)
+
+
 HEADS = {
-    HeadName.YOLOV8_POSE: Head(1, Yolov8Head, partial(_row_sizes, values=3, before=5, axis=1), _ULTRALYTICS),
-    HeadName.YOLOV8_POSE_XY: Head(
-        1, partial(Yolov8Head, 2), partial(_row_sizes, values=2, before=5, axis=1), _ULTRALYTICS
+    HeadName.YOLOV8_POSE: _ultralytics(_COLUMNS, 5, 1, 3),
+    HeadName.YOLOV8_POSE_XY: _ultralytics(_COLUMNS, 5, 1, 2),
+    HeadName.YOLO_END2END_POSE: _ultralytics(_ROWS, 6, 2, 3, suppressed=True),
+    HeadName.YOLO_END2END_POSE_XY: _ultralytics(_ROWS, 6, 2, 2, suppressed=True),
+    HeadName.MMDEPLOY_POSE: Head(
+        ("dets", "keypoints"), _MMDEPLOY, _mmdeploy_sizes, _MMPOSE, suppressed=True, open_rows=True
     ),
-    HeadName.YOLO_END2END_POSE: Head(
-        1, EndToEndHead, partial(_row_sizes, values=3, before=6, axis=2), _ULTRALYTICS, suppressed=True
+    HeadName.YOLO_NAS_POSE: Head(
+        ("boxes", "scores", "points", "flat_confidences"), _YOLO_NAS, _yolo_nas_sizes, POSE_INPUT
     ),
-    HeadName.YOLO_END2END_POSE_XY: Head(
-        1, partial(EndToEndHead, 2), partial(_row_sizes, values=2, before=6, axis=2), _ULTRALYTICS, suppressed=True
-    ),
-    HeadName.MMDEPLOY_POSE: Head(2, MMDeployHead, _mmdeploy_sizes, _MMPOSE, suppressed=True, open_rows=True),
-    HeadName.YOLO_NAS_POSE: Head(4, YoloNasHead, _yolo_nas_sizes, POSE_INPUT),
-    HeadName.DECODED: Head(3, DecodedHead, _decoded_sizes, replace(POSE_INPUT, normalization=_RGB)),
+    HeadName.DECODED: Head(("boxes", "scores", "joints"), "", _decoded_sizes, replace(POSE_INPUT, normalization=_RGB)),
 }

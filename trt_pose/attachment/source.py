@@ -25,6 +25,8 @@ _ELEMENTS = {
 
 # Operator sets that are converted first, and to which: LibreYOLO writes 13. Older ones mean other things by some names.
 _CONVERTED, _CONVERTED_TO = range(13, 16), 17
+# The newest that ONNX Runtime 1.31 opens. The operators of the parts put around a file mean the same in all from 16 on.
+_OPENED = 26
 # Operators whose outputs have as many elements as the data says.
 _DATA_DEPENDENT = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
 
@@ -65,9 +67,15 @@ def load(source: str | Path) -> onnx.ModelProto:
         for entry in proto.opset_import:
             if entry.domain == DOMAIN:  # set by a plugin node in the file; TensorRT ignores the version
                 entry.version = 1
-        return to_model(rename(to_graph(proto), THEIRS), proto)
+        proto = to_model(rename(to_graph(proto), THEIRS), proto)
     except Exception as error:  # protobuf, onnx and file errors have no common base
         raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
+    if not 16 <= opset_of(proto) <= _OPENED:
+        raise ExportError(
+            f"attaching to {path}: the file has opset {opset_of(proto)}, expected 13 to {_OPENED}."
+            " Export it with opset 17."
+        )
+    return proto
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
@@ -134,7 +142,7 @@ def outputs_of(
 ) -> list[SourceTensor]:
     known = {item.name: item for item in (*proto.graph.output, *proto.graph.value_info)}
     missing = [name for name in names if name not in known]
-    wanted = HEADS[head].tensors if head else len(names)
+    wanted = len(HEADS[head].tensors) if head else len(names)
     if missing or len(names) != wanted:
         have = ", ".join(own_name(item.name) for item in proto.graph.output)
         takes = f"head {head} takes {wanted} tensors, got" if head else "there are no tensors"

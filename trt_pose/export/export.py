@@ -72,7 +72,7 @@ def write(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportR
         proto = trace(graph, spec, plan)
     if plan.simplify:
         with step("simplifying"):
-            proto = simplify(proto)
+            proto = simplify(proto, ", or set onnx_simplify=False (--no-simplify)")
     with step("checking"):
         finish(proto, spec)
         attach_weights(proto, graph, spec)

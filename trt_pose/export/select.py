@@ -71,17 +71,6 @@ class SelectDetections(nn.Module):
         return valid.sum(dim=1, keepdim=True), boxes, scores, classes
 
 
-class SelectDecoded(nn.Module):
-    """Selection of the final poses from decoded candidates; returns what :class:`SelectPoses` does."""
-
-    def __init__(self, selection: Selection) -> None:
-        super().__init__()
-        self.selection = selection
-
-    def forward(self, decoded: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-        return select_decoded(*decoded, self.selection, TopK.apply, KeepScores.apply)
-
-
 def select_decoded(
     boxes: Tensor,
     scores: Tensor,

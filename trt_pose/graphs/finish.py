@@ -10,9 +10,13 @@ from ..spec import METADATA_KEY, ModelSpec
 from .file import check_graph, set_metadata
 
 
-def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Folds constants and removes redundant nodes. Raises MissingDependencyError without onnxslim."""
-    with needed("simplifying", ", or set onnx_simplify=False (--no-simplify)"):
+def simplify(proto: onnx.ModelProto, hint: str = "") -> onnx.ModelProto:
+    """Folds constants and removes redundant nodes.
+
+    Raises:
+        MissingDependencyError: onnxslim is not installed; the message ends with ``hint``, what to do without it.
+    """
+    with needed("simplifying", hint):
         import onnxslim
     slimmed: onnx.ModelProto = onnxslim.slim(proto)
     return slimmed
