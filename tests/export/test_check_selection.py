@@ -8,10 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import torch
 
+from trt_pose import convert_to_onnx
 from trt_pose.errors import ExportError
 from trt_pose.export.check_selection import Candidates, find_fault
 from trt_pose.export.operators import survivors
+from trt_pose.graphs.surgery import to_graph, to_model
 from trt_pose.nms.selection import Selection
 from trt_pose.results import Detections, Poses
 from trt_pose.skeleton import Skeleton
@@ -162,3 +165,89 @@ def test_a_file_with_another_threshold_than_it_says(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"threshold is 0\.9 in the file and 0\.2 in torch"):
         make_tiny().export(tmp_path / "m.onnx", **SMALL)
     assert not list(tmp_path.iterdir())
+
+
+def inserted(proto, tensor, op, value):
+    """Puts an operation with a constant behind the node that makes a tensor."""
+    maker = next(node for node in proto.graph.node if tensor in node.output)
+    maker.output[list(maker.output).index(tensor)] = f"{tensor}_before"
+    value = onnx.numpy_helper.from_array(np.asarray(value, np.float32), f"{tensor}_change")
+    proto.graph.initializer.append(value)
+    proto.graph.node.append(onnx.helper.make_node(op, [f"{tensor}_before", value.name], [tensor]))
+    ordered = to_model(to_graph(proto).toposort(), proto)
+    proto.graph.CopyFrom(ordered.graph)
+
+
+def node_of(proto):
+    return next(node for node in proto.graph.node if node.op_type == "PoseNMS_TRT")
+
+
+def set_attribute(proto, name, value):
+    next(item for item in node_of(proto).attribute if item.name == name).f = value
+
+
+CONFIDENCE = [1.0, 1.0, 0.0]  # of joints (x, y, confidence)
+CHANGES = {
+    "scores x 0.95": lambda proto: inserted(proto, node_of(proto).input[1], "Mul", 0.95),
+    "scores + 0.04": lambda proto: inserted(proto, node_of(proto).input[1], "Add", 0.04),
+    "boxes + 0.3 px": lambda proto: inserted(proto, node_of(proto).input[0], "Add", 0.3),
+    "joints + 0.4 px": lambda proto: inserted(proto, node_of(proto).input[2], "Add", [0.4, 0.4, 0.0]),
+    "joint confidences 0": lambda proto: inserted(proto, node_of(proto).input[2], "Mul", CONFIDENCE),
+    "score threshold": lambda proto: set_attribute(proto, "score_threshold", 0.9),
+    "IoU threshold": lambda proto: set_attribute(proto, "iou_threshold", 0.01),
+}
+RAW_CHANGES = {
+    "scores + 0.04": ("pred_scores", "Add", 0.04),
+    "boxes + 0.3 px": ("pred_boxes", "Add", 0.3),
+    "joint confidences 0": ("pred_joints", "Mul", CONFIDENCE),
+    "not a number": ("pred_joints", "Mul", np.nan),
+}
+
+
+def export_changed(monkeypatch, path, change, **options):
+    from trt_pose.export import export as export_onnx
+
+    attach_weights = export_onnx.attach_weights
+
+    def change_after(proto, *rest):
+        attach_weights(proto, *rest)
+        change(proto)
+
+    monkeypatch.setattr(export_onnx, "attach_weights", change_after)
+    make_tiny().export(path, input_image_shape=(128, 160), confidence_threshold=0.05, **options)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_check_sees_what_differs_in_a_file_for_tensorrt(tmp_path, monkeypatch, change):
+    with pytest.raises(ExportError, match="torch and ONNX Runtime disagree"):
+        export_changed(monkeypatch, tmp_path / "m.onnx", change, engine="tensorrt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", RAW_CHANGES.values(), ids=RAW_CHANGES)
+def test_the_check_sees_what_differs_in_decoded_heads(tmp_path, monkeypatch, change):
+    with pytest.raises(ExportError, match=rf"disagree: {change[0]} is .* apart"):
+        export_changed(monkeypatch, tmp_path / "m.onnx", lambda proto: inserted(proto, *change), postprocessing=False)
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_the_check_sees_zeros_in_place_of_small_numbers(tmp_path, classes):
+    """As a module makes that is traced with another branch."""
+
+    class Fickle(torch.nn.Module):
+        def forward(self, x):
+            share = x.mean(dim=(1, 2, 3))[:, None].expand(-1, classes).softmax(dim=1)
+            return share * 0 if torch.jit.is_tracing() else share
+
+    with pytest.raises(ExportError, match=r"output is .* apart"):
+        convert_to_onnx(Fickle(), tmp_path / "m.onnx", (8, 8))
+
+
+def test_a_check_of_nothing_is_none(tmp_path):
+    class Nobody(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten()[x.flatten() > 1000]
+
+    with pytest.raises(ExportError, match="nothing is found in the photograph of the check"):
+        convert_to_onnx(Nobody(), tmp_path / "m.onnx", (8, 8))
+    convert_to_onnx(Nobody(), tmp_path / "m.onnx", (8, 8), verification=False)

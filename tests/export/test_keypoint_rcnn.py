@@ -15,6 +15,7 @@ import torch
 
 from trt_pose import (
     CheckpointError,
+    ExportError,
     MissingDependencyError,
     PosePredictor,
     RunnerError,
@@ -186,8 +187,9 @@ def test_fusing_twice_and_predict_options(rcnn, photograph):
 
 
 def test_the_check_says_when_it_compared_nothing(rcnn, tmp_path):
-    with pytest.warns(UserWarning, match="finds nobody above 1 in the photograph"):
+    with pytest.raises(ExportError, match="nothing is found in the photograph of the check"):
         rcnn.export(tmp_path / "m.onnx", confidence_threshold=1.0, onnx_simplify=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_is_not_for_engines_and_says_so(rcnn_onnx):

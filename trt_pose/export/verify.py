@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +13,9 @@ import torch
 
 from ..errors import ExportError
 from ..formats import find_format
-from ..graphs.surgery import extract_subgraph, to_graph, to_model
+from ..graphs.surgery import to_graph, to_model
 from ..images.pixels import example, letterbox
+from ..nms.selection import Selection
 from ..results import predictions_of
 from ..results.pairing import compare_predictions
 from ..runtime.ort import OnnxRunner
@@ -25,10 +25,11 @@ from .check_selection import PX, SCORE, Candidates, find_fault
 from .decode import DecodeBoxes
 from .graph import DeployGraph
 from .preprocess import Normalize
-from .select import SelectDetections, SelectPoses
 
 # Tolerance for outputs without a unit (a caller's own post-processing), relative to their largest value.
 RELATIVE = 1e-3
+# Share of a coordinate by which it may differ beyond PX, for boxes and joints far outside the image.
+_ROUNDING = 1e-5
 # Share of predictions that only one side may keep, when a score or an overlap is within rounding error of its
 # threshold.
 UNMATCHED_SHARE = 0.02
@@ -39,46 +40,46 @@ _LEAST_CANDIDATES = 20
 def verify(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Runs the graph in torch and the model in ONNX Runtime on a bundled photograph and compares the outputs.
 
+    A plugin node is run by the function that has its meaning.
+
     Raises:
         ExportError: the outputs differ by more than rounding explains; the message names the difference and the limit.
+            Or nothing is found in the photograph, so that nothing is compared.
     """
     pixels = _input(spec)
-    names = spec.output.names
     with torch.inference_mode():
         feed = torch.from_numpy(pixels).to(next(graph.parameters(), torch.empty(0)).device)
-        if isinstance(graph.postprocess, (SelectPoses, SelectDetections)):
-            _compare_selected(graph, proto, spec, feed)
+        parts = _selection_of(graph.postprocess)
+        if parts is not None:
+            _compare_selected(graph, *parts, proto, spec, feed)
             return
-        if spec.plugins_required:
-            graph, proto, names = _without_plugin(graph, proto, spec.plugins_required)
         outputs = graph(feed)
     expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
     found = _run(proto, spec, feed)
-    finished = find_format(spec).finished
-    if finished and spec.input.takes_any_size and not len(expected[0]):
-        warnings.warn(
-            f"{spec.model} finds nobody above {spec.output.confidence_threshold:g} in the photograph of the check, so"
-            " torch and ONNX Runtime were compared on nothing. Export with a lower threshold to compare them.",
-            stacklevel=5,
+    if not any(array.size for array in expected):
+        raise ExportError(
+            f"comparing {spec.model}: nothing is found in the photograph of the check, so nothing was compared. Export"
+            " with a lower threshold, or without the check: verification=False (--no-verify)."
         )
-    if finished and not spec.plugins_required:
-        _compare_found(dict(zip(names, expected, strict=True)), found, spec, len(pixels))
+    if find_format(spec).finished:
+        _compare_found(dict(zip(spec.output.names, expected, strict=True)), found, spec, len(pixels))
     else:
-        _compare_arrays(expected, [found[name] for name in names], spec)
+        _compare_arrays(dict(zip(spec.output.names, expected, strict=True)), found, spec)
+
+
+def _selection_of(postprocess: torch.nn.Module) -> tuple[DecodeBoxes, Selection] | None:
+    """Returns the decoder and the thresholds of a post-processing; None where it does not select."""
+    modules = list(postprocess.modules())
+    chosen = [
+        found for found in (getattr(module, "selection", None) for module in modules) if isinstance(found, Selection)
+    ]
+    decode = [module for module in modules if isinstance(module, DecodeBoxes)]
+    return (decode[0], chosen[0]) if decode and chosen else None
 
 
 def _run(proto: onnx.ModelProto, spec: ModelSpec, feed: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
     with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
         return runner.run({spec.input.name: feed.cpu().numpy()})
-
-
-def _without_plugin(
-    graph: DeployGraph, proto: onnx.ModelProto, plugins: tuple[str, ...]
-) -> tuple[DeployGraph, onnx.ModelProto, tuple[str, ...]]:
-    """Returns the graph and the model up to the plugin node, and the names of the decoded heads."""
-    decode = next(module for module in graph.postprocess.modules() if isinstance(module, DecodeBoxes))
-    names = tuple(next(node for node in proto.graph.node if node.op_type in plugins).input)
-    return graph.with_postprocess(decode), extract_subgraph(proto, names), names
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:
@@ -96,18 +97,23 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
     return normalized.astype(spec.input.dtype)
 
 
-def _compare_selected(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec, feed: torch.Tensor) -> None:
+def _compare_selected(
+    graph: DeployGraph,
+    decode: DecodeBoxes,
+    selection: Selection,
+    proto: onnx.ModelProto,
+    spec: ModelSpec,
+    feed: torch.Tensor,
+) -> None:
     """Compares the selection of the file with torch's candidates, at a threshold that some of them pass.
 
     Raises:
         ExportError: it is not a valid selection from them.
     """
-    select = graph.postprocess
-    assert isinstance(select, (SelectPoses, SelectDetections))  # noqa: S101 - checked by the caller
-    boxes, scores, *joints = (value.cpu().numpy() for value in select.decode(graph.network(graph.preprocess(feed))))
+    boxes, scores, *joints = (value.cpu().numpy() for value in decode(graph.network(graph.preprocess(feed))))
     best = scores.max(axis=2)  # (B, A)
     least = np.sort(best, axis=1)[:, -min(_LEAST_CANDIDATES, best.shape[1])].min()
-    chosen = replace(select.selection, confidence=min(select.selection.confidence, float(least) * 0.999))
+    chosen = replace(selection, confidence=min(selection.confidence, float(least) * 0.999))
     found = _run(_with_threshold(proto, spec, chosen.confidence), spec, feed)
     predictions, none = predictions_of(spec.task), np.zeros((0, 3), np.float32)
     for index in range(len(feed)):
@@ -125,11 +131,15 @@ def _with_threshold(proto: onnx.ModelProto, spec: ModelSpec, threshold: float) -
         ExportError: the model does not have the threshold of its description.
     """
     surgery = to_graph(proto)
-    node = next(node for node in surgery.nodes if node.op == "NonMaxSuppression")
-    stored, expected = float(node.inputs[4].values.item()), np.float32(spec.output.confidence_threshold)
-    if stored != expected:
-        raise _disagree(spec, f"the confidence threshold is {stored:g} in the file and {expected:g} in torch")
-    node.inputs[4] = gs.Constant("verification_threshold", np.array([threshold], np.float32))
+    node = next(node for node in surgery.nodes if node.op in ("NonMaxSuppression", *spec.plugins_required))
+    plugin, said = node.op in spec.plugins_required, np.float32(spec.output.confidence_threshold)
+    stored = float(node.attrs["score_threshold"] if plugin else node.inputs[4].values.item())
+    if stored != said:
+        raise _disagree(spec, f"the confidence threshold is {stored:g} in the file and {said:g} in torch")
+    if plugin:
+        node.attrs["score_threshold"] = threshold
+    else:
+        node.inputs[4] = gs.Constant("verification_threshold", np.array([threshold], np.float32))
     return to_model(surgery, proto)
 
 
@@ -150,14 +160,27 @@ def _compare_found(expected: dict[str, Any], found: dict[str, Any], spec: ModelS
             raise _disagree(spec, f"{gap.describe(find_task(spec.task))} ({limits})")
 
 
-def _compare_arrays(expected: list[npt.NDArray[Any]], found: list[npt.NDArray[Any]], spec: ModelSpec) -> None:
-    for index, (want, got) in enumerate(zip(expected, found, strict=True)):
-        same = want.shape == got.shape
-        apart = np.abs(want.astype(np.float64) - got.astype(np.float64)) if same else np.ones(1)
-        gap, allowed = float(apart.max(initial=0.0)), PX + RELATIVE * float(np.abs(want).max(initial=0))
-        if not (same and gap <= allowed):
-            raise _disagree(
-                spec,
-                f"output {index} is {want.shape} in torch and {got.shape} in ONNX Runtime, {gap:.3g} apart (allowed"
-                f" {allowed:.3g})",
-            )
+def _compare_arrays(expected: dict[str, Any], found: dict[str, Any], spec: ModelSpec) -> None:
+    for name, want in expected.items():
+        got = found[name]
+        if want.shape != got.shape:
+            raise _disagree(spec, f"{name} is {want.shape} in torch and {got.shape} in ONNX Runtime")
+        apart = np.abs(want.astype(np.float64) - got.astype(np.float64))
+        allowed = np.broadcast_to(_allowed(name, want, spec), want.shape)
+        wrong = ~(apart <= allowed)  # also where one is NaN
+        if wrong.any():
+            worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(apart, nan=np.inf), 0)), want.shape)
+            raise _disagree(spec, f"{name} is {apart[worst]:.3g} apart (allowed {allowed[worst]:.3g})")
+
+
+def _allowed(name: str, want: npt.NDArray[Any], spec: ModelSpec) -> Any:
+    """Returns how far each value of an output may be apart; px and scores each have a limit of their own."""
+    if spec.output.format == "custom":  # without a unit: by the size of the output
+        return np.array(RELATIVE * np.abs(want).max(initial=0.0) + 1e-9)
+    places = PX + _ROUNDING * np.abs(want)
+    if name == "pred_boxes":
+        return places
+    scores: npt.NDArray[Any] = np.full_like(places, SCORE)
+    if name == "pred_joints":
+        scores[..., :2] = places[..., :2]
+    return scores
