@@ -12,7 +12,7 @@ DEMO := build/demo
 LOWEST := build/lowest
 CPP := $(shell find plugins tests -path plugins/build -prune -o \( -name '*.cpp' -o -name '*.hpp' -o -name '*.cu*' -o -name '*.h' \) -print)
 
-.PHONY: setup demo test bindings test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
+.PHONY: setup demo test fuzz bindings test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
 
 setup: $(VENV)/ready
 
@@ -29,8 +29,8 @@ $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 # With WEIGHTS=CHECKPOINT also YOLO-NAS-Pose N of your own on a photograph.
 demo: setup
 	mkdir -p $(DEMO)
-	$(BIN)/trt-pose synthesize $(DEMO)/held_out --count 60 --seed 1
-	$(BIN)/trt-pose synthesize $(DEMO)/calibration --count 32 --seed 3
+	$(BIN)/trt-pose synthesize $(DEMO)/held_out --count 60 --seed 1 --overwrite
+	$(BIN)/trt-pose synthesize $(DEMO)/calibration --count 32 --seed 3 --overwrite
 	$(BIN)/trt-pose export demo --conf 0.01 --max-det 100 --pre-nms 300 --output $(DEMO)/demo.onnx > $(DEMO)/usage.md
 	$(BIN)/trt-pose quantize $(DEMO)/demo.onnx --images $(DEMO)/calibration --output $(DEMO)/demo_int8.onnx
 	$(BIN)/trt-pose eval demo $(DEMO)/demo.onnx $(DEMO)/demo_int8.onnx --worst 1 \
@@ -56,6 +56,10 @@ test-slow: setup
 # Branch coverage of the package; fails below the floor in pyproject.toml.
 coverage: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered
+
+# Damaged and hostile files and values for every verb; the counts are written to benchmarks/results/robustness.md.
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/robustness.py --cases $(or $(CASES),5000) --seed $(or $(SEED),1)
 
 # The lowest versions that pyproject.toml declares, in an environment of their own.
 test-lowest:

@@ -204,7 +204,7 @@ def test_on_the_command_line(tiny_onnx, tiny_plugin_onnx, data, picture_folder, 
         ((tmp_path / "c.pth", *common), "Add --model"),
         ((tiny_onnx,), "give it with --images, or give --synthetic, not both"),
         ((tiny_onnx, "--data", data), "give it with --images"),
-        ((tiny_onnx, "--data", tmp_path / "no.json", "--images", picture_folder), "No such file"),
+        ((tiny_onnx, "--data", tmp_path / "no.json", "--images", picture_folder), "no such file"),
         ((tiny_onnx, "--data", data, "--images", tmp_path), "annotated images are not there"),
     ):
         assert call(*arguments) == 1

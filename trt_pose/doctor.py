@@ -91,7 +91,7 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     finding, gpu = _gpu()
     findings += [finding, *_cuda(flavors)]
     if onnx is not None:
-        findings += _file(onnx.spec, onnx.refusal, flavors) if onnx.spec else _foreign(onnx)
+        findings += _file(onnx, onnx.spec, flavors) if onnx.spec else _foreign(onnx)
     if header is not None:
         findings += _engine(Path(str(file)), header, flavors, gpu)
     return findings
@@ -169,11 +169,17 @@ def _foreign(onnx: Inspection) -> list[Finding]:
     ]
 
 
-def _file(spec: ModelSpec, refusal: str, flavors: list[Flavor]) -> list[Finding]:
+def _file(onnx: Inspection, spec: ModelSpec, flavors: list[Flavor]) -> list[Finding]:
     needs = ", ".join(spec.plugins_required) or "nothing beyond ONNX"
     findings = [Finding("file", True, f"{spec.model}, {spec.output.format} format, {spec.precision}; needs {needs}")]
     through = " (the plugin node in ONNX's own operators)" if spec.plugins_required else ""
-    findings.append(Finding("in onnxruntime", not refusal, refusal or f"runs{through}"))
+    findings.append(Finding("in onnxruntime", not onnx.refusal, onnx.refusal or f"runs{through}"))
+    if onnx.changed is not None:
+        changed = (
+            "changed since trt_pose wrote it: copy or export it again; if a tool of yours changed it, describe it anew"
+            " with trt-pose attach --spec-from"
+        )
+        findings.append(Finding("contents", not onnx.changed, changed if onnx.changed else "as trt_pose wrote them"))
     for flavor in flavors:
         try:
             check_buildable(spec, flavor)

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import PoseError, first_line
+from .files import check_readable
 
 T = TypeVar("T")
 
@@ -37,7 +38,23 @@ def to_json(record: Any, indent: int | None = 2) -> str:
         indent: spaces per level; None writes one line.
     """
     plain = msgspec.to_builtins(record, enc_hook=_plain, str_keys=True)
-    return json.dumps(_finite(plain), indent=indent, allow_nan=False)
+    # DEL is a control character that JSON does not escape.
+    return json.dumps(_finite(plain), indent=indent, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+# A terminal obeys control characters, and some characters reorder the text around them.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: object, lines: bool = True) -> str:
+    """Returns text for a terminal, with control characters as escapes (``\\x1b``).
+
+    Args:
+        text: the text, with names that others have chosen.
+        lines: keep line breaks; else they are escaped, too.
+    """
+    shown = str(text) if lines else str(text).replace("\n", "\\n")
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), shown)
 
 
 def _plain(value: Any) -> Any:
@@ -101,7 +118,7 @@ def read(path: str | Path, kind: type[T], what: str, error: type[PoseError], men
     Raises:
         error: the file cannot be read, is no JSON, or has a value of another type or out of bounds.
     """
-    path = Path(path)
+    path = check_readable(path, "reading", error)
     try:
         size = path.stat().st_size
         if size > _LARGEST_BYTES:

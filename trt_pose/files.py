@@ -1,14 +1,25 @@
-"""Atomic file writing, file digests, and the cache folder."""
+"""Atomic file writing, temporary folders, locks, file digests, and the cache folder."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .errors import PoseError
+
+_LONGEST_STEM = 32  # letters of the name that a temporary file begins with
+# A temporary file or folder is locked right after it is made; younger ones may not be locked yet.
+_FRESH_S = 2.0
 
 
 def cache_folder(kind: str) -> Path:
@@ -18,7 +29,7 @@ def cache_folder(kind: str) -> Path:
         try:
             base = str(Path.home() / ".cache")
         except RuntimeError:  # the user has no passwd entry and no $HOME, as in some containers
-            base = tempfile.gettempdir()
+            base = str(Path(tempfile.gettempdir()) / f"trt_pose-{os.getuid()}")  # others may write to the folder itself
     return Path(base) / "trt_pose" / kind
 
 
@@ -39,22 +50,88 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], error: t
     Raises:
         error: the folder does not exist or is not writable, or the disk is full.
     """
-    path = Path(path)
-    temporary: Path | None = None
+    write_together({Path(path): write}, error)
+    return Path(path)
+
+
+def write_together(parts: Mapping[Path, Callable[[Path], object]], error: type[PoseError]) -> None:
+    """Does what :func:`write_atomically` does for files that belong together: none is renamed before all are written.
+
+    Args:
+        parts: for each file, what writes its content to the path it is given.
+        error: exception type to raise when writing fails.
+    """
+    with ExitStack() as stack:
+        temporaries = []
+        for path, write in parts.items():
+            try:
+                target = resolve(path)
+                temporary = stack.enter_context(_temporary(target))
+                write(temporary)
+                # Temporary files have the mode 0600: take the mode of the old file, or of the folder.
+                like = target.stat().st_mode if target.exists() else target.parent.stat().st_mode & 0o666
+                temporary.chmod(like & 0o777)
+            except OSError as problem:
+                raise _sentence(path, problem, error) from problem
+            temporaries.append((path, temporary, target))
+        for path, temporary, target in temporaries:
+            try:
+                temporary.replace(target)
+            except OSError as problem:
+                raise _sentence(path, problem, error) from problem
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Makes a folder for temporary files, and removes it at the end.
+
+    Folders that killed processes have left are removed at the start. A folder in use is told by its lock, which ends
+    with the process, also in another container.
+    """
+    for left in Path(tempfile.gettempdir()).glob("trt_pose_*"):
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"trt_pose_{kind}_"))
+    lock = os.open(folder, os.O_RDONLY)
     try:
-        target = path.resolve()
-        temporary = _temporary(target)
-        write(temporary)
-        # mkstemp creates files with mode 0600: take the mode of the old file, or of the folder.
-        like = target.stat().st_mode if target.exists() else target.parent.stat().st_mode & 0o666
-        temporary.chmod(like & 0o777)
-        temporary.replace(target)
-    except OSError as problem:
-        raise _sentence(path, problem, error) from problem
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return path
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(folder: Path, error: type[PoseError]) -> Iterator[None]:
+    """Locks a folder for this run. Raises ``error`` when another run writes to it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(lock)
+        raise error(f"writing to {folder}: another run writes to it. Wait for it, or name another folder.") from problem
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether a temporary file or folder belongs to a process of this user that has ended."""
+    try:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid() or time.time() - found.st_mtime < _FRESH_S:
+            return False
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def make_folder(path: str | Path, error: type[PoseError]) -> Path:
@@ -77,23 +154,70 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def check_readable(path: str | Path, doing: str, error: type[PoseError]) -> Path:
+    """Raises ``error`` unless ``path`` is a file that can be opened: pipes and devices would never end.
+
+    Args:
+        path: the file, or a link to it.
+        doing: the start of the message: ``opening``.
+        error: exception type to raise.
+
+    Returns:
+        ``path``.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise error(f"{doing} {path}: it is a folder, not a file. Name the file in it.")
+        if not stat.S_ISREG(mode):
+            raise error(f"{doing} {path}: it is a device or a pipe, not a file. Copy its content to a file.")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as problem:
+        raise error(f"{doing} {path}: there is no such file. Check the path.") from problem
+    except (OSError, ValueError) as problem:  # ValueError: a null character in the name
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{doing} {path}: {reason}. Check the path and its permissions.") from problem
+    return path
+
+
 def check_writable(path: str | Path, error: type[PoseError]) -> None:
     """Raises ``error`` if :func:`write_atomically` cannot write ``path``; called before its content is computed."""
     path = Path(path)
     try:
-        _temporary(path.resolve()).unlink()
+        with _temporary(resolve(path)):
+            pass
     except OSError as problem:
         raise _sentence(path, problem, error) from problem
 
 
-def _temporary(path: Path) -> Path:
+def resolve(path: Path) -> Path:
+    """Returns the absolute path behind all links. Raises OSError for links that go round in a circle."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # until Python 3.12
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Makes an empty, locked file beside ``path``, and removes it at the end, with those that killed processes left."""
     if path.is_dir():
         raise IsADirectoryError(21, "it is a folder, not a file")
     if path.exists() and not path.is_file():
         raise OSError(22, "it is a device or a pipe, not a file")
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(descriptor)
-    return Path(name)
+    prefix = f".{path.stem[:_LONGEST_STEM]}."  # names of up to 255 bytes are legal; the temporary's is longer
+    lock, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in path.parent.glob(f"{glob.escape(prefix)}????????{glob.escape(path.suffix)}"):
+            if _is_abandoned(left):
+                left.unlink(missing_ok=True)
+        yield Path(name)
+    finally:
+        os.close(lock)
+        Path(name).unlink(missing_ok=True)
 
 
 def _sentence(path: Path, problem: OSError, error: type[PoseError]) -> PoseError:

@@ -6,6 +6,7 @@ tensors to ``export/format_modules.py``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,10 @@ class Format:
         """Returns sizes of the first output that the tracer loses, by axis."""
         return {}
 
+    def shapes(self, spec: ModelSpec) -> dict[str, tuple[int | None, ...]]:  # noqa: ARG002 - a module's are unknown
+        """Returns the shapes of the output tensors, by name; None is any size."""
+        return {}
+
     def read(self, outputs: Outputs, spec: ModelSpec, index: int) -> Rows:  # noqa: ARG002 - nothing to read
         """Returns boxes (N, 4), scores (N,) and the joints or classes of image ``index``."""
         what = find_task(spec.task).result
@@ -71,6 +76,12 @@ class Batch(Format):
 
     def names(self, task: Task) -> tuple[str, ...]:
         return ("num_predictions", "pred_boxes", "pred_scores", task.extra_output)
+
+    def shapes(self, spec: ModelSpec) -> dict[str, tuple[int | None, ...]]:
+        task, batch, limit = find_task(spec.task), spec.input.batch, spec.output.max_predictions_per_image
+        joints = (spec.skeleton.num_joints, task.point_values) if task.point_values else ()
+        shapes = ((batch, 1), (batch, limit, 4), (batch, limit), (batch, limit, *joints))
+        return dict(zip(self.names(task), shapes, strict=True))
 
     def read(self, outputs: Outputs, spec: ModelSpec, index: int) -> Rows:
         count = int(outputs["num_predictions"][index, 0])
@@ -100,6 +111,9 @@ class Flat(Format):
     def sizes(self, spec: ModelSpec) -> dict[int, int]:
         return {1: 6 + find_task(spec.task).extra_width(spec.skeleton.num_joints)}
 
+    def shapes(self, spec: ModelSpec) -> dict[str, tuple[int | None, ...]]:
+        return {name: (None, self.sizes(spec)[1]) for name in self.names(find_task(spec.task))}
+
     def read(self, outputs: Outputs, spec: ModelSpec, index: int) -> Rows:  # noqa: ARG002 - the row says it all
         flat = outputs["flat_predictions"]
         rows = flat[flat[:, 0] == index]
@@ -124,6 +138,10 @@ class RCNN(Format):
     def axes(self, spec: ModelSpec) -> dict[str, dict[int, str]]:
         return {name: {0: "predictions"} for name in spec.output.names}
 
+    def shapes(self, spec: ModelSpec) -> dict[str, tuple[int | None, ...]]:
+        joints = spec.skeleton.num_joints
+        return dict(zip(RCNN_OUTPUTS, ((None, 4), (None,), (None,), (None, joints, 3), (None, joints)), strict=True))
+
     def read(self, outputs: Outputs, spec: ModelSpec, index: int) -> Rows:  # noqa: ARG002 - one image
         confidence = 1.0 / (1.0 + np.exp(-outputs["keypoints_scores"][..., None]))  # (N, J, 1) from logits
         joints = np.concatenate([outputs["keypoints"][..., :2], confidence], axis=2)
@@ -140,6 +158,11 @@ class Raw(Format):
 
     def names(self, task: Task) -> tuple[str, ...]:
         return ("pred_boxes", "pred_scores", *((task.extra_output,) if task.extra_in_raw else ()))
+
+    def shapes(self, spec: ModelSpec) -> dict[str, tuple[int | None, ...]]:
+        task, batch = find_task(spec.task), spec.input.batch
+        shapes = ((batch, None, 4), (batch, None, None), (batch, None, spec.skeleton.num_joints, 3))
+        return dict(zip(self.names(task), shapes, strict=False))
 
 
 class Custom(Format):
@@ -183,6 +206,12 @@ def read_rows(outputs: Outputs, spec: ModelSpec, index: int, placed: Letterbox |
         RunnerError: the file holds no final predictions (exported with ``postprocessing=False``).
     """
     boxes, scores, extra = find_format(spec).read(outputs, spec, index)
+    if not all(np.isfinite(part).all() for part in (boxes, scores, extra)):
+        warnings.warn(
+            f"{spec.model} gives coordinates that are not finite numbers: the file is damaged, or its precision too"
+            " low. Compare it with the one it was made from.",
+            stacklevel=2,
+        )
     boxes = boxes.astype(np.float32)
     if placed is not None:
         boxes = undo_letterbox(boxes.reshape(-1, 2, 2), placed).reshape(-1, 4)

@@ -9,10 +9,10 @@ from typing import Any
 
 from .documents import parse, to_json
 from .errors import EngineError, MissingDependencyError, RunnerError, first_line
-from .files import file_sha256
+from .files import check_readable, file_sha256
 from .gpu.device import find_gpu
 from .runtime.runner import TensorInfo
-from .spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
+from .spec import ACCURACY_KEY, DIGEST_KEY, METADATA_KEY, ModelSpec
 from .trt.flavor import describe_flavor
 from .trt.inspector import probe
 from .trt.sidecar import PlanHeader, Sidecar, read_header
@@ -38,6 +38,7 @@ class Inspection:
         heads: the heads of ``attach`` that the outputs of a file without description fit; None for files with one, or
             when a package of ``attach`` is not installed.
         metadata: the other metadata of the file.
+        changed: whether the graph or a weight differs from what trt_pose wrote; None when that is not known.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Inspection:
     precision: str | None = None
     heads: tuple[str, ...] | None = None
     metadata: dict[str, str] | None = None
+    changed: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,7 +72,7 @@ def inspect(path: str | Path) -> Inspection:
     """
     from .runtime.ort import OnnxRunner
 
-    path, refusal = Path(path), ""
+    path, refusal = check_readable(path, "opening", RunnerError), ""
     spec, model = None, _load(path)
     entries = {} if model is None else {item.key: item.value for item in model.metadata_props}
     try:
@@ -84,16 +86,22 @@ def inspect(path: str | Path) -> Inspection:
         else:
             refusal = _refusal(path)
         inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
-    others = {key: value for key, value in entries.items() if key not in (METADATA_KEY, ACCURACY_KEY)}
+    others = {key: value for key, value in entries.items() if key not in (METADATA_KEY, ACCURACY_KEY, DIGEST_KEY)}
     found = Inspection(str(path), path.stat().st_size, spec, inputs, outputs, None, None, refusal, metadata=others)
     if model is None:
         return found
-    from .graphs.file import precision_of  # needs the onnx package, which is here
+    from .graphs.file import is_changed, precision_of  # needs the onnx package, which is here
 
     operators, opset = _count_operators(model)
     heads = _heads(path) if spec is None else None
     return replace(
-        found, operators=operators, opset=opset, accuracy=_accuracy(model), precision=precision_of(model), heads=heads
+        found,
+        operators=operators,
+        opset=opset,
+        accuracy=_accuracy(model),
+        precision=precision_of(model),
+        heads=heads,
+        changed=is_changed(model),
     )
 
 
@@ -184,13 +192,11 @@ def _accuracy(model: Any) -> dict[str, Any] | None:
 
 
 def _tensors(items: Any) -> dict[str, TensorInfo]:
-    from onnx.helper import tensor_dtype_to_np_dtype
+    from .graphs.file import element_name
 
     tensors = {item.name: item.type.tensor_type for item in items}
     return {
-        name: TensorInfo(
-            tensor_dtype_to_np_dtype(kind.elem_type).name, tuple(dim.dim_value or None for dim in kind.shape.dim)
-        )
+        name: TensorInfo(element_name(kind.elem_type), tuple(dim.dim_value or None for dim in kind.shape.dim))
         for name, kind in tensors.items()
     }
 

@@ -22,6 +22,7 @@ from .tasks import TASKS
 # The key of the ONNX metadata entry that holds a ModelSpec as JSON, and the version of that JSON.
 METADATA_KEY = "trt_pose"
 ACCURACY_KEY = "trt_pose_accuracy"  # metadata key of the measured accuracy, as JSON
+DIGEST_KEY = "trt_pose_sha256"  # metadata key of the SHA-256 of the graph and its weights
 SPEC_VERSION = 1
 
 BatchSize = Annotated[int, Meta(ge=1, le=65_536)]

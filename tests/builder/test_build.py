@@ -247,7 +247,7 @@ def test_options_out_of_range():
     ("error", "words", "change"),
     [
         (ExportError, "not a valid ONNX file", {"onnx": "truncated"}),
-        (ExportError, "No such file", {"onnx": "none.onnx"}),
+        (ExportError, "no such file", {"onnx": "none.onnx"}),
         (CalibrationError, "no trt_pose description", {"onnx": "bare"}),
         (EngineError, "Choose a writable place", {"engine": "none/m.engine"}),
         (UsageError, "expected .engine", {"engine": "m.onnx"}),
@@ -406,7 +406,7 @@ def test_a_calibration_cache_makes_the_images_unnecessary(engine, tiny_plugin_on
         (b"", "0 bytes are not an engine"),
         (b"x" * 100, "no TensorRT plan"),
         (b"ftrt", "4 bytes"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_files_that_are_no_plans(tmp_path, content, words):

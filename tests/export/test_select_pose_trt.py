@@ -12,6 +12,7 @@ from trt_pose.export.select_pose_trt import PluginSelect
 from trt_pose.images.pixels import letterbox
 from trt_pose.nms.selection import Selection
 from trt_pose.results.pairing import compare_predictions
+from trt_pose.runtime.ort import OnnxRunner
 
 from .. import reference
 from ..conftest import SMALL, make_model, make_tiny
@@ -76,7 +77,10 @@ def test_heads_then_kernel_equal_the_file_for_onnx_runtime(name, tmp_path, photo
     pictures = [photograph, photograph[100:400, :300]]
     pixels = np.stack([letterbox(picture, ort.input)[0] for picture in pictures])
     names = cut_before_plugin(tmp_path / "trt.onnx", tmp_path / "heads.onnx")
-    with open_runner(tmp_path / "heads.onnx", **CPU) as heads, open_runner(tmp_path / "ort.onnx", **CPU) as whole:
+    with (
+        OnnxRunner((tmp_path / "heads.onnx").read_bytes(), **CPU) as heads,
+        open_runner(tmp_path / "ort.onnx", **CPU) as whole,
+    ):
         decoded = heads.run({"input": pixels})
         want = whole.run({"input": pixels})
     out = kernel_on_cpu(*(decoded[name] for name in names), 0.3, 0.7, 1000, 1000, threads=256)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from trt_pose import CheckpointError, UsageError
+from trt_pose import CheckpointError, UsageError, models
 from trt_pose.models import weights
 from trt_pose.models.catalogue import MODELS
 
@@ -21,6 +21,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     ranges = True
     page = None  # what a captive portal sends instead
     tag = "v1"
+    redirect = ""
     requests: list = []  # noqa: RUF012
 
     def do_GET(self):
@@ -29,6 +30,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         type(self).requests.append(asked)
         if self.path != f"/models/{NAME}":
             self.send_error(404)
+            return
+        if self.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.redirect)
+            self.end_headers()
             return
         if asked and self.ranges:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -67,7 +73,11 @@ def test_fetched_once_then_from_the_cache(server, capsys):
     assert "non-commercial" in capsys.readouterr().err
     assert weights.fetch(INFO, "coco_pose") == path
     assert len(Handler.requests) == 1
+    assert not path.with_name(NAME + ".sha256").exists()  # it has not been loaded yet
+    weights.pin(path)
+    weights.discard(path)
     assert path.with_name(NAME + ".sha256").exists()
+    assert path.exists()
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["server with ranges", "server without"])
@@ -119,9 +129,48 @@ def test_a_part_longer_than_the_file_begins_again(server):
 
 def test_a_file_that_changed_since_first_use_is_refused(server):
     path = weights.fetch(INFO, "coco_pose")
+    weights.pin(path)
     path.write_bytes(DATA[:-1] + b"!")
     with pytest.raises(CheckpointError, match="recorded at first use"):
         weights.fetch(INFO, "coco_pose")
+
+
+def test_weights_that_cannot_be_loaded_are_fetched_again(server):
+    """A mirror that served another file once does not decide for ever."""
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="loading"):
+            models.get("yolo_nas_pose_n", pretrained_weights="coco_pose")
+        assert not list(weights.cache_folder().glob("*.pth*"))
+    assert len(Handler.requests) == 2
+
+
+@pytest.mark.parametrize("address", ["http://weights.example/models", "ftp://weights.example", "http://[bad", "models"])
+def test_addresses_that_others_can_change_are_refused(tmp_path, monkeypatch, address):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(weights.URL_VARIABLE, address)
+    with pytest.raises(UsageError, match="expected an https or file URL, or http on this machine"):
+        weights.fetch(INFO, "coco_pose")
+
+
+@pytest.mark.parametrize("target", ["http://weights.example/w.pth", "ftp://127.0.0.1/w.pth", "file:///etc/passwd"])
+def test_redirects_to_such_addresses_are_not_followed(server, target):
+    Handler.redirect = target
+    try:
+        with pytest.raises(CheckpointError, match=r"[Rr]edirect"):
+            weights.fetch(INFO, "coco_pose")
+    finally:
+        Handler.redirect = ""
+
+
+@pytest.mark.parametrize("suffix", [".part", ".lock"])
+def test_links_in_a_shared_cache_are_not_followed(server, tmp_path, suffix):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    weights.cache_folder().mkdir(parents=True)
+    (weights.cache_folder() / NAME).with_suffix(suffix).symlink_to(victim)
+    with pytest.raises(CheckpointError, match=r"[Ss]ymbolic link"):
+        weights.fetch(INFO, "coco_pose")
+    assert victim.read_text() == "mine"
 
 
 def test_without_a_network_the_sentence_names_file_and_place(tmp_path, monkeypatch):

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from onnx.helper import tensor_dtype_to_np_dtype
 
 from ..errors import ExportError
 from ..files import check_writable
-from ..graphs.file import check_graph, check_suffix, load, precision_of, save, set_metadata
+from ..graphs.file import check_graph, check_suffix, element_name, load, precision_of, save, set_metadata
 from ..spec import METADATA_KEY, ModelSpec
 
 
@@ -66,7 +65,7 @@ def _signature(proto: onnx.ModelProto, inputs: bool) -> list[str]:
     weights = {item.name for item in proto.graph.initializer}
     items = [item for item in (proto.graph.input if inputs else proto.graph.output) if item.name not in weights]
     return [
-        f"{item.name} {tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type).name}"
+        f"{item.name} {element_name(item.type.tensor_type.elem_type)}"
         f" [{', '.join(str(dim.dim_value or '?') for dim in item.type.tensor_type.shape.dim)}]"
         for item in items
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 
 from .._version import __version__
 from ..errors import EngineError, PoseError, UsageError, first_line
-from ..files import check_writable, file_sha256, write_atomically
+from ..files import check_writable, file_sha256, temporary_folder, write_atomically, write_together
 from ..optional import check_installed
 from ..progress import progress_bar
 from ..trt.flavor import describe_flavor
@@ -62,13 +62,13 @@ def build_engine(
     onnx, engine = Path(onnx), Path(engine)
     options, quantizing = options or BuildOptions(), quantizing or QuantizeRequest()
     options = _check(engine, options)
-    with tempfile.TemporaryDirectory(prefix="trt_pose_build_") as folder:
-        prepared = prepare(onnx, precision, quantizing, options, Path(folder))
+    with temporary_folder("build") as folder:
+        prepared = prepare(onnx, precision, quantizing, options, folder)
         comparison = quantizing.verify(onnx, prepared.path) if quantizing.verify else None
         accuracy = _measure_files(measure, onnx, prepared.path) if measure else None
         job = Job(
             onnx=prepared.path.resolve(),
-            engine=Path(folder) / "engine",
+            engine=folder / "engine",
             log=Path(f"{engine}.log"),
             spec=prepared.spec,
             options=options,
@@ -80,10 +80,11 @@ def build_engine(
         sidecar = replace(
             _describe(onnx, precision, prepared, job, built, layers), comparison=comparison, accuracy=accuracy
         )
-        # Removes the old description first: no description is better than that of another engine.
-        sidecar_path(engine).unlink(missing_ok=True)
-        write_atomically(engine, lambda path: path.write_bytes(job.engine.read_bytes()), EngineError)
-    _write_sidecar(sidecar, engine)
+        parts = {
+            engine: lambda path: shutil.copyfile(job.engine, path),
+            sidecar_path(engine): lambda path: path.write_text(sidecar.to_json(), encoding="utf-8"),
+        }
+        write_together(parts, EngineError)
     if measure is not None:
         sidecar = replace(sidecar, accuracy={**(accuracy or {}), "engine": _measure_engine(measure, engine)})
         _write_sidecar(sidecar, engine)

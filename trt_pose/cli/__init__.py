@@ -1,97 +1,68 @@
-"""The command line: parse, call one function, print.
-
-Results go to standard output, everything else to standard error. Exit codes: 0, 1 for a PoseError (one sentence), 2 for
-wrong usage, 130 when interrupted. The commands are listed in the order of their imports here.
-"""
+"""The command line. This file imports little, so that an interruption while the rest is imported ends it cleanly."""
 
 from __future__ import annotations
 
-import io
+import os
 import signal
 import sys
-import warnings
+import threading
+from types import FrameType
 
-from ..errors import PoseError, UnreadableWarning
-from ..optional import BACK_TO_HEADLESS
-from .app import app, wrong_value
+__all__ = ["main"]
 
-# isort: off
-from . import models, export, attach, quantize, calibration, build, plugin
-from . import predict, bench
-from . import inspect, doctor, compare, evaluate
-from . import train, synthesize
-
-# isort: on
-
-__all__ = [
-    "app", "attach", "bench", "build", "calibration", "compare", "doctor", "evaluate", "export", "inspect", "main",
-    "models", "plugin", "predict", "quantize", "synthesize", "train",
-]  # fmt: skip
-
-# Spellings of other tools.
-_SPELLINGS = {
-    ("--backend", "trt"): "tensorrt",
-    ("--backend", "onnx"): "onnxruntime",
-    ("--backend", "ort"): "onnxruntime",
-}
-
-
-def _respell(arguments: list[str]) -> list[str]:
-    """``--imgsz 480 640``, two words as users of other exporters write it, to ``--imgsz 480x640``; other spellings."""
-    words = [_SPELLINGS.get(pair, pair[1]) for pair in zip(["", *arguments], arguments, strict=False)]
-    if "--imgsz" in words:
-        at = words.index("--imgsz")
-        if all(word.isdigit() for word in words[at + 1 : at + 3]) and len(words) > at + 2:
-            words[at + 1 : at + 3] = [f"{words[at + 1]}x{words[at + 2]}"]
-    return words
+# Exit codes of a shell for SIGINT and SIGTERM.
+_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_stopped: list[int] = []
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the ``trt-pose`` command."""
-    for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal's encoding does not
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes temporary files and child processes
-    words = _respell(sys.argv[1:] if arguments is None else arguments)
-    lost: list[Warning | str] = []
+    """Entry point of the ``trt-pose`` command.
 
-    def show(message: Warning | str, category: type[Warning], *_args: object, **_kwargs: object) -> None:
-        print(f"warning: {message}", file=sys.stderr)
-        if issubclass(category, UnreadableWarning):
-            lost.append(message)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UnreadableWarning)
-            warnings.showwarning = show
-            code = app(args=words, prog_name="trt-pose", standalone_mode=False)
-    except PoseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ImportError as error:
-        if "libGL" not in str(error):
-            raise
-        print(f"error: importing cv2: {error}. Run: {BACK_TO_HEADLESS}", file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        sys.exit(_show_click_error(error, words))
-    sys.exit(code if isinstance(code, int) else int(bool(lost)))
-
-
-def _show_click_error(error: Exception, words: list[str]) -> int:
-    """Prints an error of the command line's parser and returns the exit code; raises other exceptions again.
-
-    The exceptions of click and of the click inside newer versions of Typer are told by their names.
+    Results go to standard output, everything else to standard error. Exit codes: 0, 1 for a PoseError (one sentence), 2
+    for wrong usage, 130 when interrupted, 143 when terminated.
     """
-    kinds = [kind.__name__ for kind in type(error).__mro__]
-    if "Abort" in kinds:
-        return 130
-    if "ClickException" not in kinds:
-        raise error
-    if "BadParameter" in kinds and "MissingParameter" not in kinds:
-        print(f"error: {wrong_value(error, words)}", file=sys.stderr)
+    _stopped.clear()
+    if threading.current_thread() is threading.main_thread():
+        for number in _CODES:
+            signal.signal(number, _stop)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - until the end
+    try:
+        from .program import run
+
+        code = run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BaseException as error:
+        # Native modules turn the exception of a signal into an ImportError when they are being imported.
+        if _stopped:
+            sys.exit(_stopped[0])
+        if isinstance(error, SystemExit):
+            raise
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """Ends the program by an exception, which removes temporary files and child processes on its way."""
+    code = _CODES[signal.Signals(number)]
+    _stopped.append(code)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    """Says what kept the program from running, where that is its surroundings; raises other errors again."""
+    if isinstance(error, BrokenPipeError):  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    error.show()  # type: ignore[attr-defined]  # the usage and what is wrong
-    return int(getattr(error, "exit_code", 2))
+    if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+        sentence = f"writing standard output: {error.strerror}. Choose a place with room."
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in str(error)):
+        sentence = "starting: the memory that the process may take does not suffice. Raise its limit (ulimit -v)."
+    else:
+        raise error
+    print(f"error: {sentence}", file=sys.stderr)
+    return 1

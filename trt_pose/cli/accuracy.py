@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
+from .app import say
 
 VerifyData = Annotated[
     Path | None,
@@ -46,6 +47,6 @@ def print_accuracy(accuracies: dict[str, dict[str, Any]]) -> None:
 
     for name, entry in accuracies.items():
         if "metrics" in entry:
-            print(f"{name}: {in_words(entry['metrics'])} ({entry['data']}, scores above {entry['confidence']:g})")
+            say(f"{name}: {in_words(entry['metrics'])} ({entry['data']}, scores above {entry['confidence']:g})")
         else:
-            print(f"{name}: not measured: {entry['not_measured']}")
+            say(f"{name}: not measured: {entry['not_measured']}")

@@ -6,13 +6,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .._version import __version__
 from ..choices import DetectionOutputFormatMode, ExportTargetBackend, SceneName
+from ..documents import printable
 from ..errors import ExportError, UsageError
 
 MAKE, RUN, CHECK, TRAIN = "Make", "Run", "Check", "Train"
@@ -88,7 +89,7 @@ Scene = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"trt-pose {__version__}")
+        say(f"trt-pose {__version__}")
         raise typer.Exit
 
 
@@ -175,6 +176,20 @@ def speaking(options: Mapping[str, str]) -> Iterator[None]:
         raise type(error)(text) from error
 
 
+def _allow_host_code(value: bool) -> bool:
+    if value:
+        from ..trt.inspector import allow_host_code
+
+        allow_host_code()
+    return value
+
+
+HostCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-host-code", callback=_allow_host_code, help="Let version-compatible engines run the code they bring."
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
 
 
@@ -202,11 +217,17 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 
     table = Table(*header, box=SIMPLE)
     for row in rows:
-        table.add_row(*map(Text, row))  # names of files and joints are not markup
+        # Names of files and joints are neither markup nor control sequences.
+        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def say(text: object, file: TextIO | None = None, lines: bool = True) -> None:
+    """Prints text with control characters escaped, and line breaks unless ``lines``; all text goes this way."""
+    print(printable(text, lines), file=file)
 
 
 def fail(message: str) -> NoReturn:
     """Prints an error and ends with exit code 1, after results were printed."""
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}", sys.stderr, lines=False)
     raise typer.Exit(1)

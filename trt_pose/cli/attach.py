@@ -9,7 +9,7 @@ import typer
 
 from ..choices import DetectionOutputFormatMode, ExportTargetBackend, HeadName
 from ..errors import UsageError
-from .app import MAKE, Backend, Command, Json, OutputFormat, app, in_range, speaking
+from .app import MAKE, Backend, Command, Json, OutputFormat, app, in_range, say, speaking
 
 
 @app.command(
@@ -54,7 +54,7 @@ def attach(
         if head is not None or tensors is not None:
             raise UsageError("--spec-from: got --head or --tensors, too. It adds no nodes; leave them out.")
         spec = restore(file, output, spec_from)
-        print(spec.to_json(indent=2) if json else f"{output}: {spec.model}, {spec.precision}")
+        say(spec.to_json(indent=2) if json else f"{output}: {spec.model}, {spec.precision}")
         return
 
     options = AttachOptions(
@@ -67,4 +67,4 @@ def attach(
     )
     with speaking({"num_pre_nms_predictions": "--pre-nms", "max_predictions_per_image": "--max-det"}):
         spec = attach_selection(file, output, options)
-    print(spec.to_json(indent=2) if json else f"{output}: {', '.join(spec.output.names)}")
+    say(spec.to_json(indent=2) if json else f"{output}: {', '.join(spec.output.names)}")

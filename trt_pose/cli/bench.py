@@ -9,7 +9,7 @@ import typer
 
 from ..errors import SourceError
 from ..files import check_writable
-from .app import RUN, Command, Json, app, in_range
+from .app import RUN, Command, HostCode, Json, app, in_range, say
 
 _TRTEXEC = "Measurement, with the names of trtexec"
 _ENGINES, _ORT = "Engines", "ONNX Runtime"
@@ -37,6 +37,7 @@ def bench(
     save: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Write the report: .json, .csv or .png; repeatable.")
     ] = None,
+    host_code: HostCode = False,
     json: Json = False,
     load_inputs: Annotated[
         list[str] | None,
@@ -120,7 +121,7 @@ def bench(
     if export_times:
         check_writable(export_times, SourceError)
     report = measure(files, options, trtexec=trtexec)
-    print(report.to_json() if json else report)
+    say(report.to_json() if json else report)
     for path in save or []:
         report.save(path)
     if export_times:

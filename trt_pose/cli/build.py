@@ -10,7 +10,7 @@ import typer
 from ..choices import BuildPrecision, CalibrationMethod, Calibrator, Int8Mode
 from ..errors import UsageError
 from .accuracy import VerifyData, VerifyImages, measure_accuracy, print_accuracy
-from .app import MAKE, Command, Json, app, gone
+from .app import MAKE, Command, Json, app, gone, say
 from .quantize import MaxImages, quantize_options
 
 _INT8, _TRTEXEC = "INT8", "TensorRT, with the names of trtexec"
@@ -231,7 +231,7 @@ def build(
     measure = measure_accuracy(verify_data, verify_images)
     request = QuantizeRequest(images, quantize, check)
     sidecar = build_engine(source, output, _precision(precision, fp16, int8, best), request, options, measure)
-    print(sidecar.to_json() if json else sidecar.summary(output))
+    say(sidecar.to_json() if json else sidecar.summary(output))
     if not json:
         print_accuracy(sidecar.accuracy or {})
         _print_comparison(sidecar.comparison)
@@ -261,7 +261,7 @@ def _precision(precision: BuildPrecision | None, fp16: bool, int8: bool, best: b
 def _print_comparison(comparison: dict[str, Any] | None) -> None:
     if comparison is not None:
         total = comparison["total"]
-        print(
+        say(
             f"quantized ONNX file against the original: {total['missed']} of {total['found']} missed,"
             f" {total['extra']} extra, loss {total['loss']:.4f}"
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..optional import needed
-from .app import MAKE, Command, Group, app
+from .app import MAKE, Command, Group, app, say
 
 calibration_app = typer.Typer(
     cls=Group,
@@ -33,7 +33,7 @@ def calibration_export(
 
     thresholds = CalibrationCache.read(cache).thresholds
     write_tensorrt(thresholds, output, tensorrt)
-    print(f"{output}: ranges of {len(thresholds)} tensors; TensorRT runs layers without one in a higher precision")
+    say(f"{output}: ranges of {len(thresholds)} tensors; TensorRT runs layers without one in a higher precision")
 
 
 @calibration_app.command("import", cls=Command, epilog="trt-pose calibration import c.cache --onnx pose.onnx -o c.json")
@@ -48,4 +48,4 @@ def calibration_import(
 
     cache = import_tensorrt(onnx, file)
     cache.write(output)
-    print(f"{output}: {len(cache.thresholds)} tensors")
+    say(f"{output}: {len(cache.thresholds)} tensors")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import CHECK, Command, Json, Strict, app, fail, in_range, print_table
+from .app import CHECK, Command, HostCode, Json, Strict, app, fail, in_range, print_table, say
 
 
 @app.command(
@@ -43,6 +43,7 @@ def compare(
         typer.Option("--tensors", help="Compare the output tensors, and the inner ones of two ONNX files, too."),
     ] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page.")] = None,
+    host_code: HostCode = False,
     strict: Strict = False,
     json: Json = False,
 ) -> None:
@@ -54,7 +55,7 @@ def compare(
         first, second, images, confidence=conf, tensors=tensors, report=report, max_loss=max_loss, strict=strict
     )
     if json:
-        print(to_json(result.to_dict()))
+        say(to_json(result.to_dict()))
     else:
         rows = [
             (
@@ -80,6 +81,6 @@ def compare(
                 for name, gap in result.outputs.items()
             ]
             print_table(("output, first image, row by row", "largest difference", "mean", "largest relative"), gaps)
-        print(result)
+        say(result)
     if max_loss is not None and not check_loss(result, max_loss):
         fail(f"{TASKS[result.task].similarity} loss {result.loss:.4f} is over --max-oks-loss {max_loss:g}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import CHECK, Command, Json, app, print_table
+from .app import CHECK, Command, Json, app, print_table, say
 
 
 @app.command(cls=Command, rich_help_panel=CHECK, epilog="trt-pose doctor\ntrt-pose doctor pose.engine")
@@ -23,7 +23,7 @@ def doctor(
 
     checks = examine(file)
     if json:
-        print(to_json(checks))
+        say(to_json(checks))
     else:
         marks = {True: "ok", False: "WRONG", None: "-"}
         print_table(("", "what", "result"), [(marks[check.fine], check.what, check.detail) for check in checks])

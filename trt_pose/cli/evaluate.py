@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from ..choices import SceneName
 from ..errors import SourceError, UsageError
-from .app import CHECK, Command, Json, Scene, Strict, app, in_range, print_table
+from .app import CHECK, Command, HostCode, Json, Scene, Strict, app, in_range, print_table, say
 from .synthesize import synthesize_people
 
 
@@ -38,13 +37,14 @@ def evaluate_files(
     ] = None,
     worst: Annotated[int, typer.Option(callback=in_range(1), help="Number of images to list and draw.")] = 8,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")] = None,
+    host_code: HostCode = False,
     strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Measure average precision on annotated images, and what each file loses against the first."""
     from ..documents import to_json
     from ..evaluation import check_evaluator, evaluate_file
-    from ..files import check_writable
+    from ..files import check_writable, temporary_folder
     from ..images.annotations import Annotations
     from ..results.sinks import write_json
 
@@ -56,15 +56,16 @@ def evaluate_files(
     for path in (report, results):
         if path is not None:
             check_writable(path, SourceError)
-    with TemporaryDirectory(prefix="trt_pose_eval_") as folder:
+    with temporary_folder("eval") as folder:
         if data is None or images is None:
-            data, images = synthesize_people(synthetic or 1, seed, scene, Path(folder)), Path(folder)
+            images = folder / "people"
+            data = synthesize_people(synthetic or 1, seed, scene, images)
         annotated = Annotations.read(data, images)
         evaluations = [
             evaluate_file(file, annotated, model, confidence=conf, results=results, strict=strict) for file in files
         ]
         if json:
-            print(to_json([item.to_dict() for item in evaluations]))
+            say(to_json([item.to_dict() for item in evaluations]))
         else:
             _print(evaluations, worst)
         if report is not None:
@@ -87,7 +88,7 @@ def _print(evaluations: list[Any], worst: int) -> None:
     if missed:
         table = [(item.source, f"{item.annotated}", f"{item.missed}", f"{item.extra}") for item in missed]
         print_table((f"worst images of {Path(last.file).name}", "annotated", "missed", "extra"), table)
-    print(f"{last.images} images, {last.annotated} annotated, scores above {last.confidence:g}")
+    say(f"{last.images} images, {last.annotated} annotated, scores above {last.confidence:g}")
 
 
 def _draw(evaluation: Any, images: Path, folder: Path, worst: int, model: str | None) -> None:

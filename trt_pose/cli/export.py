@@ -23,6 +23,7 @@ from .app import (
     in_range,
     read_batch,
     read_size,
+    say,
     speaking,
 )
 
@@ -136,7 +137,7 @@ def export(
         )
     accuracy = record(output, measure) if measure else None
     if json:
-        print(to_json({"output": result.output, "spec": result.spec, "accuracy": accuracy}))
+        say(to_json({"output": result.output, "spec": result.spec, "accuracy": accuracy}))
     else:
-        print(result)
+        say(result)
         print_accuracy({str(output): accuracy} if accuracy else {})

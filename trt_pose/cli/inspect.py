@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..documents import to_json
-from .app import CHECK, Command, Json, app, print_table
+from .app import CHECK, Command, HostCode, Json, app, print_table, say
 
 if TYPE_CHECKING:
     from ..inspection import EngineInspection, Inspection
@@ -21,7 +21,9 @@ _SHOWN = 120  # characters of a metadata entry
     cls=Command, rich_help_panel=CHECK, epilog="trt-pose inspect pose.onnx\ntrt-pose inspect pose.engine --json"
 )
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An .onnx file of any toolkit, or an engine.")], json: Json = False
+    file: Annotated[Path, typer.Argument(help="An .onnx file of any toolkit, or an engine.")],
+    host_code: HostCode = False,
+    json: Json = False,
 ) -> None:
     """Show the inputs, outputs, description and operators of a model file."""
     from ..inspection import inspect as inspect_file, inspect_engine
@@ -29,11 +31,11 @@ def inspect(
 
     if file.suffix.lower() in SUFFIXES:
         engine = inspect_engine(file)
-        print(engine.to_json()) if json else _print_engine(engine)
+        say(engine.to_json()) if json else _print_engine(engine)
         return
     inspection = inspect_file(file)
     if json:
-        print(inspection.to_json())
+        say(inspection.to_json())
         return
     tensors = [
         (kind, name, info.dtype, " x ".join(str(size or "?") for size in info.shape))
@@ -45,12 +47,16 @@ def inspect(
         facts = [*_foreign(inspection), ("file", written)]
     else:
         facts = [*_facts(spec, inspection.precision), ("file", f"{written}, written by {spec.generator}")]
+        if inspection.changed is not None:
+            facts.append(
+                ("contents", "changed since they were written" if inspection.changed else "as they were written")
+            )
     if inspection.refusal:
         facts.append(("ONNX Runtime", inspection.refusal))
     print_table(("fact", "value"), facts)
     print_table(("kind", "tensor", "type", "shape"), tensors)
     if inspection.operators is None:
-        print("operators: not counted, the onnx package is not installed (pip install onnx)")
+        say("operators: not counted, the onnx package is not installed (pip install onnx)")
     else:
         print_table(("operator", "nodes"), [(name, str(count)) for name, count in inspection.operators.items()])
 
@@ -58,7 +64,7 @@ def inspect(
 def _foreign(inspection: Inspection) -> list[tuple[str, str]]:
     """The facts of a file that trt_pose did not write."""
     if inspection.heads is None:
-        fits = "not known, torch is not installed"
+        fits = "not known, onnx-graphsurgeon is not installed"
     else:
         fits = ", ".join(inspection.heads) or "none; name tensors with trt-pose attach --tensors"
     entries = [(f"metadata {key}", value[:_SHOWN]) for key, value in (inspection.metadata or {}).items()]

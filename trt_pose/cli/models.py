@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..documents import to_json
-from .app import MAKE, Command, Json, app, print_table
+from .app import MAKE, Command, Json, app, print_table, say
 
 
 @app.command(cls=Command, rich_help_panel=MAKE, epilog="trt-pose models\ntrt-pose models --json")
@@ -19,7 +19,7 @@ def models(
     from ..models.catalogue import MODELS
 
     if json:
-        print(to_json([card.to_dict() for card in MODELS.values()]))
+        say(to_json([card.to_dict() for card in MODELS.values()]))
         return
     header = ("model", "task", "parameters", "GMACs at 640", "input", "weights", "licence of the weights")
     rows = [
@@ -36,6 +36,6 @@ def models(
     ]
     if markdown:
         for row in (header, ("---",) * len(header), *rows):
-            print(f"| {' | '.join(row)} |")
+            say(f"| {' | '.join(row)} |")
         return
     print_table(header, rows)

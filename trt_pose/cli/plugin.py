@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import MAKE, Command, Group, app
+from .app import MAKE, Command, Group, app, say
 
 plugin_app = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Compile the TensorRT plugin, find its headers."
@@ -29,7 +29,7 @@ def plugin_build(
     """Compile libtrt_pose_plugins.so; needs CMake, nvcc and TensorRT's headers."""
     from ..trt.compile_plugins import build_plugin
 
-    print(build_plugin(include, architectures))
+    say(build_plugin(include, architectures))
 
 
 @plugin_app.command("include", cls=Command, epilog="g++ -I$(trt-pose plugin include) -c mine.cpp")
@@ -37,4 +37,4 @@ def plugin_include() -> None:
     """Print the folder of the C++ headers."""
     from ..trt.compile_plugins import get_include
 
-    print(get_include())
+    say(get_include())

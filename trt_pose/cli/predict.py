@@ -12,7 +12,7 @@ import typer
 from ..choices import Tracker
 from ..errors import SourceError
 from ..tasks import find_task
-from .app import RUN, Command, app, gone, in_range, print_table
+from .app import RUN, Command, HostCode, app, gone, in_range, print_table, say
 
 if TYPE_CHECKING:
     from ..images.reading import Unreadable
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from ..results.sinks import Outputs
 
 _OUT, _IN = "Output", "Sources"
+
+
+def _allow_pixels(param: typer.CallbackParam, value: int | None) -> int | None:
+    from ..images.pixels import allow_pixels
+
+    if in_range(1)(param, value) is not None and value is not None:
+        allow_pixels(value)
+    return value
 
 
 @app.command(
@@ -90,6 +98,12 @@ def predict(
     strict: Annotated[
         bool, typer.Option(rich_help_panel=_IN, help="Stop at the first source that cannot be read.")
     ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            callback=_allow_pixels, rich_help_panel=_IN, help="Largest image to decode.", show_default="178956970"
+        ),
+    ] = None,
     conf: Annotated[
         float | None,
         typer.Option(callback=in_range(0, 1), help="Keep predictions with a higher score.", show_default="the file's"),
@@ -106,6 +120,7 @@ def predict(
         typer.Option(help="ONNX Runtime: cpu, openvino, cuda or tensorrt.", show_default="the fastest CPU one"),
     ] = None,
     precision: Annotated[str, typer.Option(help="ONNX Runtime: fp32, or bf16 with OpenVINO.")] = "fp32",
+    host_code: HostCode = False,
     device: Annotated[
         str | None, gone("--device", "use --provider cuda for .onnx files; engines run on the first visible GPU.")
     ] = None,
@@ -204,7 +219,7 @@ class _Run:
         self._ms.update(result.speed)
         if self._quiet:
             return
-        print(f"{result.origin}: {result.prediction.count_text()}")
+        say(f"{result.origin}: {result.prediction.count_text()}")
         if self._verbose:
             _print_table(result)
 
@@ -215,7 +230,7 @@ class _Run:
     def _say(self) -> None:
         """Writes the failures; the last one waits, because alone it is the error of the run."""
         for item in self._failures[self._said :]:
-            sys.stderr.write(f"warning: {item.error}\n")
+            say(f"warning: {item.error}", sys.stderr, lines=False)
         self._said = len(self._failures)
 
     def end(self, outputs: Outputs, task: str) -> None:
@@ -227,7 +242,7 @@ class _Run:
             steps = ", ".join(f"{ms / self._images:.3g} ms {step}" for step, ms in self._ms.items())
             places = f"; saved to {outputs.drawings}" if outputs.drawings else ""
             found = find_task(task).count(self._predictions)
-            sys.stderr.write(f"{self._images} image{'s' * (self._images != 1)}, {found}; each {steps}{places}\n")
+            say(f"{self._images} image{'s' * (self._images != 1)}, {found}; each {steps}{places}", sys.stderr)
         if self._failures:
             total = self._images + len(self._failures)
             of = f" of {total}" if all("#" not in item.source for item in self._failures) else ""

@@ -10,7 +10,7 @@ import typer
 from ..choices import CalibrationMethod, Precision
 from ..documents import to_json
 from ..errors import UsageError
-from .app import MAKE, Command, Json, app, gone, in_range, print_table
+from .app import MAKE, Command, Json, app, gone, in_range, print_table, say
 
 if TYPE_CHECKING:
     from ..quantization import QuantizeOptions
@@ -86,9 +86,9 @@ def quantize(
         raise UsageError("--output: name the .onnx file to write.")
     report = run(file, output, images, options)
     if json:
-        print(to_json({"output": str(output), **report.to_dict()}))
+        say(to_json({"output": str(output), **report.to_dict()}))
         return
-    print(f"{output}: {report}")
+    say(f"{output}: {report}")
     print_table(
         ("output of the network", "signal to noise, dB"),
         [(name, f"{value:.1f}") for name, value in report.noise_db.items()],
@@ -102,14 +102,14 @@ def _sensitivity(file: Path, images: str | None, options: QuantizeOptions, targe
 
     result = analyze(file, images, options, target_db)
     if json:
-        print(to_json(result))
+        say(to_json(result))
         return
     rows = [(name, f"{value:.1f}") for name, value in result.alone_db.items()]
     print_table(("layer alone in INT8", "signal to noise, dB"), rows)
-    print(f"all in INT8: {result.all_db:.1f} dB")
+    say(f"all in INT8: {result.all_db:.1f} dB")
     if target_db is not None:
-        print(f"{result.reached_db:.1f} dB without {len(result.exclude)} of {len(rows)} layers")
-        print(*(f"--exclude '{name}'" for name in result.exclude))
+        say(f"{result.reached_db:.1f} dB without {len(result.exclude)} of {len(rows)} layers")
+        say(" ".join(f"--exclude '{name}'" for name in result.exclude))
 
 
 def taking(max_images: int | None) -> dict[str, Any]:

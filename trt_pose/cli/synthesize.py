@@ -9,7 +9,7 @@ import typer
 
 from ..choices import SceneName
 from ..documents import to_json
-from .app import TRAIN, Command, Json, Scene, app, in_range
+from .app import TRAIN, Command, Json, Scene, app, in_range, say
 
 
 @app.command(
@@ -26,18 +26,21 @@ def synthesize(
     count: Annotated[int, typer.Option(callback=in_range(1), help="Number of images, or frames.")] = 100,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     scene: Scene = SceneName.SPARSE,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there already.")] = False,
     json: Json = False,
 ) -> None:
     """Write synthetic images of people with COCO annotations, for tests without a data set.
 
     The annotations of a clip lie beside it, with a track_id for each person.
     """
-    written = synthesize_people(count, seed, scene, output)
-    print(to_json({"annotations": str(written), "images": count}) if json else f"{written}: {count} images")
+    written = synthesize_people(count, seed, scene, output, overwrite)
+    say(to_json({"annotations": str(written), "images": count}) if json else f"{written}: {count} images")
 
 
-def synthesize_people(count: int, seed: int, scene: str, output: Path) -> Path:
+def synthesize_people(count: int, seed: int, scene: str, output: Path, overwrite: bool = False) -> Path:
     """Writes the images or the clip, and the annotations; returns the path of the annotations."""
+    from ..errors import SourceError
+    from ..files import exclusive, make_folder
     from ..images.synthetic import SyntheticPeople, find_scene
     from ..images.synthetic_clip import SyntheticClip
     from ..images.synthetic_files import write_clip, write_coco
@@ -45,7 +48,9 @@ def synthesize_people(count: int, seed: int, scene: str, output: Path) -> Path:
 
     chosen = find_scene(scene)
     if output.suffix.lower() not in VIDEO_SUFFIXES:
-        return write_coco(SyntheticPeople(count, seed=seed, scene=chosen), output)
+        check_new(output / "annotations.json", overwrite)
+        with exclusive(make_folder(output, SourceError), SourceError):
+            return write_coco(SyntheticPeople(count, seed=seed, scene=chosen), output)
     for path in (output, output.with_suffix(".json")):
-        check_new(path, overwrite=False)
+        check_new(path, overwrite)
     return write_clip(SyntheticClip(count, seed=seed, scene=chosen), output)

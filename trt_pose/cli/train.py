@@ -15,7 +15,7 @@ import typer
 from ..choices import SceneName, ScoreLoss, TrainPrecision
 from ..errors import UsageError
 from ..optional import needed
-from .app import TRAIN, Command, ImageSize, Json, Scene, app, in_range, read_size, speaking
+from .app import TRAIN, Command, ImageSize, Json, Scene, app, in_range, read_size, say, speaking
 
 if TYPE_CHECKING:
     from ..training.options import TrainOptions
@@ -183,23 +183,24 @@ def train(
             _remember(context, output)
             made, progress = output, training.train(network, train_data, output, options, **how)
     if as_json:
-        print(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
+        say(to_json({"output": str(made), "epochs": progress.epoch, "metrics": progress.metrics}))
     else:
         metrics = in_words(progress.metrics or {})
-        print(f"{made}: {progress.epoch} epochs{', the best with ' if metrics else ''}{metrics}")
+        say(f"{made}: {progress.epoch} epochs{', the best with ' if metrics else ''}{metrics}")
 
 
 def _remember(context: typer.Context, output: Path) -> None:
     """Writes the options that were given into the output folder, with absolute paths, for ``--resume``."""
-    from ..errors import SourceError
-    from ..files import make_folder, write_atomically
+    from ..errors import SourceError, TrainingError
+    from ..files import exclusive, make_folder, write_atomically
     from ..training.checkpoints import LATEST
 
     if (output / LATEST).exists():  # a run is there, which goes on or is refused
         return
     text = json.dumps(_given(context), indent=2) + "\n"
     path = make_folder(output, SourceError) / _RUN_FILE
-    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)
+    with exclusive(output, TrainingError):
+        write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"), SourceError)
 
 
 def _given(context: typer.Context) -> list[str]:

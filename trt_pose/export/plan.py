@@ -20,6 +20,7 @@ from ..choices import (
     Precision,
 )
 from ..errors import UsageError, first_line
+from ..memory import check_memory
 from ..nms.selection import Selection
 from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from ..quantization.batches import DEFAULT_BATCHES
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 DYNAMIC = "dynamic"
 # TensorRT 10.3 to 11.x parse opset 17. From opset 19 on ONNX Runtime's CUDA provider lacks kernels for some operators.
 DEFAULT_OPSET = 17
+# Memory for each pixel that the smallest network takes in a trace; the larger ones take ten times as much.
+_TRACED_BYTES = 200
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
@@ -93,6 +96,7 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
     quantize = plan_quantization(target, options)
     check_steps(options.preprocessing, options.postprocessing)
     inputs = plan_input(model, options)
+    check_tracing(inputs)
     selection = plan_selection(model, count_anchors(model, inputs), options)
     post, formats = options.postprocessing, DetectionOutputFormatMode
     return ExportPlan(
@@ -110,6 +114,14 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
         quantize=quantize,
         calibration_data=_calibration_data(quantize, options),
     )
+
+
+def check_tracing(inputs: InputSpec) -> None:
+    """Raises UsageError when the memory does not suffice for a trace with images of this size and number."""
+    batch = inputs.batch or 2
+    pixels = batch * inputs.height * inputs.width
+    what = f"input_image_shape, batch_size: {batch} images of {inputs.height} x {inputs.width}"
+    check_memory(pixels * _TRACED_BYTES, what, UsageError)
 
 
 def count_anchors(model: Model, inputs: InputSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from math import prod
@@ -12,8 +13,8 @@ import onnx
 
 from ..documents import to_json
 from ..errors import CalibrationError, ExportError, RunnerError, UsageError, first_line
-from ..files import write_atomically
-from ..spec import ACCURACY_KEY, METADATA_KEY, ModelSpec
+from ..files import check_readable, write_atomically
+from ..spec import ACCURACY_KEY, DIGEST_KEY, METADATA_KEY, ModelSpec
 
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -29,6 +30,7 @@ def check_suffix(output: str | Path) -> None:
 
 def load(path: str | Path) -> onnx.ModelProto:
     """Reads and checks an ONNX file. Raises ExportError when it is missing, damaged or not valid."""
+    check_readable(path, "reading", ExportError)
     try:
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
@@ -42,8 +44,20 @@ def load(path: str | Path) -> onnx.ModelProto:
 
 
 def save(proto: onnx.ModelProto, path: str | Path) -> None:
-    """Writes an ONNX file, atomically. Raises ExportError when it cannot be written."""
+    """Writes an ONNX file, atomically, with the digest of its graph. Raises ExportError when it cannot be written."""
+    if any(item.key == METADATA_KEY for item in proto.metadata_props):
+        set_metadata(proto, DIGEST_KEY, _digest(proto))
     write_atomically(path, lambda target: onnx.save(proto, target, format="protobuf"), ExportError)
+
+
+def _digest(proto: onnx.ModelProto) -> str:
+    return hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def is_changed(proto: onnx.ModelProto) -> bool | None:
+    """Returns whether the graph or a weight differs from what :func:`save` wrote; None for files without a digest."""
+    said = next((item.value for item in proto.metadata_props if item.key == DIGEST_KEY), None)
+    return None if said is None else said != _digest(proto)
 
 
 def record_accuracy(path: str | Path, accuracy: dict[str, Any]) -> None:
@@ -70,11 +84,31 @@ def check_graph(proto: onnx.ModelProto, what: str) -> None:
 
 
 def read_spec(proto: onnx.ModelProto) -> ModelSpec:
-    """Reads the description inside a model. Raises CalibrationError when it is missing or damaged."""
+    """Reads the description inside a model.
+
+    Raises:
+        CalibrationError: it is missing or damaged, or the model has other inputs than it says.
+    """
     try:
-        return ModelSpec.from_metadata({item.key: item.value for item in proto.metadata_props}, "the model")
+        spec = ModelSpec.from_metadata({item.key: item.value for item in proto.metadata_props}, "the model")
     except RunnerError as error:
         raise CalibrationError(str(error)) from error
+    weights = {item.name for item in proto.graph.initializer}
+    inputs = [item.name for item in proto.graph.input if item.name not in weights]
+    if inputs != [spec.input.name]:
+        raise CalibrationError(
+            f"reading the model: it has the inputs {', '.join(inputs)[:200] or 'none'}, its description says"
+            f" {spec.input.name}. Export it again."
+        )
+    return spec
+
+
+def element_name(kind: int) -> str:
+    """Returns NumPy's name of an ONNX element type; ``unknown`` for one that onnx does not know."""
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+    except KeyError:
+        return "unknown"
 
 
 def precision_of(model: onnx.ModelProto) -> str:

@@ -200,20 +200,27 @@ class _Mender:
             mended["num_keypoints"] = 0
         return mended
 
+    def _numbers(self, given: list[Any], name: str) -> list[Any]:
+        """Returns the numbers of all joints in a row, also where each joint has a list of its own."""
+        lists = [item for item in given if isinstance(item, list)]
+        if not lists:
+            return given
+        if len(lists) < len(given) or len({len(item) for item in lists}) > 1:
+            raise ValueError(f"{name} with keypoints of different lengths")
+        self.mended["keypoints in lists of their own"] += 1
+        return [value for item in lists for value in item]
+
     def _points(self, note: _Note, name: str, joints: int) -> list[float]:
         """Returns x, y, flag of every joint; all are numbers."""
-        given: list[Any] = list(note.keypoints or ())
-        if given and all(isinstance(item, list) for item in given):
-            if len({len(item) for item in given}) > 1:
-                raise ValueError(f"{name} with keypoints of different lengths")
-            given = [value for item in given for value in item]
-            self.mended["keypoints in lists of their own"] += 1
+        given = self._numbers(list(note.keypoints or ()), name)
         if joints and len(given) == 2 * joints:
             pairs = zip(given[::2], given[1::2], strict=True)
             given = [value for x, y in pairs for value in (x, y, 2 if x or y else 0)]
             self.mended["keypoints without flags, taken as visible unless they are at 0, 0"] += 1
         if len(given) % 3:
             raise ValueError(f"{name} with {len(given)} numbers as keypoints, expected x, y and a flag for each joint")
+        if joints and given and len(given) != 3 * joints:
+            raise ValueError(f"{name} with {len(given) // 3} joints, its category has {joints}")
         points: list[float] = []
         for index in range(0, len(given), 3):
             x, y, flag = given[index : index + 3]

@@ -23,6 +23,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from ..errors import SourceError, first_line
+from ..files import check_readable
 from ..spec import InputSpec, Letterbox
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) uint8, RGB
@@ -86,9 +87,14 @@ def from_pil(picture: Any) -> Image:
     """Converts a PIL image to (H, W, 3) uint8 RGB: applies EXIF, scales 16 bits to 8, drops transparency."""
     picture = PIL.ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16 bits, in 16 or 32
-        grey = (np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        grey = (np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.array(picture.convert("RGB"))
+
+
+def allow_pixels(most: int) -> None:
+    """Sets the largest number of pixels of an image in this process; Pillow's default is 178,956,970."""
+    PIL.Image.MAX_IMAGE_PIXELS = most // 2  # Pillow warns at this number, and refuses at twice as many
 
 
 @contextmanager
@@ -101,7 +107,11 @@ def _decoding(origin: str) -> Iterator[None]:
     except PIL.UnidentifiedImageError as error:
         raise SourceError(f"decoding {origin}: not an image that Pillow can read. Give {_KINDS}.") from error
     except PIL.Image.DecompressionBombError as error:
-        raise SourceError(f"decoding {origin}: {first_line(error).rstrip('.')}. Make it smaller.") from error
+        limit = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
+        raise SourceError(
+            f"decoding {origin}: it has more than {limit:,} pixels. Make it smaller, or allow more: --max-pixels,"
+            " images.pixels.allow_pixels()."
+        ) from error
     except Exception as error:
         reason = first_line(error).rstrip(".")
         if "truncated" in reason or isinstance(error, EOFError):
@@ -115,11 +125,8 @@ def read(path: str | Path) -> Image:
     Raises:
         SourceError: the file is missing, cannot be read, or is not an image.
     """
-    path = Path(path)
-    try:
-        return decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise SourceError(f"reading {path}: {error.strerror or error}. Check the path.") from error
+    path = check_readable(path, "reading", SourceError)
+    return decode(path.read_bytes(), str(path))
 
 
 def as_rgb(array: npt.NDArray[np.generic], origin: str = "array") -> Image:

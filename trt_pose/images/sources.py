@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..documents import printable
 from ..errors import SourceError
 from .pixels import Image, as_rgb, count_pictures, decode, decode_all, from_pil
 from .reading import Clip, Frame, Frames, Item, Reading, Unreadable
@@ -105,6 +106,7 @@ def find_images(text: str, recursive: bool = False) -> list[Path] | None:
     path = Path(text)
     if path.is_dir():
         paths = sorted(path.rglob("*") if recursive else path.iterdir())
+        paths = [item for item in paths if not item.name.startswith(".")]  # temporary files, and those of editors
     elif not path.exists() and glob.has_magic(text):
         paths = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - for absolute globs
     else:
@@ -244,7 +246,7 @@ def _clip(clip: Clip, read: Callable[[], Iterator[VideoFrame]], reading: Reading
 
 
 def _say(error: SourceError) -> None:
-    sys.stderr.write(f"{error} Connecting again.\n")
+    sys.stderr.write(f"{printable(error, lines=False)} Connecting again.\n")
 
 
 def _frames_of(read: Callable[[], Iterator[VideoFrame]], clip: Clip, reading: Reading) -> Iterator[Frame]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..choices import Models
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..optional import needed
 from ..skeleton import COCO, Skeleton
 
@@ -62,7 +62,12 @@ def get(
         from . import weights
 
         path = weights.fetch(chosen, pretrained_weights)
-        model = checkpoint.load(chosen.name, path, joints, classes, origin=pretrained_weights)
+        try:
+            model = checkpoint.load(chosen.name, path, joints, classes, origin=pretrained_weights)
+        except CheckpointError:
+            weights.discard(path)
+            raise
+        weights.pin(path)
     elif checkpoint_path is not None:
         model = checkpoint.load(chosen.name, Path(checkpoint_path), joints, classes)
     else:

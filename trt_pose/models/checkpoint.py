@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..documents import parse
 from ..errors import CheckpointError, UsageError
+from ..files import check_readable
 from ..skeleton import Skeleton
 from .catalogue import MODELS
 from .families import count_outputs, make
@@ -35,6 +37,8 @@ _CONTAINERS = (
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "ema.", "ema_model.", "network.", "_forward_module.")
 _COUNTERS = {"n_averaged", "total_ops", "total_params"}
 _DEEPEST = 5  # prefixes one within another
+_LARGEST_PICKLE = 64 << 20
+_MOST_REPEATED = 4  # times that tensors, such as tied weights, may share the numbers of a file
 
 
 class _OmegaNode:
@@ -142,10 +146,8 @@ def _own_skeleton(entry: Mapping[str, Any], model: Model, path: Path) -> Skeleto
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(f"loading {path}: there is no such file. Check the path.")
-    if path.is_dir():
-        raise CheckpointError(f"loading {path}: it is a folder. Name the weights file in it.")
+    check_readable(path, "loading", CheckpointError)
+    _check_archive(path)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
@@ -177,6 +179,33 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
+def _check_archive(path: Path) -> None:
+    """Raises CheckpointError for a zip archive that is larger inside than torch.save makes it."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    # torch.save stores tensors as they are, and describes them in a pickle of a few hundred bytes each.
+    total = sum(item.file_size for item in entries)
+    if total > _MOST_REPEATED * path.stat().st_size + (1 << 20) or any(
+        item.filename.endswith("data.pkl") and item.file_size > _LARGEST_PICKLE for item in entries
+    ):
+        raise CheckpointError(
+            f"loading {path}: {path.stat().st_size >> 20} MB hold {total >> 20} MB, which torch.save does not write."
+            " Save model.state_dict() again."
+        )
+
+
+def _check_size(state: StateDict, path: Path) -> None:
+    """Raises CheckpointError when the tensors repeat the numbers of the file many times."""
+    total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if total > _MOST_REPEATED * path.stat().st_size + (1 << 20):
+        raise CheckpointError(
+            f"loading {path}: its tensors have {total >> 20} MB, the file {path.stat().st_size >> 20}. Save"
+            " model.state_dict() again, with contiguous tensors."
+        )
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     """Reads the tensors, and ``processing_params`` from the JSON entry of that name in the file's metadata."""
     from safetensors import SafetensorError, safe_open
@@ -203,6 +232,7 @@ def _state_dict(record: Mapping[str, Any], path: Path) -> tuple[StateDict, tuple
             f"loading {path}: no tensors in it (keys: {_some(list(record))}). Expected a state dict, or a checkpoint"
             f" with one of {', '.join(_CONTAINERS)}."
         )
+    _check_size(state, path)
     prefixes, state = _peel(state)
     return state, (*place, *prefixes)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -32,6 +32,7 @@ from .card import Card
 MIRRORS = ("https://sg-hub-nv.s3.amazonaws.com/models", "https://sghub.deci.ai/models")
 URL_VARIABLE = "TRT_POSE_WEIGHTS_URL"
 _CHUNK_BYTES, _TIMEOUT_S = 1 << 20, 30
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def cache_folder() -> Path:
@@ -65,6 +66,25 @@ def fetch(model: Card, weights: str) -> Path:
     return path
 
 
+def pin(path: Path) -> None:
+    """Records the SHA-256 of downloaded weights that were loaded, which later uses are checked against."""
+    record = _record_of(path)
+    if path.parent == cache_folder() and not record.exists():
+        text = f"{files.file_sha256(path)}  {path.name}\n"
+        with suppress(CheckpointError):  # a read-only, pre-filled cache is fine
+            files.write_atomically(record, lambda file: file.write_text(text, encoding="utf-8"), CheckpointError)
+
+
+def discard(path: Path) -> None:
+    """Removes downloaded weights that could not be loaded, unless they were loaded before."""
+    if path.parent == cache_folder() and not _record_of(path).exists():
+        path.unlink(missing_ok=True)
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
 def _download(name: str, path: Path, model: Card) -> None:
     private = os.environ.get(URL_VARIABLE)
     home, remote = model.remote or (None, name)
@@ -72,8 +92,8 @@ def _download(name: str, path: Path, model: Card) -> None:
     failures = []
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{remote}"
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https", "file"):
-            raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an http, https or file URL.")
+        if not _is_trusted(url):
+            raise UsageError(f"{URL_VARIABLE}: got {mirror!r}, expected an https or file URL, or http on this machine.")
         try:
             with _one_at_a_time(path):
                 if not path.exists():
@@ -93,6 +113,24 @@ def _download(name: str, path: Path, model: Card) -> None:
     )
 
 
+def _is_trusted(url: str) -> bool:
+    """Whether nobody on the way can change what an address serves: https, this machine, a file."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("https", "file") or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to addresses that are trusted, and to no file."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not _is_trusted(newurl) or newurl.startswith("file:"):
+            raise urllib.error.HTTPError(req.full_url, code, f"it redirects to {newurl[:100]}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download_from(url: str, path: Path) -> None:
     """Downloads to a ``.part`` file and renames it; an interrupted download resumes if the server's file is unchanged.
 
@@ -108,7 +146,8 @@ def _download_from(url: str, path: Path) -> None:
     if done:  # If-Range: the server sends the rest only if the file is unchanged
         headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text(encoding="utf-8")}
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
+        opener = urllib.request.build_opener(_Redirects)
+        response = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not done:
             raise
@@ -136,7 +175,7 @@ def _receive(response: Any, part: Path, tag: Path, done: int) -> None:
     if validator:
         tag.write_text(validator, encoding="utf-8")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with part.open("ab" if done else "wb") as file, progress_bar(*columns) as progress:
+    with _open_own(part, os.O_APPEND if done else os.O_TRUNC) as file, progress_bar(*columns) as progress:
         task = progress.add_task(part.stem, total=total, completed=done)
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
@@ -145,27 +184,38 @@ def _receive(response: Any, part: Path, tag: Path, done: int) -> None:
         raise EOFError(f"the connection broke at {part.stat().st_size} of {total} bytes")
 
 
+def _open_own(path: Path, flags: int) -> BinaryIO:
+    """Opens a file for writing that is no link, which others may have put into a shared folder."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o644), "wb")
+
+
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Locks the download of a file; other processes wait until it is finished."""
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = _open_own(path.with_suffix(".lock"), 0)
+    except OSError as error:
+        raise CheckpointError(
+            f"fetching {path.name}: the cache folder {path.parent} cannot be used ({error.strerror}). Name another with"
+            " XDG_CACHE_HOME."
+        ) from error
+    with opened as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _check_digest(path: Path) -> None:
-    record = path.with_name(path.name + ".sha256")
-    digest = files.file_sha256(path)
+    """Raises CheckpointError when the weights differ from those that were loaded first."""
+    record = _record_of(path)
     if not record.exists():
-        with suppress(CheckpointError):  # a read-only, pre-filled cache is fine
-            files.write_atomically(
-                record, lambda file: file.write_text(f"{digest}  {path.name}\n", encoding="utf-8"), CheckpointError
-            )
-    elif (known := record.read_text(encoding="utf-8").split()[:1]) != [digest]:
+        return
+    known, digest = record.read_bytes().split()[:1], files.file_sha256(path)
+    if known != [digest.encode()]:
+        first = known[0][:16].decode("ascii", "replace") if known else "nothing"
         raise CheckpointError(
-            f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {(known or ['nothing'])[0][:16]}..."
-            f" Remove both files to download it again."
+            f"checking {path}: SHA-256 {digest[:16]}..., recorded at first use as {first}..."
+            " Remove both files to download it again."
         )

@@ -19,8 +19,8 @@ import onnxruntime
 
 from .._version import __version__
 from ..choices import CalibrationMethod
-from ..errors import CalibrationError
-from ..files import check_writable
+from ..errors import CalibrationError, first_line
+from ..files import check_readable, check_writable
 from ..graphs.file import load, read_spec
 from ..graphs.surgery import extract_subgraph
 from ..progress import track
@@ -169,13 +169,11 @@ def import_tensorrt(onnx_file: str | Path, cache: str | Path) -> CalibrationCach
     Raises:
         CalibrationError: not a TensorRT cache, or one that lacks tensors of this file and so is of another model.
     """
-    network = Network(load(onnx_file))
+    network, path = Network(load(onnx_file)), check_readable(cache, "reading", CalibrationError)
     try:
-        version, thresholds = from_tensorrt(Path(cache).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(
-            f"reading {cache}: {getattr(error, 'strerror', None) or error}. Check the path."
-        ) from error
+        version, thresholds = from_tensorrt(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"reading {cache}: it is no text ({first_line(error)}). Check the path.") from error
     missing = [name for name in network.activations() if name not in thresholds]
     if missing:
         raise CalibrationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tokenize
 import zipfile
 import zlib
 from contextlib import suppress
@@ -12,8 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import CalibrationError
-from ..files import cache_folder, write_atomically
+from ..files import cache_folder, check_readable, write_atomically
 from .histogram import BINS, Histogram
+
+# What NumPy and zipfile raise for damaged archives, beside the common errors.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, tokenize.TokenError)
+_FLOAT = np.dtype(np.float64)
+_OTHERS_BYTES = 64 << 20  # of a saved state, beside the counts
 
 
 class Resume:
@@ -67,13 +73,26 @@ class Resume:
             )
 
     def load(self) -> None:
-        """Fills the histograms with the counts of an interrupted run, if there are any."""
+        """Fills the histograms with the counts of an interrupted run, if there are any that are whole."""
         try:
+            check_readable(self._file, "reading", CalibrationError)
+            with zipfile.ZipFile(self._file) as archive:
+                if (
+                    sum(item.file_size for item in archive.infolist())
+                    > len(self._histograms) * BINS * 8 + _OTHERS_BYTES
+                ):
+                    return
             with np.load(io.BytesIO(self._file.read_bytes())) as saved:
                 counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
-            if counts.shape != (len(self._histograms), BINS) or rest.shape != (len(self._histograms), 3):
-                return
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (CalibrationError, OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, *_DAMAGED):
+            return
+        number = len(self._histograms)
+        if (counts.shape, counts.dtype, rest.shape, rest.dtype) != ((number, BINS), _FLOAT, (number, 3), _FLOAT):
+            return
+        # Ranges are powers of 2, or 0 for a tensor that was always 0.
+        mantissas, _ = np.frexp(rest[:, 0])
+        fine = np.isfinite(rest).all() and (rest >= 0).all() and np.isin(mantissas, (0.0, 0.5)).all()
+        if not fine or not (np.isfinite(counts).all() and (counts >= 0).all() and (rest[:, 1] <= rest[:, 0]).all()):
             return
         for histogram, row, (end, largest, seen) in zip(self._histograms.values(), counts, rest, strict=True):
             histogram.counts, histogram.range, histogram.largest, histogram.seen = row, end, largest, int(seen)

@@ -12,7 +12,7 @@ from ..files import cache_folder, file_sha256, write_atomically
 from ..gpu.device import Device
 from ..trt.compatibility import check_description, device_fit, version_fit
 from ..trt.flavor import Flavor, find_flavor
-from ..trt.inspector import open_engine
+from ..trt.inspector import check_host_code, open_engine
 from ..trt.logger import Log, open_log
 from ..trt.plugins import load_plugins, registered
 from ..trt.sidecar import PlanHeader, Sidecar, read_header
@@ -104,6 +104,7 @@ def load_engine(
     header, sidecar = read_description(path)
     flavor = find_flavor(header.flavor)
     _check_fit(path, header, sidecar, flavor, gpu)
+    host_code = check_host_code(sidecar, path)
     load_plugins(flavor, library)
     missing = [name for name in sidecar.plugins if name not in registered(flavor)]
     if missing:
@@ -113,7 +114,7 @@ def load_engine(
         )
     log = open_log(flavor)
     with gpu.current(f"opening {path}"):
-        engine = open_engine(log, path, bool(sidecar.options.get("version_compatible")), f"opening {path}")
+        engine = open_engine(log, path, host_code, f"opening {path}")
         if sidecar.options.get("strip_weights"):
             refit(log, engine, sidecar, path, weights)
     return LoadedEngine(str(path), flavor, gpu.index, engine, log, sidecar)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ..errors import MissingDependencyError, RunnerError, UsageError, first_line
+from ..files import check_readable
 from ..nms import contract
 from ..spec import ModelSpec
-from .runner import Arrays, TensorInfo, check_feeds
+from .runner import Arrays, TensorInfo, check_described, check_feeds
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _OPENVINO = "openvino"
@@ -34,6 +35,7 @@ _BIAS_OPTIMIZER = "WeightBiasQuantization"
 # demonstration model in INT8 with FP16 by 9 px, this one by 1 px.
 FP16_QUANTIZERS = (1, 30)
 _OP_TYPE = 0x22  # tag of NodeProto.op_type in protobuf: field 4, length-delimited
+ort.disable_telemetry_events()  # some builds send events to their maker
 _registering, _registered = threading.Lock(), set[str]()
 
 
@@ -64,13 +66,13 @@ class OnnxRunner:
         self._name = "model" if isinstance(model, bytes) else str(model)
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only; they are also raised as exceptions
+        options.log_severity_level = 4  # errors are raised as exceptions
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more.")
             options.intra_op_num_threads = threads
         if not isinstance(model, bytes):
-            _check_file(Path(model))
+            check_readable(model, "opening", RunnerError)
         if _OPENVINO in names:
             _add_openvino(options, precision, threads)
         own = {} if _OPENVINO in names else {"providers": names, "disabled_optimizers": [_BIAS_OPTIMIZER]}
@@ -82,6 +84,8 @@ class OnnxRunner:
         self.spec = ModelSpec.from_metadata(metadata, self._name)
         self.inputs = {item.name: _info(item) for item in self._session.get_inputs()}
         self.outputs = {item.name: _info(item) for item in self._session.get_outputs()}
+        if not isinstance(model, bytes):  # parts of files, with the description of the whole, are given as bytes
+            check_described(self.spec, self.inputs, self.outputs, self._name)
         self.providers = tuple(self._session.get_providers())
         self.runtime = f"ONNX Runtime {ort.__version__} {self.providers[0].removesuffix('ExecutionProvider')}"
         if self.providers[0] == _PROVIDERS["cpu"] and "int8" in self.spec.precision:
@@ -230,13 +234,6 @@ def _has_plugin_node(model: str | Path | bytes) -> bool:
         return any(field in model for field in fields)
     with Path(model).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return any(data.find(field) >= 0 for field in fields)
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise RunnerError(f"opening {path}: it is a folder. Name the .onnx file in it.")
-    if not path.exists():
-        raise RunnerError(f"opening {path}: there is no such file. Check the path.")
 
 
 def _load_error(name: str, error: Exception) -> RunnerError:

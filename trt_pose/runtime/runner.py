@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RunnerError
+from ..formats import find_format
 from ..spec import ModelSpec
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -82,6 +83,39 @@ class Pipeline(Protocol):
 
     def collect(self, pending: Any) -> list[npt.NDArray[np.float32]]:
         """Waits for a batch; returns rows (K, 5 + the task's extra width) per image, px of the images."""
+
+
+def check_described(
+    spec: ModelSpec, inputs: Mapping[str, TensorInfo], outputs: Mapping[str, TensorInfo], name: str
+) -> None:
+    """Raises RunnerError when the tensors of a file are not those of its description.
+
+    Args:
+        spec: the description.
+        inputs: the inputs of the file.
+        outputs: the outputs of the file.
+        name: name of the file.
+    """
+    policy, found = spec.input, dict(outputs)
+    sides = (None, None) if policy.takes_any_size else (policy.height, policy.width)
+    shapes = {policy.name: (policy.batch, policy.channels, *sides), **find_format(spec).shapes(spec)}
+    wrong = [f"it has an input {key}" for key in inputs if key != policy.name]
+    if policy.name in inputs:
+        found[policy.name] = inputs[policy.name]
+        if inputs[policy.name].dtype != policy.dtype:
+            wrong.append(f"{policy.name} is {inputs[policy.name].dtype}, not {policy.dtype}")
+    for key, shape in shapes.items():
+        if key not in found:
+            wrong.append(f"it has no {key}")
+        elif not _agree(found[key].shape, shape):
+            wrong.append(f"{key} has the shape {list(found[key].shape)}, not {list(shape)}")
+    if wrong:
+        raise RunnerError(f"opening {name}: it is not what its description says: {wrong[0]}. Export it again.")
+
+
+def _agree(shape: Sequence[int | None], said: Sequence[int | None]) -> bool:
+    """Whether two shapes agree, where None is any size."""
+    return len(shape) == len(said) and all(None in pair or pair[0] == pair[1] for pair in zip(shape, said, strict=True))
 
 
 def check_feeds(

@@ -98,6 +98,11 @@ def _read_people(truth: Mapping[str, Any], skeleton: Skeleton) -> list[People]:
         x, y, width, height = note["bbox"]
         if width > 1 and height > 1 and note["category_id"] in categories:
             points = note.get("keypoints") or [0.0] * (3 * joints)
+            if len(points) != 3 * joints:
+                raise SourceError(
+                    f"reading the annotations: annotation {note['id']} has {len(points) // 3} joints, expected"
+                    f" {joints}. Correct it, or leave it out."
+                )
             notes[note["image_id"]].append(([x, y, x + width, y + height], points, bool(note["iscrowd"])))
     if not any(notes.values()):
         raise SourceError("reading the annotations: nobody is annotated. Use the data of people with keypoints.")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
 from torch import nn
 
 from .. import models
-from ..errors import SourceError, UsageError
+from ..errors import SourceError, TrainingError, UsageError
 from ..evaluation import CONFIDENCE, check_evaluator, evaluate_model, evaluate_predictor
 from ..export.plan import check_sides
-from ..files import make_folder
+from ..files import exclusive, make_folder, temporary_folder
 from ..graphs.file import load, read_spec
 from ..images.annotations import Annotations, pose_categories
 from ..images.synthetic import Scene, SyntheticPeople
@@ -213,14 +214,14 @@ def train(
     """
     options = options or TrainOptions()
     folder = Path(output)
-    _check_folder(folder, resume)
-    pictures = data.pictures(model.processing.input, model.processing.skeleton, options)
-    evaluate = None if validation is None else _measure(model, validation, folder)
-    trainer = Trainer(model, pictures, options, folder, evaluate)
-    if resume:
-        trainer.resume(folder / LATEST)
-    with drawn_at_the_end(folder):
-        return trainer.run()
+    with _own(folder, resume):
+        pictures = data.pictures(model.processing.input, model.processing.skeleton, options)
+        evaluate = None if validation is None else _measure(model, validation, folder)
+        trainer = Trainer(model, pictures, options, folder, evaluate)
+        if resume:
+            trainer.resume(folder / LATEST)
+        with drawn_at_the_end(folder):
+            return trainer.run()
 
 
 def _measure(model: PoseModel, validation: TrainData, folder: Path) -> Evaluate:
@@ -261,29 +262,29 @@ def train_quantized(
         CalibrationError: the calibration failed.
     """
     options, folder = options or QAT, Path(output)
-    _check_folder(folder, resume)
-    proto = load(source)
-    spec = read_spec(proto)
-    least = spec.output.confidence_threshold
-    if validation is not None and (least is None or least > CONFIDENCE):
-        raise UsageError(
-            f"fine-tuning {source}: AP counts scores down to {CONFIDENCE:g}, which the file does not give. Export it"
-            f" again with --conf {CONFIDENCE:g}, or measure nothing."
-        )
-    pictures = data.pictures(spec.input, spec.skeleton, options)
-    seen = (images.numpy() for images, _ in Batches(pictures, options.batch, options.seed).epoch(0))
-    model = QuantizedPose(proto, seen, quantizing)
-    with TemporaryDirectory(prefix="trt_pose_qat_") as scratch:
-        now = Path(scratch) / "now.onnx"
-        evaluate = None if validation is None else _measure_file(model, validation, folder, now)
-        trainer = Trainer(model, pictures, options, folder, evaluate)
-        if resume:
-            trainer.resume(folder / LATEST)
-        with drawn_at_the_end(folder):
-            progress = trainer.run()
-    model.load_state_dict(read_resumable(folder / BEST)["ema_net"])
-    model.write(folder / "qat.onnx")
-    return folder / "qat.onnx", progress
+    with _own(folder, resume):
+        proto = load(source)
+        spec = read_spec(proto)
+        least = spec.output.confidence_threshold
+        if validation is not None and (least is None or least > CONFIDENCE):
+            raise UsageError(
+                f"fine-tuning {source}: AP counts scores down to {CONFIDENCE:g}, which the file does not give. Export"
+                f" it again with --conf {CONFIDENCE:g}, or measure nothing."
+            )
+        pictures = data.pictures(spec.input, spec.skeleton, options)
+        seen = (images.numpy() for images, _ in Batches(pictures, options.batch, options.seed).epoch(0))
+        model = QuantizedPose(proto, seen, quantizing)
+        with temporary_folder("qat") as scratch:
+            now = scratch / "now.onnx"
+            evaluate = None if validation is None else _measure_file(model, validation, folder, now)
+            trainer = Trainer(model, pictures, options, folder, evaluate)
+            if resume:
+                trainer.resume(folder / LATEST)
+            with drawn_at_the_end(folder):
+                progress = trainer.run()
+        model.load_state_dict(read_resumable(folder / BEST)["ema_net"])
+        model.write(folder / "qat.onnx")
+        return folder / "qat.onnx", progress
 
 
 def _measure_file(model: PoseModel, validation: TrainData, folder: Path, file: Path) -> Evaluate:
@@ -298,7 +299,10 @@ def _measure_file(model: PoseModel, validation: TrainData, folder: Path, file: P
     return measure
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
+@contextmanager
+def _own(folder: Path, resume: bool) -> Iterator[None]:
+    """Makes the output folder, and keeps other runs out of it."""
     if not resume and (folder / LATEST).exists():
         raise UsageError(f"training into {folder}: a training is there. Go on with --resume, or name another folder.")
-    make_folder(folder, SourceError)
+    with exclusive(make_folder(folder, SourceError), TrainingError):
+        yield

@@ -23,6 +23,7 @@ from ..export.decode import DecodePoses
 from ..export.plan import plan_device
 from ..export.preprocess import Normalize
 from ..files import make_folder, write_atomically
+from ..memory import check_memory
 from ..models.model import PoseModel
 from ..progress import progress_steps
 from . import checkpoints
@@ -33,6 +34,7 @@ from .options import TrainOptions
 
 Evaluate = Callable[[PoseModel], dict[str, float | None]]
 _LOG = logging.getLogger(__name__)
+_TRAINED_BYTES = 1000  # memory for each pixel that the smallest network takes in training
 
 
 @dataclass
@@ -73,6 +75,10 @@ class Trainer:
         self._batches = Batches(
             pictures, options.batch, options.seed, options.workers, pinned=self.device.type == "cuda"
         )
+        if self.device.type == "cpu":
+            size = model.processing.input
+            what = f"training: batches of {options.batch} images of {size.height} x {size.width}"
+            check_memory(options.batch * size.height * size.width * _TRAINED_BYTES, what, TrainingError)
         model.to(self.device).train()
         size = model.processing.input
         decode = DecodePoses(model.num_joints, model.strides, size.height, size.width).to(self.device)

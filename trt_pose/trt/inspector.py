@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ _TYPES = {
     "int8": "INT8", "half": "FP16", "fp16": "FP16", "float": "FP32", "fp32": "FP32", "bf16": "BF16", "bfloat16": "BF16",
     "fp8": "FP8", "fp4": "FP4", "int4": "INT4", "uint8": "UINT8", "int32": "INT32", "int64": "INT64", "bool": "BOOL",
 }  # fmt: skip
+
+
+# Set to 1, it lets engines bring code of their own.
+HOST_CODE = "TRT_POSE_ALLOW_HOST_CODE"
 
 
 def open_engine(log: Log, path: str | Path, host_code: bool, doing: str) -> Any:
@@ -98,7 +103,7 @@ def _describe(path: str, name: str) -> dict[str, Any]:
     load_plugins(flavor)
     log = open_log(flavor)
     log.shown = True
-    engine = open_engine(log, path, _allows_host_code(path), f"opening {path}")
+    engine = open_engine(log, path, _host_code(path), f"opening {path}")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     layers, note = read_layers(flavor.module, engine)
     return {
@@ -116,10 +121,31 @@ def _describe(path: str, name: str) -> dict[str, Any]:
     }
 
 
-def _allows_host_code(path: str) -> bool:
-    """Returns whether the engine is version compatible by its description; such engines hold code (a runtime)."""
+def allow_host_code() -> None:
+    """Lets engines of this process, and of those it starts, bring code of their own, which runs on this machine."""
+    os.environ[HOST_CODE] = "1"
+
+
+def check_host_code(sidecar: Sidecar, path: str | Path) -> bool:
+    """Returns whether an engine brings code of its own, as version-compatible engines do (a runtime, plugins).
+
+    A description is no permission: it comes along with the engine.
+
+    Raises:
+        EngineError: it does, and nobody allowed it.
+    """
+    brings = bool(sidecar.options.get("version_compatible"))
+    if brings and os.environ.get(HOST_CODE) != "1":
+        raise EngineError(
+            f"opening {path}: it is version compatible, so it brings code of its own that runs on this machine. If you"
+            f" trust who built it, add --allow-host-code, or set {HOST_CODE}=1."
+        )
+    return brings
+
+
+def _host_code(path: str) -> bool:
     try:
         sidecar = Sidecar.read(path)
     except EngineError:
         return False
-    return bool(sidecar.options.get("version_compatible")) and sidecar.engine_sha256 == file_sha256(path)
+    return sidecar.engine_sha256 == file_sha256(path) and check_host_code(sidecar, path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..documents import Name, convert, read, to_json
 from ..errors import EngineError
+from ..files import check_readable
 from ..spec import ModelSpec
 from .flavor import RTX, TENSORRT
 
@@ -139,11 +140,8 @@ def sidecar_path(engine: str | Path) -> Path:
 
 def read_header(path: str | Path) -> PlanHeader:
     """Reads the header of a plan. Raises EngineError when the file is missing, truncated or not a plan."""
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise EngineError(f"reading {path}: {error.strerror or error}. Check the path.") from error
+    with check_readable(path, "reading", EngineError).open("rb") as file:
+        head = file.read(_HEADER_BYTES)
     if len(head) < _HEADER_BYTES:
         raise EngineError(f"reading {path}: {len(head)} bytes are not an engine. Build it again.")
     tag = head[:4]

@@ -1,0 +1,44 @@
+"""The memory that is free, and a check before much of it is taken."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import PoseError
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """Returns the memory that this process may take, by the machine, its container and its limit; None if unknown."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
+    with suppress(OSError, ValueError):
+        most = int((_CGROUP / "memory.max").read_text(encoding="ascii"))  # "max" is no number
+        found.append(most - int((_CGROUP / "memory.current").read_text(encoding="ascii")))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        with suppress(OSError, ValueError, IndexError):
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            found.append(soft - pages * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+def check_memory(needed: int, what: str, error: type[PoseError]) -> None:
+    """Raises ``error`` when ``what`` takes more memory than there is.
+
+    Args:
+        needed: bytes, at least.
+        what: the activity and its sizes, as the start of the message.
+        error: exception type to raise.
+    """
+    there = available_bytes()
+    if there is not None and needed > there:
+        raise error(
+            f"{what}: it needs {needed / 1e9:.1f} GB at least, {max(there, 0) / 1e9:.1f} GB are free. Lower it."
+        )
