@@ -140,6 +140,7 @@ class HeadName(StrEnum):
     YOLO_END2END_POSE_XY = "yolo-end2end-pose-xy"
     MMDEPLOY_POSE = "mmdeploy-pose"
     YOLO_NAS_POSE = "yolo-nas-pose"
+    YOLO_NAS_POSE_BATCH = "yolo-nas-pose-batch"
     DECODED = "decoded"
 
 

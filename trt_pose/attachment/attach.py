@@ -28,7 +28,7 @@ from ..tasks import POSE
 from .fit import TheirFile, find_head, read_file
 from .heads import HEADS, Head
 from .parts import make_front, make_tail
-from .source import check_rows
+from .source import check_tensors
 
 # Prefixes of the names in the file and in the two parts put around it, so that none can meet another.
 FRONT, TAIL = "front/", "tail/"
@@ -43,18 +43,18 @@ class AttachOptions:
             ``yolov8-pose``: one tensor (B, 4 + 1 + 3J, A) with boxes as centre and size. ``yolo-end2end-pose``: one
             tensor (B, N, 6 + 3J) of rows with box xyxy, score, class and joints, without overlaps. With ``-xy``: the
             same with joints of two numbers, which get the confidence 1. ``mmdeploy-pose``: ``dets`` (B, N, 5), rows of
-            box xyxy and score without overlaps, and ``keypoints`` (B, N, J, 3), as MMDeploy writes RTMO and YOLOX-Pose;
-            N may be open for ONNX Runtime. ``decoded``: boxes (B, A, 4) xyxy, scores
-            (B, A, 1), joints (B, A, J, 3). ``yolo-nas-pose``: boxes, scores, joints (B, A, J, 2), joint confidences
-            (B, A, J).
+            box xyxy and score, and ``keypoints`` (B, N, J, 3), as MMDeploy writes RTMO and YOLOX-Pose; N may be open
+            for ONNX Runtime. ``decoded``: boxes (B, A, 4) xyxy, scores (B, A, 1), joints (B, A, J, 3).
+            ``yolo-nas-pose``: boxes, scores, joints (B, A, J, 2), joint confidences (B, A, J). ``yolo-nas-pose-batch``:
+            the batch format of super-gradients: number (B, 1), boxes (B, N, 4), scores (B, N), joints (B, N, J, 3).
         tensors: names of these tensors in the file, in this order; None takes the file's outputs in their order.
         selection: thresholds and limits.
         layout: output format.
         target: the backend that will run the file.
         skeleton: the joints; None takes the file's joint names, or the known joint set of that size.
-        input: image policy. None takes, for the ``yolo`` heads, Ultralytics' (RGB, long side, centre, padding 114); for
-            ``yolo-nas-pose``, YOLO-NAS-Pose's (BGR, long side, bottom right, padding 127); for ``decoded``, the latter
-            in RGB; for ``mmdeploy-pose``, BGR in 0..255, long side, bottom right, padding 114.
+        input: image policy; None takes that of the toolkit. Ultralytics' heads: RGB, long side, centre, padding 114.
+            The ``yolo-nas`` heads: BGR, long side, bottom right, padding 127; ``decoded`` the same in RGB.
+            ``mmdeploy-pose``: BGR in 0..255, long side, bottom right, padding 114.
         uint8_input: whether to put cast and normalization before a float input, so that the file takes uint8 images.
     """
 
@@ -89,7 +89,7 @@ def attach(source: str | Path, output: str | Path, options: AttachOptions) -> Mo
     theirs = read_file(source, named, options.tensors)
     name, anchors, joints = find_head(theirs, named)
     head = HEADS[name]
-    check_rows(head, theirs.tensors, options.target, source)
+    check_tensors(head, theirs.tensors, options.target, source)
     if options.skeleton is None and theirs.metadata is not None and theirs.metadata.joint_names:
         options = replace(options, skeleton=Skeleton.from_category({"keypoints": theirs.metadata.joint_names}, joints))
     # Without overlaps left, nothing may be suppressed: no IoU is over 1.

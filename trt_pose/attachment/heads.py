@@ -46,7 +46,8 @@ _TWO_NUMBERS = """
   certain = Constant <value_float = 1.0> ()
   joints = Pad (points, one_behind, certain)
 """
-# The number of rows may be open, and be none. A row of zeros is added, which is never kept.
+# The number of rows may be open, and be none. A row of zeros is added, which is never kept. The rows that fill a batch
+# up are repeated ones, so they are suppressed again.
 _MMDEPLOY = """
   row_behind = Constant <value_ints = [0, 0, 0, 0, 1, 0]> ()
   padded = Pad (dets, row_behind)
@@ -59,6 +60,22 @@ _YOLO_NAS = """
   last = Constant <value_ints = [3]> ()
   confidences = Unsqueeze (flat_confidences, last)
   joints = Concat <axis = 3> (points, confidences)
+"""
+
+
+# The batch format of super-gradients. Rows at and past the count hold what was suppressed.
+_YOLO_NAS_BATCH = """
+  row_axis = Constant <value_ints = [1]> ()
+  rows_here = Shape <start = 1, end = 2> (flat_scores)
+  first = Constant <value_int = 0> ()
+  step = Constant <value_int = 1> ()
+  row_count = Squeeze (rows_here)
+  numbers = Range (first, row_count, step)
+  counted = Less (numbers, people)
+  no_score = Constant <value = float {{0}}> ()
+  kept_scores = Where (counted, flat_scores, no_score)
+  last = Constant <value_ints = [2]> ()
+  scores = Unsqueeze (kept_scores, last)
 """
 
 
@@ -96,6 +113,13 @@ def _yolo_nas_sizes(shapes: Shapes) -> tuple[int, int] | None:
     return sizes if sizes is not None and tuple(shapes[3][1:]) == sizes else None
 
 
+def _yolo_nas_batch_sizes(shapes: Shapes) -> tuple[int, int] | None:
+    people, boxes, scores, points = shapes
+    rows = boxes[1] if len(boxes) == 3 else 0
+    fits = people[1:] == [1] and boxes[2:] == [4] and scores[1:] == [rows] and len(points) == 4
+    return (rows, points[2]) if fits and (points[1], points[3]) == (rows, 3) else None
+
+
 @dataclass(frozen=True)
 class Head:
     """One layout of outputs.
@@ -108,6 +132,7 @@ class Head:
         input: image policy of the toolkit.
         suppressed: whether the file has removed overlapping boxes itself.
         open_rows: whether the number of rows may be open.
+        whole: names of the tensors that are whole numbers.
         values: numbers per joint: x, y and the confidence, or x and y.
     """
 
@@ -117,6 +142,7 @@ class Head:
     input: InputSpec
     suppressed: bool = False
     open_rows: bool = False
+    whole: tuple[str, ...] = ()
     values: int = 3
 
 
@@ -147,11 +173,17 @@ HEADS = {
     HeadName.YOLOV8_POSE_XY: _ultralytics(_COLUMNS, 5, 1, 2),
     HeadName.YOLO_END2END_POSE: _ultralytics(_ROWS, 6, 2, 3, suppressed=True),
     HeadName.YOLO_END2END_POSE_XY: _ultralytics(_ROWS, 6, 2, 2, suppressed=True),
-    HeadName.MMDEPLOY_POSE: Head(
-        ("dets", "keypoints"), _MMDEPLOY, _mmdeploy_sizes, _MMPOSE, suppressed=True, open_rows=True
-    ),
+    HeadName.MMDEPLOY_POSE: Head(("dets", "keypoints"), _MMDEPLOY, _mmdeploy_sizes, _MMPOSE, open_rows=True),
     HeadName.YOLO_NAS_POSE: Head(
         ("boxes", "scores", "points", "flat_confidences"), _YOLO_NAS, _yolo_nas_sizes, POSE_INPUT
+    ),
+    HeadName.YOLO_NAS_POSE_BATCH: Head(
+        ("people", "boxes", "flat_scores", "joints"),
+        _YOLO_NAS_BATCH,
+        _yolo_nas_batch_sizes,
+        POSE_INPUT,
+        suppressed=True,
+        whole=("people",),
     ),
     HeadName.DECODED: Head(("boxes", "scores", "joints"), "", _decoded_sizes, replace(POSE_INPUT, normalization=_RGB)),
 }

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import inliner, numpy_helper, parser
 
-from ..choices import DetectionOutputFormatMode
+from ..formats import find_format
 from ..graphs.surgery import normalize_graph
 from ..nms import contract
 from ..nms.onnx_functions import make_functions
@@ -21,6 +21,8 @@ from ..spec import ModelSpec
 from .heads import Head
 from .source import SourceTensor, opset_of
 
+# How the tensors of a file become float32 and int64.
+_CONVERSIONS = {"float32": "Identity", "float16": "Cast <to = 1>", "int64": "Identity", "int32": "Cast <to = 7>"}
 # Heads have other names for their tensors.
 _FLAT = """
   column_axis = Constant <value_ints = [2]> ()
@@ -58,21 +60,22 @@ def make_tail(
         for name, item in zip(head.tensors, tensors, strict=True)
     ]
     nodes = [
-        f"{name} = {'Identity' if item.element == 'float32' else 'Cast <to = 1>'} ({name}_of_file)"
+        f"{name} = {_CONVERSIONS[item.element]} ({name}_of_file)"
         for name, item in zip(head.tensors, tensors, strict=True)
     ]
     nodes += [head.text.format(width=joints * head.values), _select(selection)]
-    if spec.output.format == DetectionOutputFormatMode.FLAT_FORMAT:
-        outputs = [_declare("float32", ["predictions", 6 + joints * 3], "flat_predictions")]
-        nodes.append(_FLAT)
-    else:
-        # ONNX Runtime's files count in int64, as torch does.
-        count = "int32" if spec.plugins_required else "int64"
-        limit = selection.limit
-        shapes = ([batch, limit, 4], [batch, limit], [batch, limit, joints, 3])
-        outputs = [_declare(count, [batch, 1], "num_predictions")]
-        outputs += [_declare("float32", shape, name) for shape, name in zip(shapes, spec.output.names[1:], strict=True)]
-        nodes.append(f"num_predictions = {'Identity' if spec.plugins_required else 'Cast <to = 7>'} (count)")
+    # ONNX Runtime's files count in int64, as torch does; the node counts in int32.
+    whole, counted = ("int32", "Identity") if spec.plugins_required else ("int64", "Cast <to = 7>")
+    nodes.append(_FLAT if spec.output.format == "flat" else f"num_predictions = {counted} (count)")
+    axes = find_format(spec).axes(spec)
+    outputs = [
+        _declare(
+            whole if name == "num_predictions" else "float32",
+            [axes.get(name, {}).get(axis) or str(size) for axis, size in enumerate(shape)],
+            name,
+        )
+        for name, shape in find_format(spec).shapes(spec).items()
+    ]
     return _parse(inputs, outputs, nodes, like, inline=not spec.plugins_required)
 
 

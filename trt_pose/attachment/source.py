@@ -12,6 +12,7 @@ import onnxruntime
 
 from ..choices import ExportTargetBackend, HeadName
 from ..errors import ExportError, first_line
+from ..files import check_readable
 from ..graphs.surgery import rename, to_graph, to_model
 from ..nms.contract import DOMAIN
 from .heads import HEADS, OPEN_ROWS, Head
@@ -20,11 +21,13 @@ from .ultralytics import exported_size
 THEIRS = "model/"  # prefix of the names in the file
 _ELEMENTS = {
     onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.INT32: "int32", onnx.TensorProto.INT64: "int64",
 }  # fmt: skip
 
 
-# Operator sets that are converted first, and to which: LibreYOLO writes 13. Older ones mean other things by some names.
-_CONVERTED, _CONVERTED_TO = range(13, 16), 17
+# Operator sets that are converted first, and to which: MMDeploy writes 11, LibreYOLO 13. In older ones some operators
+# mean something else.
+_CONVERTED, _CONVERTED_TO = range(11, 16), 17
 # The newest that ONNX Runtime 1.31 opens. The operators of the parts put around a file mean the same in all from 16 on.
 _OPENED = 26
 # Operators whose outputs have as many elements as the data says.
@@ -50,9 +53,7 @@ class SourceTensor:
 
 def load(source: str | Path) -> onnx.ModelProto:
     """Loads the file with inferred shapes and prefixed names, and removes weights from the list of inputs."""
-    path = Path(source)
-    if not path.is_file():
-        raise ExportError(f"attaching to {path}: there is no such file. Check the path.")
+    path = check_readable(source, "attaching to", ExportError)
     try:
         proto = onnx.load(path)
         weights = {item.name for item in proto.graph.initializer}
@@ -72,7 +73,7 @@ def load(source: str | Path) -> onnx.ModelProto:
         raise ExportError(f"attaching to {path}: not a readable ONNX file ({type(error).__name__}).") from error
     if not 16 <= opset_of(proto) <= _OPENED:
         raise ExportError(
-            f"attaching to {path}: the file has opset {opset_of(proto)}, expected 13 to {_OPENED}."
+            f"attaching to {path}: the file has opset {opset_of(proto)}, expected 11 to {_OPENED}."
             " Export it with opset 17."
         )
     return proto
@@ -87,7 +88,8 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
     """Returns the file with the sizes of its input and outputs, as far as they are known.
 
     A file that takes images of any size is fixed at the size that its metadata says it was exported for. Sizes of
-    outputs that follow from arithmetic on shapes, which inference of shapes does not do, are what a run gives.
+    outputs that follow from arithmetic on shapes, which inference of shapes does not do, are what a run gives. Where a
+    suppression is in the file, the number of rows, axis 1, stays open.
     """
     shape = _shape_of(proto.graph.input[0]) if len(proto.graph.input) == 1 else []
     said = exported_size({item.key: item.value for item in proto.metadata_props})
@@ -96,7 +98,7 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
     sizes = [known or side for known, side in zip(shape[2:], said or (None, None), strict=True)]
     is_open = any(size is None for item in proto.graph.output for size in _shape_of(item)[1:])
     follows = not any(node.op_type in _DATA_DEPENDENT for node in proto.graph.node)
-    if None in sizes or not (None in shape[2:] or (is_open and follows)):
+    if None in sizes or not (None in shape[2:] or is_open):
         return proto
     element = _ELEMENTS.get(proto.graph.input[0].type.tensor_type.elem_type, "float32")
     image = np.zeros((shape[0] or 2, 3, *(size or 0 for size in sizes)), element)
@@ -110,8 +112,9 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
         ) from error
     for side, size in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], sizes, strict=True):
         side.dim_value = size or 0
-    for item, array in zip(proto.graph.output, found, strict=True) if follows else ():
-        for dim, size in list(zip(item.type.tensor_type.shape.dim, array.shape, strict=True))[1:]:
+    for item, array in zip(proto.graph.output, found, strict=True):
+        dims = list(zip(item.type.tensor_type.shape.dim, array.shape, strict=True))
+        for dim, size in dims[1:] if follows else dims[2:]:
             dim.dim_value = size
     return proto
 
@@ -163,8 +166,6 @@ def outputs_of(
         if any(size is None for size in shape):
             raise _not_fixed(name, source)
         element = _ELEMENTS.get(known[name].type.tensor_type.elem_type, "another type")
-        if not element.startswith("float"):
-            raise ExportError(f"attaching to {source}: {own_name(name)} is of {element}, expected float32 or float16.")
         outputs.append(SourceTensor(name, [int(size) for size in shape if size is not None], element, open_rows))
     return outputs
 
@@ -175,9 +176,14 @@ def _not_fixed(name: str, source: str | Path) -> ExportError:
     )
 
 
-def check_rows(head: Head, outputs: list[SourceTensor], target: ExportTargetBackend, source: str | Path) -> None:
-    """Raises ExportError for an open number of rows that the head does not take, or TensorRT."""
-    for item in outputs:
+def check_tensors(head: Head, outputs: list[SourceTensor], target: ExportTargetBackend, source: str | Path) -> None:
+    """Raises ExportError for an element type or an open number of rows that the head, or TensorRT, does not take."""
+    for name, item in zip(head.tensors, outputs, strict=True):
+        expected = ("int32", "int64") if name in head.whole else ("float32", "float16")
+        if item.element not in expected:
+            raise ExportError(
+                f"attaching to {source}: {own_name(item.name)} is of {item.element}, expected {' or '.join(expected)}."
+            )
         if item.open_rows and not head.open_rows:
             raise _not_fixed(item.name, source)
         if item.open_rows and target is ExportTargetBackend.TENSORRT:
