@@ -9,8 +9,7 @@ from importlib.util import find_spec
 import onnx
 import pytest
 
-from trt_pose import cli
-from trt_pose.cli import main
+from trt_pose.cli import main, program
 
 from .conftest import SMALL, make_model
 
@@ -36,7 +35,7 @@ def test_an_opencv_that_needs_a_display_is_said(monkeypatch, capsys):
     def fail(**_options):
         raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(program, "app", fail)
     assert call("models") == 1
     assert "error: importing cv2: libGL.so.1: cannot open" in capsys.readouterr().err
 

@@ -80,8 +80,13 @@ class Batch(Format):
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int | None, ...]]:
         task, batch, limit = find_task(spec.task), spec.input.batch, spec.output.max_predictions_per_image
         joints = (spec.skeleton.num_joints, task.point_values) if task.point_values else ()
-        shapes = ((batch, 1), (batch, limit, 4), (batch, limit), (batch, limit, *joints))
-        return dict(zip(self.names(task), shapes, strict=True))
+        known: dict[str, tuple[int | None, ...]] = {
+            "num_predictions": (batch, 1),
+            "pred_boxes": (batch, limit, 4),
+            "pred_scores": (batch, limit),
+            task.extra_output: (batch, limit, *joints),
+        }
+        return {name: known[name] for name in self.names(task) if name in known}
 
     def read(self, outputs: Outputs, spec: ModelSpec, index: int) -> Rows:
         count = int(outputs["num_predictions"][index, 0])

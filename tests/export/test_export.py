@@ -9,7 +9,7 @@ from trt_pose import ExportError, Poses, UsageError, open_runner
 from trt_pose.choices import DetectionOutputFormatMode as Format
 from trt_pose.export.graph import assemble
 from trt_pose.nms.selection import Selection
-from trt_pose.spec import METADATA_KEY, ModelSpec
+from trt_pose.spec import DIGEST_KEY, METADATA_KEY, ModelSpec
 
 from .. import reference, tolerances
 from ..conftest import DATA, SMALL, make_model, make_tiny
@@ -149,7 +149,7 @@ def test_static_batch_has_static_shapes(tiny_onnx):
 def test_the_description_says_everything(tiny, tmp_path):
     tiny.export(tmp_path / "m.onnx", nms_threshold=0.6, max_predictions_per_image=9, **SMALL)
     metadata = {item.key: item.value for item in onnx.load(tmp_path / "m.onnx").metadata_props}
-    assert list(metadata) == [METADATA_KEY]
+    assert list(metadata) == [METADATA_KEY, DIGEST_KEY]
     spec = ModelSpec.from_json(metadata[METADATA_KEY])
     assert (spec.model, spec.task, spec.precision, spec.plugins_required) == ("yolo_nas_pose_n", "pose", "fp32", ())
     assert (spec.input.height, spec.input.width, spec.input.resize_to) == (128, 160, (128, 160))

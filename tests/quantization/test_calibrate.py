@@ -15,7 +15,9 @@ from trt_pose.images.pixels import letterbox, read
 from trt_pose.quantization import CalibrationCache, CalibrationOptions, calibrate, open_batches
 from trt_pose.quantization.cache import from_tensorrt, tensorrt_version, to_tensorrt
 from trt_pose.quantization.calibrate import Calibration, import_tensorrt
+from trt_pose.quantization.histogram import Histogram
 from trt_pose.quantization.network import Network
+from trt_pose.quantization.resume import Resume
 from trt_pose.runtime.ort import OnnxRunner
 
 ALL = CalibrationOptions(batches=None)
@@ -170,27 +172,41 @@ SPOILED = {
 }
 
 
+def saved_state():
+    """A state with three batches of two tensors, and its file."""
+    histograms = {name: Histogram() for name in ("first", "second")}
+    resume = Resume("model", histograms)
+    for histogram in histograms.values():
+        histogram.add(np.linspace(0, 3, 1000, dtype=np.float32))
+    resume.digests += ["a", "b", "c"]
+    resume.save()
+    (path,) = cache_folder("calibration").glob("model*.npz")
+    return path
+
+
+def loaded_digests():
+    histograms = {name: Histogram() for name in ("first", "second")}
+    resume = Resume("model", histograms)
+    resume.load()
+    assert bool(resume.digests) == (histograms["first"].seen > 0)  # all of it, or nothing
+    return resume.digests
+
+
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_damaged_state_is_not_continued(network, pixels, spoil):
-    want = run(network, iter(pixels[:, None]))
-    with pytest.raises(CalibrationError, match="power cut"):
-        run(network, breaking(pixels, 4))
-    (path,) = cache_folder("calibration").glob("*.npz")
+def test_a_damaged_state_is_not_continued(spoil):
+    path = saved_state()
+    assert loaded_digests() == ["a", "b", "c"]
     with np.load(path) as saved:
         state = {name: saved[name].copy() for name in saved.files}
     spoil(state)
     np.savez(path, **state)
-    assert run(network, iter(pixels[:, None])) == want
+    assert loaded_digests() == []
 
 
-def test_a_state_that_unpacks_to_gigabytes_is_not_read(network, pixels):
-    want = run(network, iter(pixels[:, None]))
-    with pytest.raises(CalibrationError, match="power cut"):
-        run(network, breaking(pixels, 4))
-    (path,) = cache_folder("calibration").glob("*.npz")
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("more.npy", bytes(1 << 30))
-    assert run(network, iter(pixels[:, None])) == want
+def test_a_state_that_unpacks_to_gigabytes_is_not_read():
+    with zipfile.ZipFile(saved_state(), "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(1 << 28))
+    assert loaded_digests() == []
 
 
 def test_an_interrupted_calibration_that_changes_midway_says_so(network, pixels):

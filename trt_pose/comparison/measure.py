@@ -6,6 +6,7 @@ models) and numbers of missed people or objects, per image and in total.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,6 +88,12 @@ def compare(
     if tensors:
         require("polygraphy.comparator", "comparing tensors")  # fail before the images are run
     task, threshold, rows, worst = _run(first, second, images, confidence, strict)
+    if not any(row.first or row.second for row in rows):
+        warnings.warn(
+            f"neither file finds {TASKS[task].many} with scores above {threshold:g} in these images, so nothing was"
+            " compared. Give other images, or a lower threshold.",
+            stacklevel=2,
+        )
     result = Comparison(
         first=str(first),
         second=str(second),

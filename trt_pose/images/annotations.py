@@ -219,8 +219,6 @@ class _Mender:
             self.mended["keypoints without flags, taken as visible unless they are at 0, 0"] += 1
         if len(given) % 3:
             raise ValueError(f"{name} with {len(given)} numbers as keypoints, expected x, y and a flag for each joint")
-        if joints and given and len(given) != 3 * joints:
-            raise ValueError(f"{name} with {len(given) // 3} joints, its category has {joints}")
         points: list[float] = []
         for index in range(0, len(given), 3):
             x, y, flag = given[index : index + 3]
