@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import PoseError
@@ -94,7 +94,7 @@ def temporary_folder(kind: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"trt_pose_{kind}_"))
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock)
         yield folder
     finally:
         os.close(lock)
@@ -106,14 +106,24 @@ def exclusive(folder: Path, error: type[PoseError]) -> Iterator[None]:
     """Locks a folder for this run. Raises ``error`` when another run writes to it."""
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        os.close(lock)
-        raise error(f"writing to {folder}: another run writes to it. Wait for it, or name another folder.") from problem
-    try:
+        if not _lock(lock):
+            raise error(f"writing to {folder}: another run writes to it. Wait for it, or name another folder.")
         yield
     finally:
         os.close(lock)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks an open file or folder until it is closed; False when another process holds it.
+
+    On file systems without locks nothing is held, and nothing is told of others.
+    """
+    with suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -210,7 +220,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     prefix = f".{path.stem[:_LONGEST_STEM]}."  # names of up to 255 bytes are legal; the temporary's is longer
     lock, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock)
         for left in path.parent.glob(f"{glob.escape(prefix)}????????{glob.escape(path.suffix)}"):
             if _is_abandoned(left):
                 left.unlink(missing_ok=True)

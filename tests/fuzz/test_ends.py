@@ -18,6 +18,17 @@ def limited(command, **limits):
     return ["bash", "-c", f'{words} exec "$@"', "bash", *command]
 
 
+def wait_for_handlers(pid):
+    """Waits until the interpreter has started and the command has taken the signals over, before it imports."""
+    for _ in range(1000):
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the command has not started")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_at_any_moment(tmp_path, tiny_onnx, photo_path, number):
     """While it imports, and while it runs: no traceback, the exit code of a shell, nothing left."""
@@ -28,7 +39,8 @@ def test_a_signal_at_any_moment(tmp_path, tiny_onnx, photo_path, number):
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         ) as run:
-            time.sleep(0.15 + rng.random() * 1.2)  # the interpreter itself starts in less
+            wait_for_handlers(run.pid)
+            time.sleep(rng.random() * 1.2)
             run.send_signal(number)
             _, stderr = run.communicate(timeout=60)
         assert run.returncode in (128 + number, 0), stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ __all__ = ["main"]
 
 # Exit codes of a shell for SIGINT and SIGTERM.
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# Writing to files is done by files.py, which raises errors of the package: these come from standard output.
+_NOT_WRITTEN = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _stopped: list[int] = []
 
 
@@ -54,12 +57,11 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _explain(error: BaseException) -> int:
     """Says what kept the program from running, where that is its surroundings; raises other errors again."""
-    if isinstance(error, BrokenPipeError):  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+    if isinstance(error, OSError) and error.filename is None and error.errno in _NOT_WRITTEN:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write is dropped
+        if error.errno == errno.EPIPE:  # the reader has seen enough
+            return 1
         sentence = f"writing standard output: {error.strerror}. Choose a place with room."
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in str(error)):
         sentence = "starting: the memory that the process may take does not suffice. Raise its limit (ulimit -v)."
     else:
