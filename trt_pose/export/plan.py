@@ -20,7 +20,7 @@ from ..choices import (
     Precision,
 )
 from ..errors import UsageError, first_line
-from ..memory import check_memory
+from ..limits import check_memory
 from ..nms.selection import Selection
 from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from ..quantization.batches import DEFAULT_BATCHES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import onnxruntime as ort
 
 from ..errors import MissingDependencyError, RunnerError, UsageError, first_line
 from ..files import check_readable
+from ..limits import usable_cores
 from ..nms import contract
 from ..spec import ModelSpec
 from .runner import Arrays, TensorInfo, check_described, check_feeds
@@ -46,7 +48,7 @@ class OnnxRunner:
         model: path of the file, or the file's bytes.
         providers: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"`` or ONNX Runtime's own names, in order of
             preference; None takes OpenVINO if it is installed and supports this CPU, else ONNX Runtime's CPU provider.
-        threads: number of threads within an operator; None lets ONNX Runtime decide.
+        threads: number of threads within an operator; None takes one for each core that the process may use.
         precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on CPUs that have it (faster, less exact).
 
     Raises:
@@ -67,10 +69,12 @@ class OnnxRunner:
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised as exceptions
-        if threads is not None:
-            if threads < 1:
-                raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more.")
-            options.intra_op_num_threads = threads
+        if threads is not None and threads < 1:
+            raise UsageError(f"opening {self._name}: got threads={threads}, expected 1 or more.")
+        cores = usable_cores()
+        if threads is not None or cores < (os.cpu_count() or cores):
+            # By itself ONNX Runtime takes every core of the machine, also in a container that may use two.
+            options.intra_op_num_threads = threads or cores
         if not isinstance(model, bytes):
             check_readable(model, "opening", RunnerError)
         if _OPENVINO in names:

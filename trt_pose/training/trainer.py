@@ -23,7 +23,7 @@ from ..export.decode import DecodePoses
 from ..export.plan import plan_device
 from ..export.preprocess import Normalize
 from ..files import make_folder, write_atomically
-from ..memory import check_memory
+from ..limits import check_memory
 from ..models.model import PoseModel
 from ..progress import progress_steps
 from . import checkpoints

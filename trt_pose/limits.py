@@ -1,4 +1,4 @@
-"""The memory that is free, and a check before much of it is taken."""
+"""What this process may take of the machine: memory, and a check before much of it is taken; cores."""
 
 from __future__ import annotations
 
@@ -18,15 +18,28 @@ def available_bytes() -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, StopIteration):
         most = int((_CGROUP / "memory.max").read_text(encoding="ascii"))  # "max" is no number
-        found.append(most - int((_CGROUP / "memory.current").read_text(encoding="ascii")))
+        taken = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        # The cached content of files counts as taken, and is given up when memory is needed.
+        lines = (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        cached = int(next(line for line in lines if line.startswith("file ")).split()[1])
+        found.append(most - taken + cached)
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         with suppress(OSError, ValueError, IndexError):
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             found.append(soft - pages * os.sysconf("SC_PAGE_SIZE"))
     return min(found, default=None)
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use, by its affinity and the quota of its container."""
+    cores = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # "max" is no number
+        quota, period = map(int, (_CGROUP / "cpu.max").read_text(encoding="ascii").split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def check_memory(needed: int, what: str, error: type[PoseError]) -> None:
