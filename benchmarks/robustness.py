@@ -25,18 +25,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=140, help="number of commands to kill at a random moment")
     parser.add_argument("--keep", type=Path, help="folder for the files of cases with faults")
     asked = parser.parse_args()
-    found = campaign(asked.cases, asked.seed, kills=asked.kills, keep=asked.keep)
+    found = campaign(asked.cases, asked.seed, kills=asked.kills, workers=asked.workers, keep=asked.keep)
     where = machine(("onnx", "onnxruntime", "torch", "pillow", "av", "opencv-python-headless"))
     rows = "\n".join(f"| {kind} | {count} | {found['faults'][kind]} |" for kind, count in found["by kind"].items())
     text = f"""# Robustness
 
-`make fuzz` (`python benchmarks/robustness.py --cases {asked.cases} --seed {asked.seed}`): {found["cases"]} command
-lines with damaged or hostile inputs in {found["seconds"]} s. A fault is a traceback, a crash, more than 60 s or 2 GB, a
-failure without a sentence, a line of a library, a control character on the terminal, a changed input or a file left.
-Commands that are killed are run again, which must succeed and leave nothing of either run.
+`python benchmarks/robustness.py --cases {asked.cases} --seed {asked.seed} --kills {asked.kills}`: {found["cases"]}
+command lines with damaged or hostile inputs in {found["seconds"]} s. A fault is a traceback, a crash, more than 60 s or
+2 GB, a failure without a sentence, a line of a library, a control character on the terminal, a changed input or a file
+left. Commands that are killed are run again, which must succeed and leave nothing of either run.
 
 | what is damaged | cases | faults |
 |---|---|---|
@@ -44,7 +45,7 @@ Commands that are killed are run again, which must succeed and leave nothing of 
 
 {sentence(where)}
 """
-    write_results("robustness", {**found, "machine": where}, text)
+    write_results("robustness" if asked.cases else "robustness_kills", {**found, "machine": where}, text)
     print(text)
     return int(any(found["faults"].values()))
 

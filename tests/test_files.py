@@ -101,7 +101,7 @@ def test_a_name_of_255_bytes(tmp_path):
         (lambda path: path.mkdir(), "it is a folder"),
         (os.mkfifo, "a device or a pipe"),
         (lambda path: path.symlink_to("/dev/zero"), "a device or a pipe"),
-        (lambda path: path.symlink_to(path.name), "[Ss]ymbolic link"),
+        (lambda path: path.symlink_to(path.name), "(?i)symbolic link"),
         (lambda path: None, "there is no such file"),
     ],
     ids=["folder", "pipe", "device", "loop", "nothing"],

@@ -199,7 +199,8 @@ def _weights(model: Any, rng: random.Random) -> None:
     floats = [item for item in model.graph.initializer if item.data_type == 1]
     if floats:
         item = rng.choice(floats)
-        array = onnx.numpy_helper.to_array(item) * np.float32(rng.choice((0.0, 1e38, -1e4, np.nan)))
+        with np.errstate(all="ignore"):
+            array = onnx.numpy_helper.to_array(item) * np.float32(rng.choice((0.0, 1e38, -1e4, np.nan)))
         item.CopyFrom(onnx.numpy_helper.from_array(array, item.name))
 
 

@@ -88,3 +88,8 @@ def test_two_graphs_are_joined_without_their_names_meeting():
     assert [item.name for item in model.graph.output] == ["z"]
     assert "a/square" not in [node.name for node in model.graph.node]  # nothing depends on it
     np.testing.assert_array_equal(run(model, [0, 1, 2])[0], [9, 49, 121])  # (2 (2 x + 1) + 1)^2
+
+
+def test_a_tensor_that_no_node_makes(tiny_onnx):
+    with pytest.raises(ExportError, match="no node makes nothing"):
+        extract_subgraph(onnx.load(tiny_onnx), ["nothing"])

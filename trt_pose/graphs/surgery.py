@@ -5,7 +5,7 @@ GraphSurgeon does not keep a model's metadata. :func:`to_model` takes it from th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -99,15 +99,22 @@ def float_tensors(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(item.name for item in items if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
-def extract(graph: gs.Graph, tensors: Iterable[str]) -> gs.Graph:
-    """Returns a copy of the part of a graph that computes ``tensors``, which become its outputs; its inputs stay."""
+def extract(graph: gs.Graph, tensors: Collection[str]) -> gs.Graph:
+    """Returns a copy of the part of a graph that computes ``tensors``, which become its outputs; its inputs stay.
+
+    Raises:
+        ExportError: the graph does not have one of them.
+    """
     part = graph.copy()
     by_name = part.tensors()
+    for name in tensors:
+        if name not in by_name:
+            raise ExportError(f"reading the graph: no node makes {name[:100]}. Export the model again.")
     part.outputs = [by_name[name] for name in tensors]
     return part.cleanup(remove_unused_graph_inputs=False)
 
 
-def extract_subgraph(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+def extract_subgraph(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
     """Returns the part of a model that computes ``tensors``, which become its outputs; keeps the metadata.
 
     Plugin nodes after the tensors are dropped, so that ONNX Runtime can run the rest.
