@@ -66,19 +66,23 @@ def write_together(parts: Mapping[Path, Callable[[Path], object]], error: type[P
         for path, write in parts.items():
             try:
                 target = resolve(path)
-                temporary = stack.enter_context(_temporary(target))
+                temporary = stack.enter_context(temporary_beside(target))
                 write(temporary)
-                # Temporary files have the mode 0600: take the mode of the old file, or of the folder.
-                like = target.stat().st_mode if target.exists() else target.parent.stat().st_mode & 0o666
-                temporary.chmod(like & 0o777)
             except OSError as problem:
                 raise _sentence(path, problem, error) from problem
             temporaries.append((path, temporary, target))
         for path, temporary, target in temporaries:
             try:
-                temporary.replace(target)
+                take_place(temporary, target)
             except OSError as problem:
                 raise _sentence(path, problem, error) from problem
+
+
+def take_place(temporary: Path, target: Path) -> None:
+    """Renames a temporary file to ``target``, with the mode of the old file, or of the folder."""
+    like = target.stat().st_mode if target.exists() else target.parent.stat().st_mode & 0o666
+    temporary.chmod(like & 0o777)
+    temporary.replace(target)
 
 
 @contextmanager
@@ -196,7 +200,7 @@ def check_writable(path: str | Path, error: type[PoseError]) -> None:
     """Raises ``error`` if :func:`write_atomically` cannot write ``path``; called before its content is computed."""
     path = Path(path)
     try:
-        with _temporary(resolve(path)):
+        with temporary_beside(resolve(path)):
             pass
     except OSError as problem:
         raise _sentence(path, problem, error) from problem
@@ -211,8 +215,11 @@ def resolve(path: Path) -> Path:
 
 
 @contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Makes an empty, locked file beside ``path``, and removes it at the end, with those that killed processes left."""
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Makes an empty, locked file beside ``path``, for :func:`take_place`, and removes it at the end.
+
+    Those of ``path`` that killed processes have left are removed, too.
+    """
     if path.is_dir():
         raise IsADirectoryError(21, "it is a folder, not a file")
     if path.exists() and not path.is_file():

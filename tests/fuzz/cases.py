@@ -329,7 +329,8 @@ def special(folder: Path, seeds: Seeds, rng: random.Random) -> Case:
             ["quantize", "good.onnx", "-o", "out.onnx", "--images", "random", "--cache", "odd.onnx"],
         )
     )
-    return Case("special file", command, folder, (*OUTPUTS, "odd.onnx"), replaces="odd.onnx" if "-o" in command else "")
+    outputs = OUTPUTS if odd.is_file() else (*OUTPUTS, "odd.onnx")
+    return Case("special file", command, folder, outputs, replaces="odd.onnx" if "-o" in command else "")
 
 
 def options(folder: Path, seeds: Seeds, rng: random.Random) -> Case:

@@ -189,10 +189,9 @@ def _judge(case: Case, outcome: Outcome, killed: str, before: dict[str, str], le
     if found:
         faults.append(f"control character {found.group()!r} printed")
     after = _digests(case.folder)
-    faults += [
-        f"input {name} is changed" for name in before if after.get(name) != before[name] and name != case.replaces
-    ]
     allowed = re.compile("|".join(rf"{re.escape(name)}(/.*)?" for name in case.outputs) or r"(?!)")
+    inputs = [name for name in before if name != case.replaces and not allowed.fullmatch(name)]
+    faults += [f"input {name} is changed" for name in inputs if after.get(name) != before[name]]
     faults += [f"left {name}" for name in after if name not in before and not allowed.fullmatch(name)]
     # torch makes a folder of its own for compiled kernels.
     faults += [f"left {name} among the temporary files" for name in left if not name.startswith("torchinductor")]

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from ..errors import SourceError, first_line
+from ..files import take_place, temporary_beside
 from .pixels import Image
 
 _OPEN_S, _READ_S = 10.0, 30.0
@@ -243,7 +244,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: Fraction, sound: Path | None = None) -> None:
         self.path, self._rate, self._sound = path, rate, sound
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        self._stack = ExitStack()
         self._container: Any = None
         self._stream: Any = None
         self.frames = 0
@@ -265,6 +266,7 @@ class VideoWriter:
 
     def _begin(self, width: int, height: int) -> None:
         self._width, self._height = width, height
+        self._temporary = self._stack.enter_context(temporary_beside(self.path))
         self._container = av.open(str(self._temporary), "w")
         self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": _CRF})
         self._stream.width, self._stream.height = max(width // 2 * 2, 2), max(height // 2 * 2, 2)
@@ -279,12 +281,13 @@ class VideoWriter:
             self._container.close()
             if self._sound is not None:
                 with suppress(av.error.FFmpegError, OSError, ValueError):  # a sound that the container does not take
-                    _add_sound(self._temporary, self._sound)
-            self._temporary.replace(self.path)
+                    self._add_sound(self._sound)
+            take_place(self._temporary, self.path)
         except (av.error.FFmpegError, OSError) as error:
             self.discard()
             raise SourceError(f"writing {self.path}: {_reason(error)}. Choose a place with room.") from error
         self._container = None
+        self._stack.close()
         return self.path
 
     def discard(self) -> None:
@@ -293,7 +296,13 @@ class VideoWriter:
             with suppress(av.error.FFmpegError, OSError, ValueError):
                 self._container.close()
             self._container = None
-        self._temporary.unlink(missing_ok=True)
+        self._stack.close()
+
+    def _add_sound(self, source: Path) -> None:
+        """Copies the first sound track of ``source`` into the video, without encoding either anew."""
+        with temporary_beside(self.path) as joined:
+            if _join(self._temporary, source, joined):
+                joined.replace(self._temporary)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -304,20 +313,16 @@ class VideoWriter:
         self.close()
 
 
-def _add_sound(video: Path, source: Path) -> None:
-    """Copies the first sound track of ``source`` into ``video``, without encoding either anew."""
-    joined = video.with_name(f"{video.stem}.sound{video.suffix}")
-    try:
-        with av.open(str(video)) as pictures, av.open(str(source)) as other, av.open(str(joined), "w") as output:
-            if not other.streams.audio:
-                return
-            pairs = [(pictures, pictures.streams.video[0]), (other, other.streams.audio[0])]
-            outputs = [output.add_stream_from_template(stream) for _, stream in pairs]
-            for (container, stream), target in zip(pairs, outputs, strict=True):
-                for packet in container.demux(stream):
-                    if packet.dts is not None:
-                        packet.stream = target
-                        output.mux(packet)
-        joined.replace(video)
-    finally:
-        joined.unlink(missing_ok=True)
+def _join(video: Path, source: Path, joined: Path) -> bool:
+    """Writes the pictures of ``video`` and the sound of ``source`` to ``joined``; False where there is no sound."""
+    with av.open(str(video)) as pictures, av.open(str(source)) as other, av.open(str(joined), "w") as output:
+        if not other.streams.audio:
+            return False
+        pairs = [(pictures, pictures.streams.video[0]), (other, other.streams.audio[0])]
+        outputs = [output.add_stream_from_template(stream) for _, stream in pairs]
+        for (container, stream), target in zip(pairs, outputs, strict=True):
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = target
+                    output.mux(packet)
+    return True

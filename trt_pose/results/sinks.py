@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import sys
 from collections.abc import Iterable, Mapping, Set
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from ..documents import to_json
 from ..errors import SourceError, UsageError
-from ..files import write_atomically
+from ..files import take_place, temporary_beside, write_atomically
 from ..images.draw import save
 from ..images.reading import Clip, Unreadable
 from ..images.sources import IMAGE_SUFFIXES
@@ -164,20 +164,21 @@ class Records:
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.count = 0
+        self._stack = ExitStack()
         self._file: IO[str]
         if str(path) == "-":
             self._target, self._file = None, sys.stdout
         else:
             check_new(self.path, overwrite)
-            self._target = self._place()
             try:
+                self._target = self._place()
                 self._file = self._target.open("w", encoding="utf-8", newline="")
             except OSError as error:
                 raise SourceError(f"writing {path}: {error.strerror}. Choose a writable place.") from error
         self.begin()
 
     def _place(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        return self._stack.enter_context(temporary_beside(self.path))
 
     def begin(self) -> None:
         """Writes what comes before the records."""
@@ -197,7 +198,8 @@ class Records:
                 return
             self._file.close()
             if self._target != self.path:
-                self._target.replace(self.path)
+                take_place(self._target, self.path)
+                self._stack.close()
         except OSError as error:
             raise SourceError(f"writing {self.path}: {error.strerror}. Choose a place with room.") from error
 
