@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,7 +161,9 @@ def _wait(child: int, start: float, kill_after: float | None) -> tuple[int, int,
         elif peak > MOST_BYTES * 2:
             killed = "memory"
         if killed:
-            os.killpg(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has not made its group yet
+                os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
         time.sleep(0.005)
 
 

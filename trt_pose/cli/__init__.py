@@ -25,13 +25,13 @@ def main(arguments: list[str] | None = None) -> None:
     for wrong usage, 130 when interrupted, 143 when terminated.
     """
     _stopped.clear()
-    if threading.current_thread() is threading.main_thread():
-        for number in _CODES:
-            signal.signal(number, _stop)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - until the end
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number in _CODES:
+                signal.signal(number, _stop)
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by the caller
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - until the end
         from .program import run
 
         code = run(sys.argv[1:] if arguments is None else arguments)
