@@ -91,6 +91,8 @@ def run(case: Case, kill_after: float | None = None) -> Outcome:
     out, err = temporary / "stdout", temporary / "stderr"
     room = temporary / "tmp"
     room.mkdir()
+    for path in (out, err):
+        path.touch()
     start = time.monotonic()
     child = os.fork()
     if child == 0:

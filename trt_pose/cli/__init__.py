@@ -47,11 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    """Ends the program by an exception, which removes temporary files and child processes on its way."""
+    """Ends the program by SystemExit, which removes temporary files and child processes on its way.
+
+    Not by KeyboardInterrupt: where native code evaluates Python, the interpreter remembers it, and ends by the signal.
+    """
     code = _CODES[signal.Signals(number)]
     _stopped.append(code)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
     sys.exit(code)
 
 

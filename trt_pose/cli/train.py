@@ -241,7 +241,7 @@ def _lines_for_epochs(output: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # of a signal
         logger.info("stopped; trt-pose train -o %s --resume goes on after the last whole epoch", output)
         raise
     finally:
