@@ -49,7 +49,8 @@ def kill_and_repeat(number: int, seed: int, folder: Path, seeds: Seeds) -> list[
         shutil.rmtree(folder / "out", ignore_errors=True)
         again = ()
     second = run(replace(first, command=[*words, *again], outputs=(*outputs, "tmp")))
-    faults += [f"run again: {fault}" for fault in second.faults]
+    # What the killed run left is to be removed, and is no input.
+    faults += [f"run again: {fault}" for fault in second.faults if not fault.startswith("input .")]
     if second.code:
         faults.append(f"run again: exit {second.code}: {second.stderr[-300:]!r}")
     hidden = [path for path in folder.rglob(".*") if path.is_file() and path.name != ".ses"]
