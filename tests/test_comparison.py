@@ -162,6 +162,6 @@ def test_a_limit_is_kept_and_nan_passes_none(tiny_onnx, picture_folder, tmp_path
         with pytest.raises(UsageError, match="expected a number from 0 to 1"):
             check_loss(result, limit)
     with pytest.warns(UserWarning, match="so nothing was compared"):
-        nobody = compare(tiny_onnx, tiny_onnx, picture_folder, confidence=1.0)
+        without_people = compare(tiny_onnx, tiny_onnx, picture_folder, confidence=1.0)
     with pytest.raises(RunnerError, match="nothing was compared"):
-        check_loss(nobody, 0.5)
+        check_loss(without_people, 0.5)

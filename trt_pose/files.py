@@ -18,6 +18,8 @@ from pathlib import Path
 from .errors import PoseError
 
 _LONGEST_STEM = 32  # letters of the name that a temporary file begins with
+# Only folders of this name are removed: pictures that a viewer shows lie in others, and stay.
+_FOLDERS = "trt_pose_run_"
 # A temporary file or folder is locked right after it is made; younger ones may not be locked yet.
 _FRESH_S = 2.0
 
@@ -64,18 +66,14 @@ def write_together(parts: Mapping[Path, Callable[[Path], object]], error: type[P
     with ExitStack() as stack:
         temporaries = []
         for path, write in parts.items():
-            try:
+            with _writing(path, error):
                 target = resolve(path)
                 temporary = stack.enter_context(temporary_beside(target))
                 write(temporary)
-            except OSError as problem:
-                raise _sentence(path, problem, error) from problem
             temporaries.append((path, temporary, target))
         for path, temporary, target in temporaries:
-            try:
+            with _writing(path, error):
                 take_place(temporary, target)
-            except OSError as problem:
-                raise _sentence(path, problem, error) from problem
 
 
 def take_place(temporary: Path, target: Path) -> None:
@@ -89,13 +87,13 @@ def take_place(temporary: Path, target: Path) -> None:
 def temporary_folder(kind: str) -> Iterator[Path]:
     """Makes a folder for temporary files, and removes it at the end.
 
-    Folders that killed processes have left are removed at the start. A folder in use is told by its lock, which ends
-    with the process, also in another container.
+    Folders of killed processes are removed at the start. The lock of a folder says that its process is alive, also in
+    another container.
     """
-    for left in Path(tempfile.gettempdir()).glob("trt_pose_*"):
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
         if _is_abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"trt_pose_{kind}_"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{kind}_"))
     lock = os.open(folder, os.O_RDONLY)
     try:
         _lock(lock)
@@ -120,7 +118,7 @@ def exclusive(folder: Path, error: type[PoseError]) -> Iterator[None]:
 def _lock(descriptor: int) -> bool:
     """Locks an open file or folder until it is closed; False when another process holds it.
 
-    On file systems without locks nothing is held, and nothing is told of others.
+    Where the file system has no locks, the result is True although nothing is locked.
     """
     with suppress(OSError):
         try:
@@ -151,10 +149,8 @@ def _is_abandoned(path: Path) -> bool:
 def make_folder(path: str | Path, error: type[PoseError]) -> Path:
     """Creates a folder and its parents if missing, and returns it. Raises ``error`` when it is not writable."""
     path = Path(path)
-    try:
+    with _writing(path, error):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise _sentence(path, problem, error) from problem
     check_writable(path / "anything", error)
     return path
 
@@ -199,11 +195,8 @@ def check_readable(path: str | Path, doing: str, error: type[PoseError]) -> Path
 def check_writable(path: str | Path, error: type[PoseError]) -> None:
     """Raises ``error`` if :func:`write_atomically` cannot write ``path``; called before its content is computed."""
     path = Path(path)
-    try:
-        with temporary_beside(resolve(path)):
-            pass
-    except OSError as problem:
-        raise _sentence(path, problem, error) from problem
+    with _writing(path, error), temporary_beside(resolve(path)):
+        pass
 
 
 def resolve(path: Path) -> Path:
@@ -237,5 +230,10 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _sentence(path: Path, problem: OSError, error: type[PoseError]) -> PoseError:
-    return error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.")
+@contextmanager
+def _writing(path: Path, error: type[PoseError]) -> Iterator[None]:
+    """Turns an OSError into ``error`` with a sentence that names ``path``."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"writing {path}: {problem.strerror or problem}. Choose a writable place with room.") from problem

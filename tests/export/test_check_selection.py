@@ -244,10 +244,10 @@ def test_the_check_sees_zeros_in_place_of_small_numbers(tmp_path, classes):
 
 
 def test_a_check_of_nothing_is_none(tmp_path):
-    class Nobody(torch.nn.Module):
+    class AboveAThousand(torch.nn.Module):
         def forward(self, x):
             return x.flatten()[x.flatten() > 1000]
 
     with pytest.raises(ExportError, match="nothing is found in the photograph of the check"):
-        convert_to_onnx(Nobody(), tmp_path / "m.onnx", (8, 8))
-    convert_to_onnx(Nobody(), tmp_path / "m.onnx", (8, 8), verification=False)
+        convert_to_onnx(AboveAThousand(), tmp_path / "m.onnx", (8, 8))
+    convert_to_onnx(AboveAThousand(), tmp_path / "m.onnx", (8, 8), verification=False)

@@ -65,12 +65,6 @@ def a_picture_of_a_billion_pixels(folder: Path, seeds: Seeds) -> Expected:
     return Expected(_case(folder, "predict", "good.onnx", "bomb.png"), "more than 178,956,970 pixels")
 
 
-def _zipped_checkpoint(path: Path, tensors: dict[str, Any]) -> None:
-    import torch
-
-    torch.save(tensors, path)
-
-
 @hostile
 def a_pickle_of_three_gigabytes_in_a_small_checkpoint(folder: Path, seeds: Seeds) -> Expected:
     with zipfile.ZipFile(folder / "w.pth", "w", zipfile.ZIP_DEFLATED) as archive:

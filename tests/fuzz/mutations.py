@@ -92,7 +92,7 @@ def damage_json(text: str, rng: random.Random) -> str:
     return json.dumps(record)
 
 
-def _places(record: Any, depth: int = 0) -> list[tuple[Any, Any]]:
+def _places(record: Any) -> list[tuple[Any, Any]]:
     """Returns the places of all values; of long lists only the first few."""
     if isinstance(record, dict):
         keys: list[Any] = list(record)
@@ -102,7 +102,7 @@ def _places(record: Any, depth: int = 0) -> list[tuple[Any, Any]]:
         return []
     found = [(record, key) for key in keys]
     for key in keys:
-        found += _places(record[key], depth + 1)
+        found += _places(record[key])
     return found
 
 

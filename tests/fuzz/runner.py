@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -102,7 +103,7 @@ def run(case: Case, kill_after: float | None = None) -> Outcome:
     stdout, stderr = (path.read_bytes().decode("utf-8", "surrogateescape") for path in (out, err))
     outcome = Outcome(code, seconds, peak, stdout, stderr)
     outcome.faults = _judge(case, outcome, killed, before, sorted(path.name for path in room.iterdir()))
-    _remove(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
     return outcome
 
 
@@ -206,9 +207,3 @@ def _judge(case: Case, outcome: Outcome, killed: str, before: dict[str, str], le
 def _digests(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)

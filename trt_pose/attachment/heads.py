@@ -65,7 +65,6 @@ _YOLO_NAS = """
 
 # The batch format of super-gradients. Rows at and past the count hold what was suppressed.
 _YOLO_NAS_BATCH = """
-  row_axis = Constant <value_ints = [1]> ()
   rows_here = Shape <start = 1, end = 2> (flat_scores)
   first = Constant <value_int = 0> ()
   step = Constant <value_int = 1> ()

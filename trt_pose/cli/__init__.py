@@ -59,7 +59,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 def _explain(error: BaseException) -> int:
     """Says what kept the program from running, where that is its surroundings; raises other errors again."""
     if isinstance(error, OSError) and error.filename is None and error.errno in _NOT_WRITTEN:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write is dropped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at the end writes there
         if error.errno == errno.EPIPE:  # the reader has seen enough
             return 1
         sentence = f"writing standard output: {error.strerror}. Choose a place with room."

@@ -74,19 +74,17 @@ class Resume:
 
     def load(self) -> None:
         """Fills the histograms with the counts of an interrupted run, if there are any that are whole."""
+        number = len(self._histograms)
         try:
             check_readable(self._file, "reading", CalibrationError)
             with zipfile.ZipFile(self._file) as archive:
-                if (
-                    sum(item.file_size for item in archive.infolist())
-                    > len(self._histograms) * BINS * 8 + _OTHERS_BYTES
-                ):
-                    return
+                unpacked = sum(item.file_size for item in archive.infolist())
+            if unpacked > number * BINS * 8 + _OTHERS_BYTES:
+                return
             with np.load(io.BytesIO(self._file.read_bytes())) as saved:
                 counts, rest, digests = saved["counts"], saved["rest"], [str(item) for item in saved["digests"]]
         except (CalibrationError, OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, *_DAMAGED):
             return
-        number = len(self._histograms)
         if (counts.shape, counts.dtype, rest.shape, rest.dtype) != ((number, BINS), _FLOAT, (number, 3), _FLOAT):
             return
         # Ranges are powers of 2, or 0 for a tensor that was always 0.

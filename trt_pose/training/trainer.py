@@ -75,12 +75,11 @@ class Trainer:
         self._batches = Batches(
             pictures, options.batch, options.seed, options.workers, pinned=self.device.type == "cuda"
         )
+        size = model.processing.input
         if self.device.type == "cpu":
-            size = model.processing.input
             what = f"training: batches of {options.batch} images of {size.height} x {size.width}"
             check_memory(options.batch * size.height * size.width * _TRAINED_BYTES, what, TrainingError)
         model.to(self.device).train()
-        size = model.processing.input
         decode = DecodePoses(model.num_joints, model.strides, size.height, size.width).to(self.device)
         sigmas = torch.tensor(model.processing.skeleton.sigmas, device=self.device)
         self._loss = PoseLoss(decode, sigmas, options.loss, classification=options.classification)
