@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trt_pose import ExportError, SourceError
@@ -19,6 +20,7 @@ from trt_pose.files import (
     write_atomically,
     write_together,
 )  # fmt: skip
+from trt_pose.images.draw import show
 
 
 def age(path, seconds=60):
@@ -78,6 +80,17 @@ def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch
     with temporary_folder("build"):
         assert not folder.exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_a_viewer_shows_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("webbrowser.get", lambda: None)
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+    show(np.zeros((8, 8, 3), np.uint8))
+    (folder,) = tmp_path.iterdir()
+    age(folder)
+    with temporary_folder("eval"):
+        assert (folder / "poses.png").exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

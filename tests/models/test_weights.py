@@ -144,6 +144,12 @@ def test_weights_that_cannot_be_loaded_are_fetched_again(server):
     assert len(Handler.requests) == 2
 
 
+def test_weights_are_kept_when_another_number_of_joints_was_asked_for(server):
+    with pytest.raises(CheckpointError, match="loading"):
+        models.get("yolo_nas_pose_n", pretrained_weights="coco_pose", num_keypoints=5)
+    assert (weights.cache_folder() / NAME).exists()
+
+
 @pytest.mark.parametrize("address", ["http://weights.example/models", "ftp://weights.example", "http://[bad", "models"])
 def test_addresses_that_others_can_change_are_refused(tmp_path, monkeypatch, address):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -65,7 +65,8 @@ def get(
         try:
             model = checkpoint.load(chosen.name, path, joints, classes, origin=pretrained_weights)
         except CheckpointError:
-            weights.discard(path)
+            if (joints, classes) == (None, None):  # else the numbers asked for may be what does not fit
+                weights.discard(path)
             raise
         weights.pin(path)
     elif checkpoint_path is not None:

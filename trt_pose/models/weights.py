@@ -78,7 +78,8 @@ def pin(path: Path) -> None:
 def discard(path: Path) -> None:
     """Removes downloaded weights that could not be loaded, unless they were loaded before."""
     if path.parent == cache_folder() and not _record_of(path).exists():
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only, pre-filled cache
+            path.unlink(missing_ok=True)
 
 
 def _record_of(path: Path) -> Path:
