@@ -12,7 +12,7 @@ from .attachment.test_attach import write
 HIDE = """
 import sys
 HIDDEN = {"torch", "torchvision", "onnx", "onnx_graphsurgeon", "onnxslim", "safetensors", "polygraphy", "matplotlib",
-          "faster_coco_eval", "supervision", "tensorrt", "tensorrt_rtx", "cuda", "onnxruntime_ep_openvino"}
+          "faster_coco_eval", "supervision", "tensorrt", "tensorrt_rtx", "cuda", "openvino"}
 class Wrapped:
     def __init__(self, finder):
         self.finder = finder

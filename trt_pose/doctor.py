@@ -33,6 +33,7 @@ _PACKAGES = (
     "pillow",
     "av",
     "onnxruntime",
+    "openvino",
     "torch",
     "onnx",
     "onnx-graphsurgeon",
@@ -134,10 +135,8 @@ def _opencv() -> list[Finding]:
 def _providers() -> Finding:
     import onnxruntime
 
-    from .runtime.ort import openvino_devices
-
     names = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
-    return Finding("onnxruntime providers", True, ", ".join([*names, *(["OpenVINO"] if openvino_devices() else [])]))
+    return Finding("onnxruntime providers", True, ", ".join(names))
 
 
 def _flavor(name: str) -> tuple[Finding, Flavor | None]:

@@ -59,7 +59,7 @@ class PosePredictor:
         confidence: keep scores above it; at least the threshold in the file. None uses the file's threshold.
         conf: short for ``confidence``.
         providers: see :func:`trt_pose.open_runner`, as the following.
-        threads: number of threads of ONNX Runtime.
+        threads: number of threads for an ``.onnx`` file.
         precision: ``fp32``, or ``bf16`` with OpenVINO.
         device: index of the GPU of an engine.
         library: plugin library of an engine.

@@ -199,6 +199,8 @@ def test_inputs_from_files(tiny_dynamic_onnx, tiny, tmp_path, rng):
     ("change", "words"),
     [
         ({"iterations": 0}, "--iterations"), ({"avg_runs": 0}, "--avgRuns"), ({"streams": 0}, "--infStreams"),
+        ({"avg_runs": 99999999999}, "--avgRuns: got 99999999999, expected 1 to"),
+        ({"streams": 99999999999}, "--infStreams"),
         ({"duration_s": -1.0}, "--duration"), ({"duration_s": float("nan")}, "--duration"),
         ({"percentiles": ()}, "--percentile"), ({"percentiles": (101.0,)}, "--percentile"),
         ({"end_to_end": True, "streams": 2}, "--end-to-end"),

@@ -16,6 +16,7 @@ Maker = Callable[[Path, "Seeds", random.Random], Case]
 ONNX_VERBS = (
     ("predict", "m.onnx", "p.jpg", "--json", "-"),
     ("predict", "m.onnx", "p.jpg", "--save", "out"),
+    ("predict", "m.onnx", "p.jpg", "--provider", "openvino", "--json", "-"),
     ("inspect", "m.onnx"),
     ("inspect", "m.onnx", "--json"),
     ("doctor", "m.onnx"),

@@ -76,7 +76,7 @@ def damage_json(text: str, rng: random.Random) -> str:
         return rng.choice(("[" * 100_000, '{"a":' * 50_000, "null", "[]", "{}", "NaN", '"x"', "1e999", ""))
     try:
         record = json.loads(text)
-    except ValueError:  # damaged before
+    except (ValueError, RecursionError):  # damaged before
         return damage(text.encode("utf-8", "surrogateescape"), rng).decode("utf-8", "surrogateescape")
     for _ in range(rng.choice((1, 1, 1, 2))):
         places = list(_places(record))

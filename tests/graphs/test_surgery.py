@@ -93,3 +93,10 @@ def test_two_graphs_are_joined_without_their_names_meeting():
 def test_a_tensor_that_no_node_makes(tiny_onnx):
     with pytest.raises(ExportError, match="no node makes nothing"):
         extract_subgraph(onnx.load(tiny_onnx), ["nothing"])
+
+
+def test_an_element_type_that_nobody_knows_is_one_sentence():
+    model = small()
+    model.graph.output[0].type.tensor_type.elem_type = 99
+    with pytest.raises(ExportError, match="GraphSurgeon cannot read it"):
+        to_graph(model)

@@ -296,3 +296,11 @@ def test_closing_a_stream_closes_its_file(tmp_path):
     frames = iter(open_source(make_video(tmp_path / "a.mp4", "libx264")))
     next(frames)
     frames.close()  # type: ignore[attr-defined]
+
+
+def test_a_codec_that_ffmpeg_does_not_know_is_one_sentence(tmp_path):
+    data = make_video(tmp_path / "a.mp4", "libx264").read_bytes()
+    assert data.count(b"avc1") >= 1
+    (tmp_path / "b.mp4").write_bytes(data.replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
+    with pytest.raises(SourceError, match="has no decoder for its pictures"):
+        list(open_source(tmp_path / "b.mp4"))

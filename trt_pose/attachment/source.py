@@ -103,7 +103,7 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
     element = _ELEMENTS.get(proto.graph.input[0].type.tensor_type.elem_type, "float32")
     image = np.zeros((shape[0] or 2, 3, *(size or 0 for size in sizes)), element)
     try:
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), _silent(), providers=["CPUExecutionProvider"])
         found = session.run(None, {proto.graph.input[0].name: image})
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
@@ -117,6 +117,12 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
         for dim, size in dims[1:] if follows else dims[2:]:
             dim.dim_value = size
     return proto
+
+
+def _silent() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised as exceptions
+    return options
 
 
 def input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:

@@ -66,7 +66,7 @@ def _check(names: Sequence[str], options: BenchOptions, trtexec: bool) -> None:
         raise UsageError("--trtexec: it runs engines, and a file here is none. Leave it out, or build an engine.")
     if len(engines) == len(names) and (options.threads is not None or options.provider is not None):
         raise UsageError(
-            "--threads, --provider: they are for ONNX Runtime, and every file here is an engine. Leave them out."
+            "--threads, --provider: they are for .onnx files, and every file here is an engine. Leave them out."
         )
     if trtexec:
         for name in names:
@@ -81,14 +81,14 @@ def _open_target(name: str, options: BenchOptions, stack: ExitStack) -> Target:
     """Opens a file and makes its queries; ``stack`` closes it."""
     given: dict[str, Any] = {
         "threads": options.threads,
-        "providers": None if options.provider is None else [options.provider],
+        "providers": options.provider,
         "cuda_graph": options.cuda_graph,
         "spin_wait": options.spin_wait,
         "transfers": options.transfers,
     }
     known = find_backend(name).options
     runner = stack.enter_context(open_runner(name, **{key: value for key, value in given.items() if key in known}))
-    more = [runner] * (options.streams - 1)  # all threads share one session of ONNX Runtime
+    more = [runner] * (options.streams - 1)  # threads share what runs an .onnx file
     if isinstance(runner, ParallelRunner):  # an engine needs one context per stream
         more = [stack.enter_context(runner.clone()) for _ in more]
     queries = make_feeds(runner, options)

@@ -49,10 +49,11 @@ class BenchOptions:
     provider: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("iterations", 1), ("avg_runs", 1), ("streams", 1), ("batch", 1)):
+        for name, most in (("iterations", None), ("avg_runs", 100_000), ("streams", 1024), ("batch", None)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{_word(name)}: got {value}, expected {least} or more.")
+            if value is not None and not (value >= 1 and (most is None or value <= most)):
+                expected = "1 or more" if most is None else f"1 to {most}"
+                raise UsageError(f"--{_word(name)}: got {value}, expected {expected}.")
         for name in ("warm_up_ms", "duration_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

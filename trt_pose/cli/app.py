@@ -82,6 +82,14 @@ OutputFormat = Annotated[
 ImageSize = Annotated[
     str | None, typer.Option(metavar="SIZE|H W", help="Input size, px, multiples of 32.", show_default="the model's")
 ]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=".onnx files: auto, openvino, cpu, cuda or tensorrt; auto takes OpenVINO for INT8, if installed.",
+        show_default="auto",
+    ),
+]
 Scene = Annotated[
     SceneName, typer.Option(help="People in the synthetic images: 1 to 3 large ones, or up to 8 of all sizes.")
 ]

@@ -84,13 +84,16 @@ def bench(
     ] = True,
     threads: Annotated[
         int | None,
-        typer.Option(
-            callback=in_range(1), rich_help_panel=_ORT, help="Threads within an operator.", show_default="one per core"
-        ),
+        typer.Option(callback=in_range(1, 1024), rich_help_panel=_ORT, help="Threads.", show_default="one per core"),
     ] = None,
     provider: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_ORT, help="cpu, openvino, cuda or tensorrt.", show_default="the fastest CPU one"),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=_ORT,
+            help="auto, openvino, cpu, cuda or tensorrt; auto takes OpenVINO for INT8, if installed.",
+            show_default="auto",
+        ),
     ] = None,
 ) -> None:
     """Measure latency and throughput as trtexec does, several files in one run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +43,10 @@ def compare(
         typer.Option("--tensors", help="Compare the output tensors, and the inner ones of two ONNX files, too."),
     ] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page.")] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=".onnx files: openvino, auto, cuda or tensorrt.", show_default="cpu"),
+    ] = None,
     host_code: HostCode = False,
     strict: Strict = False,
     json: Json = False,
@@ -52,35 +56,47 @@ def compare(
     from ..tasks import TASKS
 
     result = compare_files(
-        first, second, images, confidence=conf, tensors=tensors, report=report, max_loss=max_loss, strict=strict
+        first,
+        second,
+        images,
+        confidence=conf,
+        tensors=tensors,
+        report=report,
+        max_loss=max_loss,
+        strict=strict,
+        providers=provider,
     )
     if json:
         say(to_json(result.to_dict()))
     else:
-        rows = [
-            (
-                Path(row.source).name,
-                f"{row.first}",
-                f"{row.second}",
-                f"{row.missed}",
-                f"{row.extra}",
-                f"{row.px_mean:.2f}",
-                f"{row.px_max:.2f}",
-                f"{row.similarity:.4f}",
-                f"{row.score:.3f}",
-            )
-            for row in result.images
-        ]
-        print_table(result.header, rows)
-        if result.noise_db:
-            noisiest = list(result.noise_db.items())[:20]
-            print_table(("noisiest tensors", "signal to noise, dB"), [(name, f"{db:.1f}") for name, db in noisiest])
-        if result.outputs:
-            gaps = [
-                (name, f"{gap.max_abs:.3g}", f"{gap.mean_abs:.3g}", f"{gap.max_rel:.3g}")
-                for name, gap in result.outputs.items()
-            ]
-            print_table(("output, first image, row by row", "largest difference", "mean", "largest relative"), gaps)
-        say(result)
+        _print(result)
     if max_loss is not None and not check_loss(result, max_loss):
         fail(f"{TASKS[result.task].similarity} loss {result.loss:.4f} is over --max-oks-loss {max_loss:g}")
+
+
+def _print(result: Any) -> None:
+    rows = [
+        (
+            Path(row.source).name,
+            f"{row.first}",
+            f"{row.second}",
+            f"{row.missed}",
+            f"{row.extra}",
+            f"{row.px_mean:.2f}",
+            f"{row.px_max:.2f}",
+            f"{row.similarity:.4f}",
+            f"{row.score:.3f}",
+        )
+        for row in result.images
+    ]
+    print_table(result.header, rows)
+    if result.noise_db:
+        noisiest = list(result.noise_db.items())[:20]
+        print_table(("noisiest tensors", "signal to noise, dB"), [(name, f"{db:.1f}") for name, db in noisiest])
+    if result.outputs:
+        gaps = [
+            (name, f"{gap.max_abs:.3g}", f"{gap.mean_abs:.3g}", f"{gap.max_rel:.3g}")
+            for name, gap in result.outputs.items()
+        ]
+        print_table(("output, first image, row by row", "largest difference", "mean", "largest relative"), gaps)
+    say(result)

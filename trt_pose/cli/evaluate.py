@@ -9,7 +9,7 @@ import typer
 
 from ..choices import SceneName
 from ..errors import SourceError, UsageError
-from .app import CHECK, Command, HostCode, Json, Scene, Strict, app, in_range, print_table, say
+from .app import CHECK, Command, HostCode, Json, Provider, Scene, Strict, app, in_range, print_table, say
 from .synthesize import synthesize_people
 
 
@@ -37,6 +37,7 @@ def evaluate_files(
     ] = None,
     worst: Annotated[int, typer.Option(callback=in_range(1), help="Number of images to list and draw.")] = 8,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")] = None,
+    provider: Provider = None,
     host_code: HostCode = False,
     strict: Strict = False,
     json: Json = False,
@@ -62,7 +63,10 @@ def evaluate_files(
             data = synthesize_people(synthetic or 1, seed, scene, images)
         annotated = Annotations.read(data, images)
         evaluations = [
-            evaluate_file(file, annotated, model, confidence=conf, results=results, strict=strict) for file in files
+            evaluate_file(
+                file, annotated, model, confidence=conf, results=results, strict=strict, **_options(file, provider)
+            )
+            for file in files
         ]
         if json:
             say(to_json([item.to_dict() for item in evaluations]))
@@ -72,6 +76,11 @@ def evaluate_files(
             write_json([item.to_dict() for item in evaluations], report)
         if save is not None:
             _draw(evaluations[-1], images, save, worst, model)
+
+
+def _options(file: Path, provider: str | None) -> dict[str, str]:
+    """Returns how a file is opened: engines and checkpoints have no provider."""
+    return {"providers": provider} if provider is not None and file.suffix.lower() == ".onnx" else {}
 
 
 def _print(evaluations: list[Any], worst: int) -> None:

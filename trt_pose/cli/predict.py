@@ -12,7 +12,7 @@ import typer
 from ..choices import Tracker
 from ..errors import SourceError
 from ..tasks import find_task
-from .app import RUN, Command, HostCode, app, gone, in_range, print_table, say
+from .app import RUN, Command, HostCode, Provider, app, gone, in_range, print_table, say
 
 if TYPE_CHECKING:
     from ..images.reading import Unreadable
@@ -113,13 +113,12 @@ def predict(
         typer.Option(callback=in_range(1), help="Images per run of a file with a dynamic batch.", show_default="1"),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(callback=in_range(1), help="Threads of ONNX Runtime.", show_default="one per core")
+        int | None, typer.Option(callback=in_range(1, 1024), help=".onnx files: threads.", show_default="one per core")
     ] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(help="ONNX Runtime: cpu, openvino, cuda or tensorrt.", show_default="the fastest CPU one"),
-    ] = None,
-    precision: Annotated[str, typer.Option(help="ONNX Runtime: fp32, or bf16 with OpenVINO.")] = "fp32",
+    provider: Provider = None,
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help=".onnx files: fp32, or bf16 with OpenVINO on CPUs that have it.")
+    ] = "fp32",
     host_code: HostCode = False,
     device: Annotated[
         str | None, gone("--device", "use --provider cuda for .onnx files; engines run on the first visible GPU.")
@@ -134,7 +133,7 @@ def predict(
     from ..images.reading import Unreadable
     from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new, resolved
 
-    options: dict[str, Any] = {"threads": threads, "providers": None if provider is None else [provider]}
+    options: dict[str, Any] = {"threads": threads, "providers": provider}
     if precision != "fp32":
         options["precision"] = precision
     kinds = ((json, JsonFile), (jsonl, JsonLines), (csv, CsvFile))

@@ -60,7 +60,7 @@ def quantize(
     target_db: Annotated[
         float | None, typer.Option(help="With --sensitivity: propose layers to exclude to reach this, dB.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="Where calibration runs: cpu or cuda.")] = "cpu",
+    provider: Annotated[str, typer.Option(help="Where calibration runs: cpu, openvino or cuda.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Write an INT8 or FP16 copy of an ONNX file and report what it costs."""

@@ -59,6 +59,7 @@ def compare(
     report: Path | None = None,
     max_loss: float | None = None,
     strict: bool = False,
+    providers: str | None = None,
 ) -> Comparison:
     """Runs two model files on the same images and compares their results.
 
@@ -73,6 +74,8 @@ def compare(
         report: path of an HTML report to write, with the most different images side by side.
         max_loss: the loss that the report calls passed, see :func:`check_loss`.
         strict: stop at the first image that cannot be read, instead of a warning.
+        providers: what runs ``.onnx`` files, see :func:`trt_pose.open_runner`; None takes ONNX Runtime on the CPU for
+            both, so that only the files differ.
 
     Raises:
         RunnerError: a file cannot be run here, or the files differ in task, joints or classes.
@@ -87,7 +90,7 @@ def compare(
         check_writable(report, SourceError)
     if tensors:
         require("polygraphy.comparator", "comparing tensors")  # fail before the images are run
-    task, threshold, rows, worst = _run(first, second, images, confidence, strict)
+    task, threshold, rows, worst = _run(first, second, images, confidence, strict, providers)
     if not any(row.first or row.second for row in rows):
         warnings.warn(
             f"neither file finds {TASKS[task].many} with scores above {threshold:g} in these images, so nothing was"
@@ -113,12 +116,17 @@ Pair = tuple[ImageComparison, Result, Result]
 
 
 def _run(
-    first: str | Path, second: str | Path, images: Any, confidence: float | None, strict: bool
+    first: str | Path,
+    second: str | Path,
+    images: Any,
+    confidence: float | None,
+    strict: bool,
+    providers: str | None,
 ) -> tuple[str, float, list[ImageComparison], list[Pair]]:
     """Returns the task of the files, the threshold, each image's comparison, and the most different ones' results."""
     rows: list[ImageComparison] = []
     worst: list[Pair] = []
-    with _open(first, confidence) as one, _open(second, confidence) as other:
+    with _open(first, confidence, providers) as one, _open(second, confidence, providers) as other:
         if one.spec.task != other.spec.task:
             raise RunnerError(
                 f"comparing {first} and {second}: one is for {one.spec.task}, the other for {other.spec.task}. Compare"
@@ -148,8 +156,11 @@ def _above(result: Result, threshold: float) -> Result:
     return result.with_prediction(kept)
 
 
-def _open(path: str | Path, confidence: float | None) -> PosePredictor:
-    return PosePredictor(path, confidence=confidence, **dict(find_backend(path).reference))
+def _open(path: str | Path, confidence: float | None, providers: str | None) -> PosePredictor:
+    options = dict(find_backend(path).reference)
+    if providers is not None and "providers" in options:
+        options["providers"] = providers
+    return PosePredictor(path, confidence=confidence, **options)
 
 
 def _badness(row: ImageComparison) -> float:

@@ -15,8 +15,18 @@ from ..errors import ExportError, first_line
 
 
 def to_graph(model: onnx.ModelProto) -> gs.Graph:
-    """Opens a model for surgery. Weights are shared with it until they are changed."""
-    return gs.import_onnx(model)
+    """Opens a model for surgery. Weights are shared with it until they are changed.
+
+    Raises:
+        ExportError: GraphSurgeon does not know an element type or an attribute.
+    """
+    try:
+        return gs.import_onnx(model)
+    except Exception as error:  # it raises KeyError, ValueError and others for a damaged graph
+        raise ExportError(
+            f"reading the graph: ONNX GraphSurgeon cannot read it ({type(error).__name__}: {first_line(error)[:200]})."
+            " Export it again."
+        ) from error
 
 
 def to_model(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:

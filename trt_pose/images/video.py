@@ -67,6 +67,8 @@ def read_video(source: str | BinaryIO, name: str) -> Iterator[VideoFrame]:
         if not container.streams.video:
             raise SourceError(f"opening {name}: there is no picture in it, only sound or data. Give a video.")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise SourceError(f"opening {name}: FFmpeg has no decoder for its pictures. Convert it, or fetch it again.")
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"err_detect": "explode"}  # a damaged frame is an error, not a guess
         index, damaged, first = 0, 0, None

@@ -24,7 +24,7 @@ from ..files import check_readable, check_writable
 from ..graphs.file import load, read_spec
 from ..graphs.surgery import extract_subgraph
 from ..progress import track
-from ..runtime.ort import OnnxRunner
+from ..runtime import Runner, open_runner
 from ..spec import InputSpec, ModelSpec
 from .batches import DEFAULT_BATCHES, Pixels, feeds, open_batches, value_range
 from .cache import IMPORTED, CalibrationCache, from_tensorrt
@@ -45,7 +45,7 @@ class CalibrationOptions:
         percentile: percentage of values below the threshold, above 0 to 100; used by the ``percentile`` method only.
         batches: number of batches to take from the data, for image files four images each; None takes all.
         images: number of images to take; None takes all.
-        providers: ONNX Runtime providers, ``("cpu",)`` or ``("cuda",)``.
+        providers: ONNX Runtime providers, ``("cpu",)``, ``("openvino",)`` or ``("cuda",)``.
     """
 
     method: CalibrationMethod = CalibrationMethod.ENTROPY
@@ -210,7 +210,7 @@ class Calibration:
         """Counts every batch, except those that an interrupted run on the same images has counted."""
         self.resume.load()
         saved = time.monotonic()
-        opened = OnnxRunner(self._part.SerializeToString(), providers=list(options.providers))
+        opened = open_runner(self._part.SerializeToString(), providers=options.providers)
         with opened as runner, ThreadPoolExecutor() as pool:
             for batch in track(batches, "calibrating", options.batches):
                 digest = hashlib.sha256(np.ascontiguousarray(batch).data).hexdigest()
@@ -223,7 +223,7 @@ class Calibration:
                     saved = time.monotonic()
         self.resume.check_complete()
 
-    def _count_whole(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
+    def _count_whole(self, runner: Runner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         """Counts a batch; restores the histograms if it is interrupted."""
         before = {name: histogram.copy() for name, histogram in self.histograms.items()}
         try:
@@ -232,7 +232,7 @@ class Calibration:
             self.histograms.update(before)
             raise
 
-    def _count(self, runner: OnnxRunner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
+    def _count(self, runner: Runner, pool: ThreadPoolExecutor, batch: Pixels) -> None:
         for images, rows in feeds([batch], self._spec.input):
             outputs = runner.run({self._spec.input.name: images})
             # OpenCV releases the GIL while it counts, so tensors are counted in parallel.

@@ -6,13 +6,17 @@ To add a backend, add a module with a runner and a row to :data:`BACKENDS`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import importlib.util
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import RunnerError, UsageError
+from ..spec import ModelSpec
 from ..trt.sidecar import SUFFIXES as ENGINE_SUFFIXES
+from .onnx_file import read_metadata
 from .runner import Runner
 
 
@@ -63,6 +67,15 @@ BACKENDS = (
         reference=(("providers", ("cpu",)),),
     ),
     Backend(
+        name="OpenVINO",
+        runs="an ONNX file",
+        suffixes=(".onnx",),
+        options=("providers", "threads", "precision"),
+        module="openvino",
+        runner="OpenVinoRunner",
+        reads_bytes=True,
+    ),
+    Backend(
         name="TensorRT",
         runs="an engine",
         suffixes=ENGINE_SUFFIXES,
@@ -81,7 +94,7 @@ def find_backend(path: str | Path | bytes) -> Backend:
     for backend in BACKENDS:
         if suffix in backend.suffixes:
             return backend
-    expected = " or ".join(backend.suffixes[0] for backend in BACKENDS)
+    expected = " or ".join(dict.fromkeys(backend.suffixes[0] for backend in BACKENDS))
     raise RunnerError(
         f"opening {path!s}: got the suffix {suffix or 'none'!r}, expected {expected}. Export the model first."
     )
@@ -104,9 +117,11 @@ def open_runner(
 
     Args:
         path: an ``.onnx`` file or its bytes, or an engine (``.engine``, ``.plan``, ``.trt``).
-        providers: ONNX Runtime: ``cpu``, ``openvino``, ``cuda``, ``tensorrt``, or names of execution providers.
-        threads: ONNX Runtime: number of threads within an operator.
-        precision: ONNX Runtime: ``fp32``, or ``bf16`` with OpenVINO.
+        providers: ``.onnx`` files: ``auto``, the default; ``openvino``, or ``openvino:DEVICE``; ``cpu``, ``cuda``,
+            ``tensorrt``, or names of ONNX Runtime's execution providers. ``auto`` takes OpenVINO for files in INT8, if
+            it is installed, and for bf16; for others ONNX Runtime on the CPU.
+        threads: ``.onnx`` files: number of threads within an operator.
+        precision: ``.onnx`` files: ``fp32``, or ``bf16`` with OpenVINO.
         device: engines: index of the GPU.
         library: engines: path of the plugin library, or ``python`` for the plugin in Python.
         weights: engines built with ``--stripWeights``: the ONNX file to fill them from; looked for beside the engine.
@@ -124,7 +139,36 @@ def open_runner(
         "weights": weights, "cuda_graph": cuda_graph, "spin_wait": spin_wait, "transfers": transfers,
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
-    return find_backend(path).open(path if isinstance(path, bytes) else str(path), options)
+    if providers in ("auto", ["auto"], ("auto",)):
+        del options["providers"]
+    model = path if isinstance(path, bytes) else str(path)
+    backend = find_backend(path)
+    if ".onnx" not in backend.suffixes or not _is_for_openvino(model, options):
+        return backend.open(model, options)
+    openvino = next(other for other in BACKENDS if other.name == "OpenVINO")
+    try:
+        return openvino.open(model, options)
+    except RunnerError as error:
+        if "providers" in options or "precision" in options:
+            raise
+        warnings.warn(f"{error} ONNX Runtime runs it instead.", stacklevel=2)
+        return backend.open(model, options)
+
+
+def _is_for_openvino(model: str | bytes, options: Mapping[str, Any]) -> bool:
+    """Whether OpenVINO runs an ONNX file: asked for, or installed and faster than ONNX Runtime."""
+    providers = options.get("providers")
+    if providers is not None:
+        names = [providers] if isinstance(providers, str) else providers
+        return any(name.lower().partition(":")[0] == "openvino" for name in names)
+    if options.get("precision", "fp32") != "fp32":
+        return True
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    try:
+        return "int8" in ModelSpec.from_metadata(read_metadata(model)).precision
+    except RunnerError:  # ONNX Runtime says what is wrong with the file
+        return False
 
 
 __all__ = ["BACKENDS", "Backend", "Runner", "find_backend", "open_runner"]

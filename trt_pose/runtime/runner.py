@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RunnerError
+from ..errors import RunnerError, UsageError
 from ..formats import find_format
+from ..limits import usable_cores
 from ..spec import ModelSpec
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,18 @@ def check_described(
 def _agree(shape: Sequence[int | None], said: Sequence[int | None]) -> bool:
     """Whether two shapes agree, where None is any size."""
     return len(shape) == len(said) and all(None in pair or pair[0] == pair[1] for pair in zip(shape, said, strict=True))
+
+
+def choose_threads(threads: int | None, name: str) -> int | None:
+    """Returns the number of threads for a runtime on the CPU; None when it may take every core of the machine.
+
+    Raises:
+        UsageError: the number asked for is below 1, or beyond what a runtime can start.
+    """
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"opening {name}: got threads={threads}, expected 1 to {_MOST_THREADS}.")
+    cores = usable_cores()
+    return threads or (cores if cores < (os.cpu_count() or cores) else None)
 
 
 def check_feeds(
