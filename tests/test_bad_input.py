@@ -99,7 +99,7 @@ CASES = {
     "inspect: missing": ("no such file", "inspect", "missing.onnx"),
     "predict: threshold too low": ("expected 0.2", *PREDICT, "--conf", "0.1"),
     "predict: threshold above one": ("--conf: got 1.5, expected 0 to 1", *PREDICT, "--conf", "1.5"),
-    "predict: no threads": ("--threads: got 0, expected 1 or more", *PREDICT, "--threads", "0"),
+    "predict: no threads": ("--threads: got 0, expected 1 to 1024", *PREDICT, "--threads", "0"),
     "predict: other batch": ("expected 1", *PREDICT, "--batch", "4"),
     "predict: unknown provider": ("npu", *PREDICT, "--provider", "npu"),
     "predict: bf16 on plain cpu": (

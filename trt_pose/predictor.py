@@ -197,7 +197,8 @@ class PosePredictor:
             raise UsageError(f"on_error: got {on_error!r}, expected one of {', '.join(_ON_ERROR)}.")
         if vid_stride < 1:
             raise UsageError(f"vid_stride: got {vid_stride}, expected 1 or more.")
-        frames = open_source(source, Reading(on_error == "raise", recursive, vid_stride, reconnect))
+        ahead = max(Reading.ahead, 2 * self._batch_size(batch_size))
+        frames = open_source(source, Reading(on_error == "raise", recursive, vid_stride, reconnect, ahead=ahead))
         results = self._results(iter(frames), batch_size)
         if track:
             from .results.tracking import Tracks

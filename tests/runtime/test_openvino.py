@@ -1,5 +1,6 @@
 """OpenVINO: which files it runs by itself, INT8 as exact as in ONNX Runtime, its cache, and what is refused."""
 
+import os
 import sys
 import warnings
 
@@ -298,3 +299,10 @@ def test_metadata_is_read_as_onnx_reads_it(tiny_onnx, tmp_path):
         for size in range(0, 400, 7):
             assert read_metadata(data[:size]) == {}
     assert read_metadata(tmp_path / "none.onnx") == {}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "m.onnx")
+    for providers in ("auto", "cpu", "openvino"):
+        with pytest.raises(RunnerError, match="a device or a pipe"):
+            open_runner(tmp_path / "m.onnx", providers=providers)

@@ -75,6 +75,8 @@ class Reading:
         stride: take each n-th frame of a video.
         reconnect: open streams and cameras again when they break off.
         videos: accept videos within a list.
+        ahead: number of images that threads decode ahead; 0 for none. Streams, cameras and generators are never read
+            ahead: their next image may be a while in coming.
     """
 
     strict: bool = True
@@ -82,6 +84,7 @@ class Reading:
     stride: int = 1
     reconnect: bool = False
     videos: bool = True
+    ahead: int = 4
 
 
 class Frames:

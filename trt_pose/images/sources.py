@@ -21,6 +21,7 @@ import numpy as np
 
 from ..documents import printable
 from ..errors import SourceError
+from .ahead import map_ahead, prefetch
 from .pixels import Image, as_rgb, count_pictures, decode, decode_all, from_pil
 from .reading import Clip, Frame, Frames, Item, Reading, Unreadable
 from .video import VideoFrame, describe_video, read_camera, read_video, reconnect
@@ -150,13 +151,15 @@ def _open_path(path: Path, text: str, reading: Reading) -> Frames:
         return _open_bytes(path.read_bytes(), text, reading, path)
     with path.open("rb") as file:
         total, rate = describe_video(file, text)
-    return _clip(Clip(text, rate, path), lambda: _read_file(path, text), reading, total)
+    clip = Clip(text, rate, path)
+    return _clip(clip, lambda: _read_file(path, text, reading.ahead), reading, total)
 
 
-def _read_file(path: Path, name: str) -> Iterator[VideoFrame]:
+def _read_file(path: Path, name: str, ahead: int) -> Iterator[VideoFrame]:
     """Reads a video through an open file, so that its name never reaches native code."""
     with path.open("rb") as file:
-        yield from read_video(file, name)
+        frames = read_video(file, name)
+        yield from prefetch(frames, ahead) if ahead else frames
 
 
 def _open_list(path: Path, reading: Reading) -> Frames:
@@ -194,33 +197,56 @@ def _open_many(sources: Iterable[Any], reading: Reading) -> Frames:
 
 
 def _each(sources: Iterable[Any], reading: Reading) -> Iterator[Item]:
-    for index, item in enumerate(sources):
-        name = str(item) if isinstance(item, (str, Path)) else f"source {index}"
+    def load(numbered: tuple[int, Any]) -> Iterable[Item]:
+        return _load(*numbered, reading)
 
-        def items(item: Any = item) -> Iterator[Item]:
-            opened = open_source(item, reading)
-            if opened.video and not reading.videos:
-                raise SourceError(f"opening a list: {item!r} is a video or camera. Give it to stream().")
-            yield from opened
+    # The next item of a generator is not asked for before the last one is used: it may be a live feed.
+    if reading.ahead and isinstance(sources, (list, tuple)):
+        loaded: Iterator[Iterable[Item]] = map_ahead(load, enumerate(sources), reading.ahead)
+    else:
+        loaded = map(load, enumerate(sources))
+    for items in loaded:
+        yield from items
 
-        for found in _guard(name, items, reading):
-            unnamed = isinstance(found, Frame) and found.source in ("array", "bytes", "PIL image")
-            yield Frame(found.image, f"{found.source} {index}") if unnamed and isinstance(found, Frame) else found
+
+def _load(index: int, item: Any, reading: Reading) -> Iterable[Item]:
+    """Opens one source of a list, and decodes it if it is an image; videos are decoded when it is their turn."""
+    name = str(item) if isinstance(item, (str, Path)) else f"source {index}"
+    try:
+        opened = open_source(item, reading)
+        if opened.video and not reading.videos:
+            raise SourceError(f"opening a list: {item!r} is a video or camera. Give it to stream().")
+    except (SourceError, OSError) as error:
+        return _failed(name, error, reading)
+    found = (_numbered(frame, index) for frame in _guard(name, lambda: iter(opened), reading))
+    return list(found) if opened.single else found
+
+
+def _numbered(item: Item, index: int) -> Item:
+    """Adds its number to the name of what has none of its own."""
+    if isinstance(item, Frame) and item.source in ("array", "bytes", "PIL image"):
+        return Frame(item.image, f"{item.source} {index}")
+    return item
 
 
 def _guard(name: str, items: Callable[[], Iterator[Any]], reading: Reading) -> Iterator[Item]:
     """Yields items; the error of a source that is not read strictly becomes the last of them."""
     try:
         yield from items()
-    except SourceError as error:
-        if reading.strict:
-            raise
-        yield Unreadable(name, error)
-    except OSError as error:
+    except (SourceError, OSError) as error:
+        yield from _failed(name, error, reading)
+
+
+def _failed(name: str, error: SourceError | OSError, reading: Reading) -> list[Item]:
+    """Returns what takes the place of a source that cannot be read; raises its error in a strict reading."""
+    if isinstance(error, SourceError):
+        problem = error
+    else:
         problem = SourceError(f"reading {name}: {error.strerror or error}. Check the path.")
-        if reading.strict:
-            raise problem from error
-        yield Unreadable(name, problem)
+        problem.__cause__ = error
+    if reading.strict:
+        raise problem
+    return [Unreadable(name, problem)]
 
 
 def _single(read: Callable[[], Image], name: str, reading: Reading) -> Frames:

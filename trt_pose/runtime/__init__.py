@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import RunnerError, UsageError
+from ..files import check_readable
 from ..spec import ModelSpec
 from ..trt.sidecar import SUFFIXES as ENGINE_SUFFIXES
 from .onnx_file import read_metadata
@@ -152,7 +153,7 @@ def open_runner(
         if "providers" in options or "precision" in options:
             raise
         warnings.warn(f"{error} ONNX Runtime runs it instead.", stacklevel=2)
-        return backend.open(model, options)
+        return backend.open(model, {**options, "providers": "cpu"})
 
 
 def _is_for_openvino(model: str | bytes, options: Mapping[str, Any]) -> bool:
@@ -166,6 +167,8 @@ def _is_for_openvino(model: str | bytes, options: Mapping[str, Any]) -> bool:
     if importlib.util.find_spec("openvino") is None:
         return False
     try:
+        if not isinstance(model, bytes):
+            check_readable(model, "opening", RunnerError)  # a pipe would be waited for
         return "int8" in ModelSpec.from_metadata(read_metadata(model)).precision
     except RunnerError:  # ONNX Runtime says what is wrong with the file
         return False
