@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 
 from ..choices import Tracker
-from ..errors import SourceError
+from ..errors import SourceError, UsageError
 from ..tasks import find_task
 from .app import RUN, Command, HostCode, Provider, app, gone, in_range, print_table, say
+from .large_jobs import LargeJob
 
 if TYPE_CHECKING:
     from ..images.reading import Unreadable
     from ..predictor import PosePredictor
     from ..results.detections import Result
     from ..results.poses import PoseResult
-    from ..results.sinks import Outputs
+    from ..results.sinks import Outputs, Records
 
-_OUT, _IN = "Output", "Sources"
+_OUT, _IN, _MANY = "Output", "Sources", "Large jobs"
 
 
 def _allow_pixels(param: typer.CallbackParam, value: int | None) -> int | None:
@@ -39,6 +43,7 @@ def _allow_pixels(param: typer.CallbackParam, value: int | None) -> int | None:
 trt-pose predict pose.engine photos/ more/*.jpg --json poses.json
 trt-pose predict pose.onnx clip.mp4 --save clip_poses.mp4 --jsonl poses.jsonl
 trt-pose predict pose.onnx clip.mp4 --track --save drawn/ --csv tracks.csv
+trt-pose predict pose.engine photos/ --device 0,1 --jsonl poses.jsonl --shard 3/8 --resume
 trt-pose predict demo photo.jpg
 trt-pose predict pose.onnx 0 --show""",
 )
@@ -120,9 +125,32 @@ def predict(
         str, typer.Option(metavar="NAME", help=".onnx files: fp32, or bf16 with OpenVINO on CPUs that have it.")
     ] = "fp32",
     host_code: HostCode = False,
-    device: Annotated[
-        str | None, gone("--device", "use --provider cuda for .onnx files; engines run on the first visible GPU.")
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            callback=in_range(1, 256),
+            rich_help_panel=_MANY,
+            help="Processes, each with the model and a share of the cores.",
+            show_default="1",
+        ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I|I,J,…",
+            rich_help_panel=_MANY,
+            help="Engines: GPUs, with a process each.",
+            show_default="0",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", rich_help_panel=_MANY, help="Take the I-th of N shares of the sources, from 1."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", rich_help_panel=_MANY, help="Go on with the --jsonl file of an interrupted run."),
+    ] = False,
     half: Annotated[str | None, gone("--half", "the precision is the file's. Make one with trt-pose quantize.")] = None,
 ) -> None:
     """Find the people, or objects, in images and videos.
@@ -130,51 +158,68 @@ def predict(
     A source that cannot be read does not end the run: it is named, and the exit code is 1.
     """
     from ..images.draw import check_viewer
-    from ..images.reading import Unreadable
-    from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new, resolved
 
     options: dict[str, Any] = {"threads": threads, "providers": provider}
     if precision != "fp32":
         options["precision"] = precision
-    kinds = ((json, JsonFile), (jsonl, JsonLines), (csv, CsvFile))
-    quiet = any(str(path) == "-" for path, _ in kinds)
-    run = _Run(verbose, quiet)
+    if resume and (jsonl is None or str(jsonl) == "-" or json is not None or csv is not None):
+        raise UsageError("--resume: it goes on with the file of --jsonl. Name one, and leave --json and --csv out.")
+    large = LargeJob(model, workers, device, shard, jsonl if resume else None)
+    if large.processes == 1 and large.devices:
+        options["device"] = large.devices[0]
+    run = _Run(verbose, quiet=any(str(path) == "-" for path in (json, jsonl, csv)))
     if show:
         check_viewer()  # before anything is done, not at the first picture
+    streaming: dict[str, Any] = {
+        "batch_size": batch, "on_error": "raise" if strict else "yield", "recursive": recursive,
+        "vid_stride": vid_stride, "reconnect": reconnect, "track": str(tracker) if tracker else track,
+    }  # fmt: skip
     with _open(model, conf, options) as predictor:
-        results = predictor.stream(
-            _source(sources),
-            batch_size=batch,
-            progress=True,
-            on_error="raise" if strict else "yield",
-            recursive=recursive,
-            vid_stride=vid_stride,
-            reconnect=reconnect,
-            track=str(tracker) if tracker else track,
-        )
-        read = [Path(model), *_files(sources, recursive)] if save or any(path for path, _ in kinds) else []
-        drawings = Drawings(save, frames=save_frames, overwrite=overwrite, sources=read) if save else None
-        files = [(path, kind) for path, kind in kinds if path]
-        taken = resolved(read)
-        for path, _ in files:
-            check_new(path, overwrite, taken)  # all of them before the first is made
-        outputs = Outputs(drawings, [kind(path, overwrite=overwrite) for path, kind in files])
-        with outputs:
-            for item in results:
-                outputs.write(item)
-                if isinstance(item, Unreadable):
-                    run.failed(item)
-                    continue
-                run.found(item)
-                if show:
-                    item.show()
+        chosen = large.choose(sources, recursive)
+        if chosen == []:
+            say("nothing is left to do", sys.stderr)
+            return
+        if large.processes > 1:
+            predictor.close()  # it has shown that the file fits; each process opens its own
+            from ..workers import Job
+
+            job = Job(model, chosen, {**options, "conf": conf}, streaming, bool(save or show), max_pixels)
+            results = large.stream(job)
+        else:
+            results = predictor.stream(chosen, progress=True, **streaming)
+        read = [Path(model), *_files(sources, recursive)]
+        drawings = _Drawn(save, save_frames, overwrite)
+        outputs = _outputs(drawings, {"json": json, "jsonl": jsonl, "csv": csv}, read, resume)
+        with outputs, closing(cast("Generator[Any]", results)):
+            run.follow(results, outputs, show)
     run.end(outputs, predictor.spec.task)
 
 
-def _source(texts: list[str]) -> Any:
-    """One source as it is, several as a list; numbers are cameras."""
-    sources = [int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text for text in texts]
-    return sources[0] if len(sources) == 1 else sources
+class _Drawn(NamedTuple):
+    """Where drawings go, and whether files may be replaced."""
+
+    path: Path | None
+    frames: bool
+    overwrite: bool
+
+
+def _outputs(drawn: _Drawn, records: dict[str, Path | None], read: list[Path], resume: bool) -> Outputs:
+    """Opens the outputs of a run; all are checked before the first is made."""
+    from ..results.sinks import CsvFile, Drawings, JsonFile, JsonLines, Outputs, check_new, resolved
+
+    kinds: dict[str, Callable[..., Records]] = {
+        "json": JsonFile,
+        "jsonl": partial(JsonLines, resume=resume),
+        "csv": CsvFile,
+    }
+    files = [(path, kinds[name]) for name, path in records.items() if path]
+    drawings = None
+    if drawn.path:
+        drawings = Drawings(drawn.path, frames=drawn.frames, overwrite=drawn.overwrite, sources=read)
+    taken = resolved(read) if files else set()
+    for path, _ in files:
+        check_new(path, drawn.overwrite or resume, taken)
+    return Outputs(drawings, [kind(path, overwrite=drawn.overwrite) for path, kind in files])
 
 
 def _files(texts: list[str], recursive: bool) -> list[Path]:
@@ -221,6 +266,19 @@ class _Run:
         say(f"{result.origin}: {result.prediction.count_text()}")
         if self._verbose:
             _print_table(result)
+
+    def follow(self, results: Iterable[Result | Unreadable], outputs: Outputs, show: bool) -> None:
+        """Writes, says and shows results as they come."""
+        from ..images.reading import Unreadable
+
+        for item in results:
+            outputs.write(item)
+            if isinstance(item, Unreadable):
+                self.failed(item)
+                continue
+            self.found(item)
+            if show:
+                item.show()
 
     def failed(self, item: Unreadable) -> None:
         self._say()

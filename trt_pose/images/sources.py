@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..documents import printable
-from ..errors import SourceError
+from ..errors import SourceError, first_line
 from .ahead import map_ahead, prefetch
 from .pixels import Image, as_rgb, count_pictures, decode, decode_all, from_pil
 from .reading import Clip, Frame, Frames, Item, Reading, Unreadable
@@ -119,6 +119,28 @@ def find_images(text: str, recursive: bool = False) -> list[Path] | None:
     return paths
 
 
+def list_sources(sources: Iterable[str], recursive: bool = False) -> list[str]:
+    """Returns the images and videos of sources: folders, globs and lists of paths are replaced by what they hold.
+
+    Raises:
+        SourceError: a folder, glob or list holds nothing, or cannot be read.
+    """
+    found: list[str] = []
+    for text in sources:
+        path = Path(text)
+        try:
+            images = find_images(text, recursive)
+            if images is not None:
+                found += map(str, images)
+            elif path.suffix.lower() == ".txt" and path.is_file() and not _holds_image(path):
+                found += list_sources(_listed(path), recursive)
+            else:
+                found.append(text)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"opening {text!r}: {first_line(error)}. Check the path.") from error
+    return found
+
+
 def _holds_image(path: Path) -> bool:
     try:
         with path.open("rb") as file:
@@ -146,7 +168,7 @@ def _open_path(path: Path, text: str, reading: Reading) -> Frames:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if path.suffix.lower() == ".txt" and not is_image(head):
-        return _open_list(path, reading)
+        return _open_many(_listed(path), reading)
     if is_image(head) or not head or path.suffix.lower() in IMAGE_SUFFIXES:
         return _open_bytes(path.read_bytes(), text, reading, path)
     with path.open("rb") as file:
@@ -162,14 +184,14 @@ def _read_file(path: Path, name: str, ahead: int) -> Iterator[VideoFrame]:
         yield from prefetch(frames, ahead) if ahead else frames
 
 
-def _open_list(path: Path, reading: Reading) -> Frames:
-    """Opens the paths that a text file lists, one a line; relative ones are meant from its folder."""
+def _listed(path: Path) -> list[str]:
+    """Returns the paths that a text file lists, one a line; relative ones are meant from its folder."""
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not names:
         raise SourceError(f"opening {str(path)!r}: it lists no paths, expected one a line. Check the file.")
     known = (*_URL_SCHEMES, *_STREAM_SCHEMES)
-    return _open_many([name if name.startswith(known) else str(path.parent / name) for name in names], reading)
+    return [name if name.startswith(known) else str(path.parent / name) for name in names]
 
 
 def _open_bytes(data: bytes, name: str, reading: Reading, path: Path | None = None) -> Frames:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ..documents import to_json
+from ..documents import parse, to_json
 from ..errors import SourceError, UsageError
 from ..files import take_place, temporary_beside, write_atomically
 from ..images.draw import save
@@ -161,6 +161,8 @@ class Records:
         overwrite: replace a file that is there already.
     """
 
+    _mode = "w"
+
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.count = 0
@@ -172,7 +174,7 @@ class Records:
             check_new(self.path, overwrite)
             try:
                 self._target = self._place()
-                self._file = self._target.open("w", encoding="utf-8", newline="")
+                self._file = self._target.open(self._mode, encoding="utf-8", newline="")
             except OSError as error:
                 raise SourceError(f"writing {path}: {error.strerror}. Choose a writable place.") from error
         self.begin()
@@ -219,7 +221,17 @@ class JsonFile(Records):
 
 
 class JsonLines(Records):
-    """One JSON object a line, in place and at once: another program may follow the file."""
+    """One JSON object a line, in place and at once: another program may follow the file.
+
+    Args:
+        path: the file; ``-`` is standard output.
+        overwrite: replace a file that is there already.
+        resume: go on with a file that is there already, see :func:`finished_sources`.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, resume: bool = False) -> None:
+        self._mode = "a" if resume else "w"
+        super().__init__(path, overwrite=overwrite or resume)
 
     def _place(self) -> Path:
         return self.path
@@ -276,6 +288,38 @@ class Outputs:
                 problems.append(problem)
         if problems and error is None:
             raise problems[0]
+
+
+def finished_sources(path: Path) -> set[str]:
+    """Returns the sources that a file of JSON lines has the records of, and cuts off what is unfinished.
+
+    That is a line that was not written to its end, and the records of a video that come last, which may lack some.
+
+    Raises:
+        SourceError: it is another kind of file, or cannot be changed.
+    """
+    done, end, last, begin = set[str](), 0, "", 0
+    try:
+        with path.open("r+b") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                record = parse(line)
+                name = str(record["source"])
+                if "index" in record:
+                    name = name.rpartition("#")[0]
+                    begin = begin if name == last else end
+                last = name if "index" in record else ""
+                done.add(name)
+                end += len(line)
+            if last:
+                done.discard(last)
+            file.truncate(begin if last else end)
+    except OSError as error:
+        raise SourceError(f"reading {path}: {error.strerror}. Choose a writable file.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"reading {path}: it is no file that --jsonl wrote. Name another one.") from error
+    return done
 
 
 def write_json(results: list[dict[str, Any]], path: str | Path) -> None:

@@ -18,7 +18,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Timer
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+if TYPE_CHECKING:
+    from ..errors import PoseError
 
 T = TypeVar("T")
 
@@ -30,6 +33,8 @@ def call(
     log: Path | None = None,
     on_progress: Callable[[Any], None] | None = None,
     timeout_s: float | None = None,
+    who: str = "TensorRT",
+    error: type[PoseError] | None = None,
 ) -> T:
     """Returns ``function(*args)``, called in a new process.
 
@@ -44,6 +49,8 @@ def call(
         on_progress: called with each value that the function reports; the function then gets one more argument,
             ``report``, to report them with.
         timeout_s: give up after so many seconds.
+        who: what crashes when the process does, for the error.
+        error: type of that error; EngineError when None.
 
     Raises:
         EngineError: the process crashed or did not answer in time, or ``log`` cannot be written.
@@ -51,6 +58,7 @@ def call(
     """
     from ..errors import EngineError  # not at the top: the child runs this file as a script
 
+    crash = error or EngineError
     with ExitStack() as stack:
         output = stack.enter_context(_open_log(log))
         process = _start(output, stack)
@@ -68,13 +76,13 @@ def call(
         code = process.wait()
         if answer is None:
             if expired:
-                raise EngineError(f"{doing}: TensorRT gave no answer in {timeout_s:g} s. Build the engine again.")
+                raise crash(f"{doing}: {who} gave no answer in {timeout_s:g} s. Build the engine again.")
             died = f"signal {-code}" if code < 0 else f"exit code {code}"
             rest = f" See {log}." if log else ""
-            raise EngineError(f"{doing}: TensorRT crashed ({died}): {_last_line(output)[:200]}.{rest}")
-    result, error = answer
-    if error is not None:
-        raise error
+            raise crash(f"{doing}: {who} crashed ({died}): {_last_line(output)[:200]}.{rest}")
+    result, problem = answer
+    if problem is not None:
+        raise problem
     value: T = result
     return value
 
