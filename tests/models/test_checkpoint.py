@@ -213,6 +213,7 @@ def broken_files(model, path):
         "empty": write(path / "empty.pth", b""),
         "text": write(path / "text.pth", b"hello"),
         "truncated": write(path / "truncated.pth", data[: len(data) // 2]),
+        "directory": write(path / "directory.pth", data.replace(b"PK\x01\x02", b"PK\x01\x03", 1)),
         "code": save({"net": state, "bomb": Bomb()}, path / "code.pth"),
         "plain pickle with code": write(path / "pickle.pth", pickle.dumps(Bomb())),
         "a list": save([1, 2], path / "list.pth"),
@@ -230,6 +231,7 @@ def write(path, data):
 def test_broken_and_unsafe_files_are_one_sentence_each(model, tmp_path):
     words = {
         "missing": "no such file", "folder": "folder", "empty": "damaged", "text": "damaged", "truncated": "damaged",
+        "directory": "damaged",
         "code": "can run code", "plain pickle with code": "can run code", "a list": "holds a list",
         "no tensors": "no tensors", "not a number": "NaN", "bad safetensors": "damaged",
     }  # fmt: skip

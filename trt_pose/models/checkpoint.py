@@ -183,8 +183,11 @@ def _check_archive(path: Path) -> None:
     """Raises CheckpointError for a zip archive that is larger inside than torch.save makes it."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise CheckpointError(f"loading {path}: not a weights file, or a damaged one. Fetch it again.") from error
     # torch.save stores tensors as they are, and describes them in a pickle of a few hundred bytes each.
     total = sum(item.file_size for item in entries)
     if total > _MOST_REPEATED * path.stat().st_size + (1 << 20) or any(
