@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_graphsurgeon as gs
 import torch
+from onnx import numpy_helper
 
 from ..errors import ExportError
 from ..formats import find_format
-from ..graphs.surgery import to_graph, to_model
 from ..images.pixels import example, letterbox
 from ..nms.selection import Selection
 from ..results import predictions_of
@@ -114,7 +115,8 @@ def _compare_selected(
     best = scores.max(axis=2)  # (B, A)
     least = np.sort(best, axis=1)[:, -min(_LEAST_CANDIDATES, best.shape[1])].min()
     chosen = replace(selection, confidence=min(selection.confidence, float(least) * 0.999))
-    found = _run(_with_threshold(proto, spec, chosen.confidence), spec, feed)
+    with _threshold(proto, spec, chosen.confidence):
+        found = _run(proto, spec, feed)
     predictions, none = predictions_of(spec.task), np.zeros((0, 3), np.float32)
     for index in range(len(feed)):
         points = joints[0][index] if joints else np.broadcast_to(none, (len(boxes[index]), *none.shape))
@@ -124,23 +126,41 @@ def _compare_selected(
             raise _disagree(spec, fault)
 
 
-def _with_threshold(proto: onnx.ModelProto, spec: ModelSpec, threshold: float) -> onnx.ModelProto:
-    """Returns the model with another confidence threshold.
+@contextmanager
+def _threshold(proto: onnx.ModelProto, spec: ModelSpec, threshold: float) -> Iterator[None]:
+    """Gives the model another confidence threshold for a while; a changed copy would hold all weights again.
 
     Raises:
         ExportError: the model does not have the threshold of its description.
     """
-    surgery = to_graph(proto)
-    node = next(node for node in surgery.nodes if node.op in ("NonMaxSuppression", *spec.plugins_required))
-    plugin, said = node.op in spec.plugins_required, np.float32(spec.output.confidence_threshold)
-    stored = float(node.attrs["score_threshold"] if plugin else node.inputs[4].values.item())
+    graph = proto.graph
+    node = next(node for node in graph.node if node.op_type in ("NonMaxSuppression", *spec.plugins_required))
+    plugin, said = node.op_type in spec.plugins_required, np.float32(spec.output.confidence_threshold)
+    attribute = next((item for item in node.attribute if item.name == "score_threshold"), None)
+    stored = attribute.f if plugin and attribute else _constant(graph, node.input[4])
     if stored != said:
         raise _disagree(spec, f"the confidence threshold is {stored:g} in the file and {said:g} in torch")
-    if plugin:
-        node.attrs["score_threshold"] = threshold
-    else:
-        node.inputs[4] = gs.Constant("verification_threshold", np.array([threshold], np.float32))
-    return to_model(surgery, proto)
+    if plugin and attribute:
+        attribute.f = threshold
+        try:
+            yield
+        finally:
+            attribute.f = stored
+        return
+    name, node.input[4] = node.input[4], "verification_threshold"
+    graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), node.input[4]))
+    try:
+        yield
+    finally:
+        node.input[4] = name
+        graph.initializer.pop()
+
+
+def _constant(graph: onnx.GraphProto, name: str) -> float:
+    """Returns the value of a scalar that is an initializer or the result of a Constant node."""
+    tensors = {item.name: item for item in graph.initializer if item.name == name}
+    tensors |= {item.output[0]: item.attribute[0].t for item in graph.node if list(item.output) == [name]}
+    return float(numpy_helper.to_array(tensors[name]).item())
 
 
 def _disagree(spec: ModelSpec, difference: str) -> ExportError:
