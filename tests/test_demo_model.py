@@ -36,6 +36,11 @@ def held_out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def ap_in_torch(demo, held_out):
+    return evaluate_model(demo, held_out).metrics["AP"]
+
+
+@pytest.fixture(scope="module")
 def ap_of(demo, held_out, tmp_path_factory):
     """AP of the file in a precision; the FP32 file for None."""
     folder, known = tmp_path_factory.mktemp("demo"), {}
@@ -83,15 +88,14 @@ def test_it_is_what_it_says(demo):
     assert (ASSETS / "demo.safetensors").stat().st_size < 15e6
 
 
-def test_its_card_says_what_is_measured(demo, held_out):
+def test_its_card_says_what_is_measured(ap_in_torch):
     card = (ASSETS / "demo.md").read_text(encoding="utf-8")
     said = float(re.search(r"\| sparse \| ([0-9.]+)", card)[1])
-    found = evaluate_model(demo, held_out).metrics["AP"]
-    assert found == pytest.approx(said, abs=0.04)  # of 500 pictures there, of 120 here
+    assert ap_in_torch == pytest.approx(said, abs=0.04)  # of 500 pictures there, of 120 here
 
 
-def test_onnx_is_torch(demo, held_out, ap_of):
-    assert ap_of() == pytest.approx(evaluate_model(demo, held_out).metrics["AP"], abs=0.001)
+def test_onnx_is_torch(ap_in_torch, ap_of):
+    assert ap_of() == pytest.approx(ap_in_torch, abs=0.001)
 
 
 def test_half_precision_costs_nothing(ap_of):
