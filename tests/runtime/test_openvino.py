@@ -306,3 +306,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for providers in ("auto", "cpu", "openvino"):
         with pytest.raises(RunnerError, match="a device or a pipe"):
             open_runner(tmp_path / "m.onnx", providers=providers)
+
+
+def test_an_openvino_that_does_not_load_leaves_the_file_to_onnx_runtime(tiny_int8, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr("trt_pose.runtime.importlib.util.find_spec", lambda name: name)
+    with pytest.warns(UserWarning, match=r"pip install openvino.* ONNX Runtime runs it instead"):
+        runner = open_runner(tiny_int8)
+    with runner:
+        assert isinstance(runner, OnnxRunner)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import RunnerError, UsageError
+from ..errors import MissingDependencyError, RunnerError, UsageError
 from ..files import check_readable
 from ..spec import ModelSpec
 from ..trt.sidecar import SUFFIXES as ENGINE_SUFFIXES
@@ -149,7 +149,7 @@ def open_runner(
     openvino = next(other for other in BACKENDS if other.name == "OpenVINO")
     try:
         return openvino.open(model, options)
-    except RunnerError as error:
+    except (RunnerError, MissingDependencyError) as error:  # the second: it is installed, but does not load
         if "providers" in options or "precision" in options:
             raise
         warnings.warn(f"{error} ONNX Runtime runs it instead.", stacklevel=2)

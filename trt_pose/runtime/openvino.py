@@ -59,12 +59,13 @@ class OpenVinoRunner:
     ) -> None:
         openvino = require("openvino", "opening a model with OpenVINO")
         self._name = "model" if isinstance(model, bytes) else str(model)
-        device = _choose_device(providers)
-        config = _configure(device, precision, choose_threads(threads, self._name))
+        threads = choose_threads(threads, self._name)
         if not isinstance(model, bytes):
             check_readable(model, "opening", RunnerError)
         self.spec = ModelSpec.from_metadata(read_metadata(model), self._name)
         with _explained(self._name):
+            device = _choose_device(providers)
+            config = _configure(device, precision, threads)
             self._compiled = _compile(model, device, config, "int8" in self.spec.precision)
             self.inputs = {tensor.any_name: _info(tensor) for tensor in self._compiled.inputs}
             self.outputs = {tensor.any_name: _info(tensor) for tensor in self._compiled.outputs}
