@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from trt_pose import PosePredictor, RunnerError, SourceError, UsageError
+from trt_pose.images import draw
 from trt_pose.images.pixels import letterbox, undo_letterbox
+from trt_pose.images.reading import Unreadable
 from trt_pose.results.pairing import compare_predictions
 
+from . import tolerances
 from .conftest import SMALL, make_tiny
 
 CPU = {"providers": ["cpu"]}
@@ -149,3 +152,58 @@ def test_memory_stays_constant_over_ten_thousand_frames(tiny, tmp_path, photogra
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert sum(1 for _ in results) == 9_500
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 10  # MB
+
+
+@pytest.fixture
+def many(tmp_path, photograph):
+    """Forty pictures; the eleventh is damaged."""
+    for index in range(40):
+        draw.save(photograph[index * 4 : index * 4 + 200, : 220 + index], tmp_path / f"{index:02}.png")
+    (tmp_path / "10.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+@pytest.mark.parametrize("providers", ["cpu", "openvino"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_batches_that_run_at_once_give_what_they_give_alone(tiny_dynamic_onnx, many, monkeypatch, providers, size):
+    if providers == "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setattr("trt_pose.limits.usable_cores", lambda: 4)
+    monkeypatch.setattr("trt_pose.runtime.runner.usable_cores", lambda: 4)
+    monkeypatch.setattr("trt_pose.predictor._FEW_BATCHES", 2)
+    with PosePredictor(tiny_dynamic_onnx, providers=providers) as predictor:
+        found = list(predictor.stream(many, on_error="yield", batch_size=size))
+        assert predictor._throughput is not None
+        assert predictor._throughput[1] == 4
+        assert predictor._throughput[0] is not predictor._runner
+        for index, result in enumerate(found):
+            if index == 10:
+                assert isinstance(result, Unreadable)
+                continue
+            assert result.source.endswith(f"{index:02}.png")
+            alone = predictor.predict(str(many / f"{index:02}.png"))
+            tolerances.RUNNERS.check(alone.prediction, result.prediction)
+        beside = predictor._throughput[0]
+    with pytest.raises(RunnerError, match="closed"):
+        beside.run({"input": np.zeros((1, 3, 128, 160), np.uint8)})
+
+
+def test_threads_that_were_chosen_are_kept(tiny_dynamic_onnx, many, monkeypatch):
+    monkeypatch.setattr("trt_pose.predictor._FEW_BATCHES", 2)
+    with PosePredictor(tiny_dynamic_onnx, threads=1) as predictor:
+        assert len(list(predictor.stream(many, on_error="yield"))) == 40
+        assert predictor._throughput == (predictor._runner, 1)
+
+
+def test_a_live_source_is_not_run_ahead(tiny_dynamic_onnx, photograph, monkeypatch):
+    monkeypatch.setattr("trt_pose.predictor._FEW_BATCHES", 0)
+    asked = []
+
+    def feed():
+        for index in range(6):
+            asked.append(index)
+            yield photograph[:200, : 200 + index]
+
+    with PosePredictor(tiny_dynamic_onnx) as predictor:
+        next(iter(predictor.stream(feed())))
+    assert asked == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +18,19 @@ import numpy.typing as npt
 from .choices import either
 from .errors import RunnerError, SourceError, UsageError
 from .formats import find_format
+from .images.ahead import map_ahead
 from .images.pixels import Image, letterbox
-from .images.reading import Frame, Item, Reading, Unreadable
+from .images.reading import Frame, Frames, Item, Reading, Unreadable
 from .images.sources import open_source
 from .progress import track as show_progress
 from .results import predictions_of
 from .results.detections import Result
 from .runtime import Runner, open_runner
-from .runtime.runner import Arrays, ImageRunner, Pipeline
+from .runtime.runner import Arrays, ImageRunner, Pipeline, ThroughputRunner
 from .spec import InputSpec, Letterbox, ModelSpec
 
 _ON_ERROR = ("raise", "skip", "yield")
+_FEW_BATCHES = 16  # for more, a second runner is opened that runs several at once
 
 
 def place(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[Any], list[Letterbox]]:
@@ -107,6 +110,8 @@ class PosePredictor:
         except BaseException:
             self._runner.close()
             raise
+        self._preparing = threading.Lock()
+        self._throughput: tuple[Runner, int] | None = None
         if self.spec.calibrated_on_noise:
             warnings.warn(
                 f"{self.spec.model} was calibrated on noise, not on images: what it finds may be wrong. Quantize it"
@@ -130,7 +135,7 @@ class PosePredictor:
                 "predicting: a video or camera would be kept in memory whole."
                 " Use stream(source), which gives one result at a time."
             )
-        results = cast("list[Result]", list(self._results(iter(frames), batch_size)))
+        results = cast("list[Result]", list(self._results(frames, batch_size)))
         return results[0] if frames.single else results
 
     __call__ = predict
@@ -199,7 +204,7 @@ class PosePredictor:
             raise UsageError(f"vid_stride: got {vid_stride}, expected 1 or more.")
         ahead = max(Reading.ahead, 2 * self._batch_size(batch_size))
         frames = open_source(source, Reading(on_error == "raise", recursive, vid_stride, reconnect, ahead=ahead))
-        results = self._results(iter(frames), batch_size)
+        results = self._results(frames, batch_size)
         if track:
             from .results.tracking import Tracks
 
@@ -208,11 +213,23 @@ class PosePredictor:
             results = _warned(results)
         return show_progress(results, "predicting", frames.total) if progress else results
 
-    def _results(self, items: Iterator[Item], batch_size: int | None) -> Iterator[Result | Unreadable]:
-        batches = _groups(items, self._batch_size(batch_size))
+    def _results(self, frames: Frames, batch_size: int | None) -> Iterator[Result | Unreadable]:
+        size = self._batch_size(batch_size)
+        batches = _groups(iter(frames), size)
         if self._pipeline is not None:
             return self._run_ahead(self._pipeline, batches)
-        return (item for batch in batches for item in (*self._run(batch), *batch.failures))
+        runs = 1
+        if not frames.live and (frames.total is None or frames.total > _FEW_BATCHES * size):
+            runs = self._prepare_throughput()
+        done = map(self._run, batches) if runs == 1 else map_ahead(self._run_beside, batches, runs, runs)
+        return (item for found in done for item in found)
+
+    def _prepare_throughput(self) -> int:
+        """Opens a runner for many images, the first time; returns how many batches it runs at once."""
+        with self._preparing:
+            if self._throughput is None and isinstance(self._runner, ThroughputRunner):
+                self._throughput = self._runner.for_throughput()
+            return self._throughput[1] if self._throughput else 1
 
     def _run_ahead(self, pipeline: Pipeline, batches: Iterator[_Batch]) -> Iterator[Result | Unreadable]:
         """Runs batches on a GPU: the next batch is decoded and uploaded while the current one runs."""
@@ -241,18 +258,25 @@ class PosePredictor:
                 yield _result(predictions.from_rows(kept, self.spec), frame, batch.speed)
         yield from batch.failures
 
-    def _run(self, batch: _Batch) -> list[Result]:
-        """Letterboxes, runs and reads one batch of images."""
+    def _run(self, batch: _Batch) -> list[Result | Unreadable]:
+        """Letterboxes, runs and reads one batch of images; returns results, then the sources that could not be read."""
+        return self._run_by(self._runner, batch)
+
+    def _run_beside(self, batch: _Batch) -> list[Result | Unreadable]:
+        """:meth:`_run`, in one of several threads."""
+        return self._run_by(self._throughput[0] if self._throughput else self._runner, batch)
+
+    def _run_by(self, runner: Runner, batch: _Batch) -> list[Result | Unreadable]:
         if not batch.frames:
-            return []
+            return [*batch.failures]
         begun = time.perf_counter()
         pixels, placed = place([frame.image for frame in batch.frames], self.spec.input)
         begun = batch.took("letterbox", begun)
-        outputs = self._runner.run({self.spec.input.name: pixels})
+        outputs = runner.run({self.spec.input.name: pixels})
         begun = batch.took("run", begun)
         results = self.read(outputs, batch.frames, placed)
         batch.took("read", begun)
-        return [replace(result, speed=batch.speed) for result in results]
+        return [*(replace(result, speed=batch.speed) for result in results), *batch.failures]
 
     def read(self, outputs: Arrays, frames: Sequence[Frame], placed: Sequence[Letterbox]) -> list[Result]:
         """Returns the results of a batch.
@@ -279,6 +303,8 @@ class PosePredictor:
 
     def close(self) -> None:
         self._runner.close()
+        if self._throughput is not None:
+            self._throughput[0].close()
 
     def __enter__(self) -> PosePredictor:
         return self

@@ -94,10 +94,20 @@ class Frames:
         total: number of frames; None when it is unknown.
         single: True when the source is one image.
         video: True when the source is a video, stream or camera, which may be endless.
+        live: True when its next image may be a while in coming, so that none is asked for before it is wanted: streams,
+            cameras and generators.
     """
 
-    def __init__(self, items: Iterator[Item], total: int | None, *, single: bool = False, video: bool = False) -> None:
-        self._items, self.total, self.single, self.video = items, total, single, video
+    def __init__(
+        self,
+        items: Iterator[Item],
+        total: int | None,
+        *,
+        single: bool = False,
+        video: bool = False,
+        live: bool = False,
+    ) -> None:
+        self._items, self.total, self.single, self.video, self.live = items, total, single, video, live
 
     def __iter__(self) -> Iterator[Item]:
         return self._items

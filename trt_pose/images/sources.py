@@ -215,7 +215,7 @@ def _open_many(sources: Iterable[Any], reading: Reading) -> Frames:
     total = len(sources) if isinstance(sources, (list, tuple)) else None
     if total == 0:
         raise SourceError("opening a source: got an empty list, expected at least one image. Check what filled it.")
-    return Frames(_each(sources, reading), total)
+    return Frames(_each(sources, reading), total, live=total is None)
 
 
 def _each(sources: Iterable[Any], reading: Reading) -> Iterator[Item]:
@@ -286,11 +286,18 @@ def _open_stream(address: str, reading: Reading) -> Frames:
 
 def _live(name: str, read: Callable[[], Iterator[VideoFrame]], reading: Reading) -> Frames:
     """The frames of a stream or camera, which is opened again when it breaks off, if that is asked for."""
-    return _clip(Clip(name), (lambda: reconnect(read, _say)) if reading.reconnect else read, reading)
+    return _clip(Clip(name), (lambda: reconnect(read, _say)) if reading.reconnect else read, reading, live=True)
 
 
-def _clip(clip: Clip, read: Callable[[], Iterator[VideoFrame]], reading: Reading, total: int | None = None) -> Frames:
-    return Frames(_guard(clip.name, lambda: _frames_of(read, clip, reading), reading), total, video=True)
+def _clip(
+    clip: Clip,
+    read: Callable[[], Iterator[VideoFrame]],
+    reading: Reading,
+    total: int | None = None,
+    *,
+    live: bool = False,
+) -> Frames:
+    return Frames(_guard(clip.name, lambda: _frames_of(read, clip, reading), reading), total, video=True, live=live)
 
 
 def _say(error: SourceError) -> None:

@@ -22,7 +22,7 @@ from ..files import cache_folder, check_readable, temporary_folder, write_atomic
 from ..optional import require
 from ..spec import ModelSpec
 from .onnx_file import has_external_weights, has_plugin_node, read_metadata
-from .runner import Arrays, TensorInfo, check_described, check_feeds, choose_threads
+from .runner import Arrays, Runner, TensorInfo, check_described, check_feeds, choose_threads, share_cores
 
 NAME = "openvino"
 _CPU = "CPU"
@@ -42,6 +42,7 @@ class OpenVinoRunner:
             default.
         threads: number of threads; None takes one for each core that the process may use.
         precision: ``"fp32"``, or ``"bf16"`` on CPUs that have it (faster, less exact).
+        runs: number of runs at once that the threads are shared among.
 
     Raises:
         RunnerError: missing or damaged file, a file without a description, or an operator that OpenVINO lacks.
@@ -56,16 +57,22 @@ class OpenVinoRunner:
         providers: Sequence[str] | str | None = None,
         threads: int | None = None,
         precision: str = "fp32",
+        runs: int = 1,
     ) -> None:
         openvino = require("openvino", "opening a model with OpenVINO")
         self._name = "model" if isinstance(model, bytes) else str(model)
-        threads = choose_threads(threads, self._name)
+        self._opened = (model, providers, precision)
+        self._alone = threads is None
+        config_threads = choose_threads(threads, self._name)
         if not isinstance(model, bytes):
             check_readable(model, "opening", RunnerError)
         self.spec = ModelSpec.from_metadata(read_metadata(model), self._name)
         with _explained(self._name):
             device = _choose_device(providers)
-            config = _configure(device, precision, threads)
+            config = {
+                **_configure(device, precision, config_threads),
+                **({"NUM_STREAMS": str(runs)} if runs > 1 else {}),
+            }
             self._compiled = _compile(model, device, config, "int8" in self.spec.precision)
             self.inputs = {tensor.any_name: _info(tensor) for tensor in self._compiled.inputs}
             self.outputs = {tensor.any_name: _info(tensor) for tensor in self._compiled.outputs}
@@ -104,6 +111,14 @@ class OpenVinoRunner:
             with self._lock:
                 if self._compiled is not None:
                     self._idle.append(request)
+
+    def for_throughput(self) -> tuple[Runner, int]:
+        """See :class:`ThroughputRunner`; this runner and 1 if its threads were chosen, or it is on a GPU."""
+        runs, _ = share_cores()
+        if runs == 1 or not self._alone or self.providers[0] != f"{NAME}:{_CPU}":
+            return self, 1
+        model, providers, precision = self._opened
+        return OpenVinoRunner(model, providers=providers, precision=precision, runs=runs), runs
 
     def close(self) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from ..errors import RunnerError, UsageError, first_line
 from ..files import check_readable
 from ..spec import ModelSpec
 from .onnx_file import has_plugin_node, with_functions
-from .runner import Arrays, TensorInfo, check_described, check_feeds, choose_threads
+from .runner import Arrays, Runner, TensorInfo, check_described, check_feeds, choose_threads, share_cores
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _ELEMENTS = {
@@ -54,7 +54,8 @@ class OnnxRunner:
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
-        self._name = "model" if isinstance(model, bytes) else str(model)
+        self._name, self._model = "model" if isinstance(model, bytes) else str(model), model
+        self._alone = threads is None
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised as exceptions
@@ -114,6 +115,13 @@ class OnnxRunner:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except Exception as error:
             raise RunnerError(f"running {self._name}: ONNX Runtime failed: {first_line(error).rstrip('.')}.") from error
+
+    def for_throughput(self) -> tuple[Runner, int]:
+        """See :class:`ThroughputRunner`; this runner and 1 if its threads were chosen, or it is on a GPU."""
+        runs, threads = share_cores()
+        if runs == 1 or not self._alone or self.providers[0] != _PROVIDERS["cpu"]:
+            return self, 1
+        return OnnxRunner(self._model, providers=self.providers, threads=threads), runs
 
     def close(self) -> None:
         self._session = None

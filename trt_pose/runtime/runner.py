@@ -19,6 +19,7 @@ from ..spec import ModelSpec
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _MOST_THREADS = 1024
+_MOST_RUNS = 8  # each holds the values of a batch between its operators
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class ParallelRunner(Protocol):
     """A runner that can be cloned, so that several queries are in flight."""
 
     def clone(self) -> Runner: ...
+
+
+@runtime_checkable
+class ThroughputRunner(Protocol):
+    """A runner on the CPU, where several runs at once, each on some of the cores, get more done than one on all."""
+
+    def for_throughput(self) -> tuple[Runner, int]:
+        """Returns a runner of the same file, and how many runs at once it is made for; itself and 1 if it is not."""
 
 
 @runtime_checkable
@@ -131,6 +140,13 @@ def choose_threads(threads: int | None, name: str) -> int | None:
         raise UsageError(f"opening {name}: got threads={threads}, expected 1 to {_MOST_THREADS}.")
     cores = usable_cores()
     return threads or (cores if cores < (os.cpu_count() or cores) else None)
+
+
+def share_cores() -> tuple[int, int]:
+    """Returns how many runs at once the cores of this process are good for, and the threads for each."""
+    cores = usable_cores()
+    runs = min(cores, _MOST_RUNS)
+    return runs, cores // runs
 
 
 def check_feeds(
