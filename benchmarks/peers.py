@@ -36,6 +36,7 @@ NETWORK = {OURS: "YOLO-NAS-Pose-S", LIBRE: "YOLO-NAS-Pose-S", ULTRA: "yolo11s-po
 PACKAGES = ("libreyolo==1.6.0", "ultralytics==8.4.190", "ultralytics-thop", "psutil", "polars", "polars-runtime-32")
 COMPLETE = ("nncf", "onnxsim")  # with what they depend on
 REPEATS, ROUNDS, SIZE = 3, 4, 640
+PAUSE_S = 0.05
 
 
 # What runs in the processes of the tools.
@@ -208,6 +209,7 @@ def compare(tools: dict[str, Tool], images: list[Path]) -> dict[str, dict[str, A
     for _ in range(ROUNDS):
         for image in images:
             for name, tool in tools.items():
+                time.sleep(PAUSE_S)  # the threads of the one before come to rest
                 times[name].append(tool.ask(image))
     for tool in tools.values():
         tool.close()
@@ -297,15 +299,15 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of JPEG files")
     parser.add_argument("--python", type=Path, help="an environment of an earlier run")
     chosen = parser.parse_args()
+    photographs = sorted(chosen.images.resolve().rglob("*.jpg"))[:12]
     from trt_pose.benchmark.machine import machine
 
     os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
     with tempfile.TemporaryDirectory() as name:
-        os.chdir(name)
         os.environ["YOLO_CONFIG_DIR"] = name
         folder = Path(name)
         images = []
-        for index, image in enumerate(sorted(chosen.images.resolve().rglob("*.jpg"))[:12]):
+        for index, image in enumerate(photographs):
             (folder / "photographs").mkdir(exist_ok=True)
             images.append(Path(shutil.copy(image, folder / "photographs" / f"{index}.jpg")))
         python = chosen.python or make_environment(folder / "environment")

@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from ..errors import ExportError
+from ..files import temporary_folder, write_atomically
 from ..formats import find_format
 from ..images.pixels import example, letterbox
 from ..nms.selection import Selection
@@ -79,8 +80,11 @@ def _selection_of(postprocess: torch.nn.Module) -> tuple[DecodeBoxes, Selection]
 
 
 def _run(proto: onnx.ModelProto, spec: ModelSpec, feed: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
-    with OnnxRunner(proto.SerializeToString(), providers=["cpu"]) as runner:
-        return runner.run({spec.input.name: feed.cpu().numpy()})
+    with temporary_folder("export") as folder:
+        path = folder / "model.onnx"  # a file: its bytes would stay in memory beside what is made of them
+        write_atomically(path, lambda target: onnx.save(proto, target), ExportError)
+        with OnnxRunner(path, providers=["cpu"]) as runner:
+            return runner.run({spec.input.name: feed.cpu().numpy()})
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:

@@ -61,8 +61,8 @@ class OpenVinoRunner:
     ) -> None:
         openvino = require("openvino", "opening a model with OpenVINO")
         self._name = "model" if isinstance(model, bytes) else str(model)
-        self._opened = (model, providers, precision)
-        self._alone = threads is None
+        self._path = None if isinstance(model, bytes) or threads is not None else model  # to open it once more
+        self._precision = precision
         config_threads = choose_threads(threads, self._name)
         if not isinstance(model, bytes):
             check_readable(model, "opening", RunnerError)
@@ -115,10 +115,9 @@ class OpenVinoRunner:
     def for_throughput(self) -> tuple[Runner, int]:
         """See :class:`ThroughputRunner`; this runner and 1 if its threads were chosen, or it is on a GPU."""
         runs, _ = share_cores()
-        if runs == 1 or not self._alone or self.providers[0] != f"{NAME}:{_CPU}":
+        if runs == 1 or self._path is None or self.providers[0] != f"{NAME}:{_CPU}":
             return self, 1
-        model, providers, precision = self._opened
-        return OpenVinoRunner(model, providers=providers, precision=precision, runs=runs), runs
+        return OpenVinoRunner(self._path, providers=self.providers, precision=self._precision, runs=runs), runs
 
     def close(self) -> None:
         with self._lock:

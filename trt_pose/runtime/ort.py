@@ -54,8 +54,8 @@ class OnnxRunner:
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
-        self._name, self._model = "model" if isinstance(model, bytes) else str(model), model
-        self._alone = threads is None
+        self._name = "model" if isinstance(model, bytes) else str(model)
+        self._path = None if isinstance(model, bytes) or threads is not None else model  # to open it once more
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised as exceptions
@@ -119,9 +119,9 @@ class OnnxRunner:
     def for_throughput(self) -> tuple[Runner, int]:
         """See :class:`ThroughputRunner`; this runner and 1 if its threads were chosen, or it is on a GPU."""
         runs, threads = share_cores()
-        if runs == 1 or not self._alone or self.providers[0] != _PROVIDERS["cpu"]:
+        if runs == 1 or self._path is None or self.providers[0] != _PROVIDERS["cpu"]:
             return self, 1
-        return OnnxRunner(self._model, providers=self.providers, threads=threads), runs
+        return OnnxRunner(self._path, providers=self.providers, threads=threads), runs
 
     def close(self) -> None:
         self._session = None
