@@ -291,8 +291,8 @@ def table(record: dict[str, Any]) -> str:
     lines += [
         "",
         "Ultralytics' network is another one, and smaller: it runs and exports faster, and the table says nothing about"
-        " its accuracy. Its export and LibreYOLO's write the network as it is; ours holds pre- and post-processing, and is"
-        " compared with PyTorch on a photograph before it is written, which takes a second.",
+        " its accuracy. Its export and LibreYOLO's write the network as it is; ours holds pre- and post-processing, and"
+        " is compared with PyTorch on a photograph before it is written, which takes a second.",
     ]
     return "\n".join([*lines, ""])
 
