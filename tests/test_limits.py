@@ -30,7 +30,7 @@ def test_onnx_runtime_takes_no_more_cores_than_it_may(monkeypatch, tiny_onnx, th
         return session(model, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", keep)
-    monkeypatch.setattr("trt_pose.runtime.ort.usable_cores", lambda: 2)
+    monkeypatch.setattr("trt_pose.runtime.runner.usable_cores", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     OnnxRunner(tiny_onnx, providers=["cpu"], threads=threads).close()
     assert seen == [expected]

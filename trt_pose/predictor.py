@@ -119,6 +119,11 @@ class PosePredictor:
                 stacklevel=2,
             )
 
+    @property
+    def runtime(self) -> str:
+        """Name and version of what runs the model."""
+        return self._runner.runtime
+
     def predict(self, source: Any, *, batch_size: int | None = None) -> Result | list[Result]:
         """Returns one result for one image, or a list of results for a list, folder or glob.
 

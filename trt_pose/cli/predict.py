@@ -192,7 +192,7 @@ def predict(
         outputs = _outputs(drawings, {"json": json, "jsonl": jsonl, "csv": csv}, read, resume)
         with outputs, closing(cast("Generator[Any]", results)):
             run.follow(results, outputs, show)
-    run.end(outputs, predictor.spec.task)
+    run.end(outputs, predictor.spec.task, predictor.runtime)
 
 
 class _Drawn(NamedTuple):
@@ -290,7 +290,7 @@ class _Run:
             say(f"warning: {item.error}", sys.stderr, lines=False)
         self._said = len(self._failures)
 
-    def end(self, outputs: Outputs, task: str) -> None:
+    def end(self, outputs: Outputs, task: str, runtime: str) -> None:
         """Writes the summary to standard error. Raises SourceError when a source could not be read."""
         if len(self._failures) == 1 and not self._images:
             raise self._failures[0].error
@@ -299,7 +299,8 @@ class _Run:
             steps = ", ".join(f"{ms / self._images:.3g} ms {step}" for step, ms in self._ms.items())
             places = f"; saved to {outputs.drawings}" if outputs.drawings else ""
             found = find_task(task).count(self._predictions)
-            say(f"{self._images} image{'s' * (self._images != 1)}, {found}; each {steps}{places}", sys.stderr)
+            images = f"{self._images} image{'s' * (self._images != 1)}"
+            say(f"{images}, {found}; each {steps}; by {runtime}{places}", sys.stderr)
         if self._failures:
             total = self._images + len(self._failures)
             of = f" of {total}" if all("#" not in item.source for item in self._failures) else ""

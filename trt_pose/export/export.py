@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +22,7 @@ from .plan import ExportPlan, count_anchors, plan_export
 from .result import ModelExportResult
 from .steps import steps_of
 from .trace import attach_weights, output_names, trace
-from .verify import verify
+from .verify import compute_reference, verify
 
 if TYPE_CHECKING:
     from ..models.keypoint_rcnn.network import KeypointRCNN
@@ -70,15 +71,18 @@ def write(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportR
     """Traces, simplifies, checks, compares and quantizes a graph, and writes the file."""
     with step("tracing"):
         proto = trace(graph, spec, plan)
-    if plan.simplify:
-        with step("simplifying"):
-            proto = simplify(proto, ", or set onnx_simplify=False (--no-simplify)")
-    with step("checking"):
-        finish(proto, spec)
-        attach_weights(proto, graph, spec)
-    if plan.verify:
-        with step("comparing ONNX Runtime with torch"):
-            verify(graph, proto, spec)
+    with ThreadPoolExecutor(1) as pool:
+        # Simplifying is Python, and torch computes in C++: both at once take the time of the longer one.
+        reference = pool.submit(compute_reference, graph, spec) if plan.verify else None
+        if plan.simplify:
+            with step("simplifying"):
+                proto = simplify(proto, ", or set onnx_simplify=False (--no-simplify)")
+        with step("checking"):
+            finish(proto, spec)
+            attach_weights(proto, graph, spec)
+        if reference is not None:
+            with step("comparing ONNX Runtime with torch"):
+                verify(reference.result(), proto, spec)
     report = None
     if plan.quantize is not None:
         proto, report = quantize_model(proto, plan.calibration_data, plan.quantize)

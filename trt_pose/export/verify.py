@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,35 @@ UNMATCHED_SHARE = 0.02
 _LEAST_CANDIDATES = 20
 
 
-def verify(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Runs the graph in torch and the model in ONNX Runtime on a bundled photograph and compares the outputs.
+@dataclass(frozen=True)
+class Reference:
+    """What torch computes of the photograph.
+
+    Attributes:
+        feed: the input (B, C, H, W).
+        values: the candidates before selection: boxes, scores and, for poses, joints; or the outputs, where nothing is
+            selected.
+        selection: the thresholds; None where nothing is selected.
+    """
+
+    feed: npt.NDArray[Any]
+    values: tuple[npt.NDArray[Any], ...]
+    selection: Selection | None
+
+
+def compute_reference(graph: DeployGraph, spec: ModelSpec) -> Reference:
+    """Runs the graph in torch on a bundled photograph."""
+    pixels = _input(spec)
+    with torch.inference_mode():
+        feed = torch.from_numpy(pixels).to(next(graph.parameters(), torch.empty(0)).device)
+        decode, selection = _selection_of(graph.postprocess) or (None, None)
+        outputs = graph(feed) if decode is None else decode(graph.network(graph.preprocess(feed)))
+    values = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    return Reference(pixels, tuple(value.cpu().numpy() for value in values), selection)
+
+
+def verify(reference: Reference, proto: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Runs the model in ONNX Runtime on the photograph and compares its outputs with those of torch.
 
     A plugin node is run by the function that has its meaning.
 
@@ -48,25 +75,20 @@ def verify(graph: DeployGraph, proto: onnx.ModelProto, spec: ModelSpec) -> None:
         ExportError: the outputs differ by more than rounding explains; the message names the difference and the limit.
             Or nothing is found in the photograph, so that nothing is compared.
     """
-    pixels = _input(spec)
-    with torch.inference_mode():
-        feed = torch.from_numpy(pixels).to(next(graph.parameters(), torch.empty(0)).device)
-        parts = _selection_of(graph.postprocess)
-        if parts is not None:
-            _compare_selected(graph, *parts, proto, spec, feed)
-            return
-        outputs = graph(feed)
-    expected = [value.cpu().numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
-    found = _run(proto, spec, feed)
-    if not any(array.size for array in expected):
+    if reference.selection is not None:
+        _compare_selected(reference, reference.selection, proto, spec)
+        return
+    found = _run(proto, spec, reference.feed)
+    if not any(array.size for array in reference.values):
         raise ExportError(
             f"comparing {spec.model}: nothing is found in the photograph of the check, so nothing was compared. Export"
             " with a lower threshold, or without the check: verification=False (--no-verify)."
         )
+    expected = dict(zip(spec.output.names, reference.values, strict=True))
     if find_format(spec).finished:
-        _compare_found(dict(zip(spec.output.names, expected, strict=True)), found, spec, len(pixels))
+        _compare_found(expected, found, spec, len(reference.feed))
     else:
-        _compare_arrays(dict(zip(spec.output.names, expected, strict=True)), found, spec)
+        _compare_arrays(expected, found, spec)
 
 
 def _selection_of(postprocess: torch.nn.Module) -> tuple[DecodeBoxes, Selection] | None:
@@ -79,12 +101,12 @@ def _selection_of(postprocess: torch.nn.Module) -> tuple[DecodeBoxes, Selection]
     return (decode[0], chosen[0]) if decode and chosen else None
 
 
-def _run(proto: onnx.ModelProto, spec: ModelSpec, feed: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
+def _run(proto: onnx.ModelProto, spec: ModelSpec, feed: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     with temporary_folder("export") as folder:
         path = folder / "model.onnx"  # a file: its bytes would stay in memory beside what is made of them
         write_atomically(path, lambda target: onnx.save(proto, target), ExportError)
         with OnnxRunner(path, providers=["cpu"]) as runner:
-            return runner.run({spec.input.name: feed.cpu().numpy()})
+            return runner.run({spec.input.name: feed})
 
 
 def _input(spec: ModelSpec) -> npt.NDArray[Any]:
@@ -102,27 +124,20 @@ def _input(spec: ModelSpec) -> npt.NDArray[Any]:
     return normalized.astype(spec.input.dtype)
 
 
-def _compare_selected(
-    graph: DeployGraph,
-    decode: DecodeBoxes,
-    selection: Selection,
-    proto: onnx.ModelProto,
-    spec: ModelSpec,
-    feed: torch.Tensor,
-) -> None:
+def _compare_selected(reference: Reference, selection: Selection, proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Compares the selection of the file with torch's candidates, at a threshold that some of them pass.
 
     Raises:
         ExportError: it is not a valid selection from them.
     """
-    boxes, scores, *joints = (value.cpu().numpy() for value in decode(graph.network(graph.preprocess(feed))))
+    boxes, scores, *joints = reference.values
     best = scores.max(axis=2)  # (B, A)
     least = np.sort(best, axis=1)[:, -min(_LEAST_CANDIDATES, best.shape[1])].min()
     chosen = replace(selection, confidence=min(selection.confidence, float(least) * 0.999))
     with _threshold(proto, spec, chosen.confidence):
-        found = _run(proto, spec, feed)
+        found = _run(proto, spec, reference.feed)
     predictions, none = predictions_of(spec.task), np.zeros((0, 3), np.float32)
-    for index in range(len(feed)):
+    for index in range(len(reference.feed)):
         points = joints[0][index] if joints else np.broadcast_to(none, (len(boxes[index]), *none.shape))
         candidates = Candidates(boxes[index], scores[index], points)
         fault = find_fault(predictions.from_outputs(found, spec, index), candidates, chosen, find_task(spec.task))

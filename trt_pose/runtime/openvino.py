@@ -63,16 +63,13 @@ class OpenVinoRunner:
         self._name = "model" if isinstance(model, bytes) else str(model)
         self._path = None if isinstance(model, bytes) or threads is not None else model  # to open it once more
         self._precision = precision
-        config_threads = choose_threads(threads, self._name)
+        threads = choose_threads(threads, self._name)
         if not isinstance(model, bytes):
             check_readable(model, "opening", RunnerError)
         self.spec = ModelSpec.from_metadata(read_metadata(model), self._name)
         with _explained(self._name):
             device = _choose_device(providers)
-            config = {
-                **_configure(device, precision, config_threads),
-                **({"NUM_STREAMS": str(runs)} if runs > 1 else {}),
-            }
+            config = _configure(device, precision, threads, runs)
             self._compiled = _compile(model, device, config, "int8" in self.spec.precision)
             self.inputs = {tensor.any_name: _info(tensor) for tensor in self._compiled.inputs}
             self.outputs = {tensor.any_name: _info(tensor) for tensor in self._compiled.outputs}
@@ -152,7 +149,7 @@ def _choose_device(providers: Sequence[str] | str | None) -> str:
     return device
 
 
-def _configure(device: str, precision: str, threads: int | None) -> dict[str, str]:
+def _configure(device: str, precision: str, threads: int | None, runs: int) -> dict[str, str]:
     if precision not in _HINTS:
         raise UsageError(f"opening a model: got precision={precision!r}, expected {' or '.join(_HINTS)}.")
     if precision == "bf16" and "BF16" not in _core().get_property(device, "OPTIMIZATION_CAPABILITIES"):
@@ -163,6 +160,8 @@ def _configure(device: str, precision: str, threads: int | None) -> dict[str, st
         config["ENABLE_CPU_PINNING"] = "NO"  # two processes would be bound to the same cores
         # Snippets take the sum at the end of a residual block, so that it is not fused into its convolution.
         config["SNIPPETS_MODE"] = "DISABLE"
+        if runs > 1:
+            config["NUM_STREAMS"] = str(runs)
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = str(threads)
     return config
