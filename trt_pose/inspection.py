@@ -109,10 +109,10 @@ def _refusal(path: Path) -> str:
     """Returns why ONNX Runtime does not open a file; empty when it does."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
+    from .runtime.ort import silent_options
+
     try:
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(str(path), silent_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # the classes of ONNX Runtime's errors have no common base
         return first_line(error)
     return ""

@@ -139,7 +139,7 @@ class _Process:
 
 
 class _Stopped(Exception):  # noqa: N818 - no error
-    """Nobody takes the results any more."""
+    """Ends the thread of a process when its results are no longer taken."""
 
 
 def _work(job: Job, report: Callable[[tuple[bool, Found]], None]) -> None:

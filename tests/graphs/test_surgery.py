@@ -95,7 +95,7 @@ def test_a_tensor_that_no_node_makes(tiny_onnx):
         extract_subgraph(onnx.load(tiny_onnx), ["nothing"])
 
 
-def test_an_element_type_that_nobody_knows_is_one_sentence():
+def test_an_unknown_element_type_is_refused_in_one_sentence():
     model = small()
     model.graph.output[0].type.tensor_type.elem_type = 99
     with pytest.raises(ExportError, match="GraphSurgeon cannot read it"):

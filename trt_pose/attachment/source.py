@@ -15,6 +15,7 @@ from ..errors import ExportError, first_line
 from ..files import check_readable
 from ..graphs.surgery import rename, to_graph, to_model
 from ..nms.contract import DOMAIN
+from ..runtime.ort import silent_options
 from .heads import HEADS, OPEN_ROWS, Head
 from .ultralytics import exported_size
 
@@ -103,7 +104,9 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
     element = _ELEMENTS.get(proto.graph.input[0].type.tensor_type.elem_type, "float32")
     image = np.zeros((shape[0] or 2, 3, *(size or 0 for size in sizes)), element)
     try:
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), _silent(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), silent_options(), providers=["CPUExecutionProvider"]
+        )
         found = session.run(None, {proto.graph.input[0].name: image})
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise ExportError(
@@ -117,12 +120,6 @@ def fixed(proto: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
         for dim, size in dims[1:] if follows else dims[2:]:
             dim.dim_value = size
     return proto
-
-
-def _silent() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised as exceptions
-    return options
 
 
 def input_of(proto: onnx.ModelProto, source: str | Path) -> tuple[int | None, int, int, str]:

@@ -15,8 +15,6 @@ from ..trt.sidecar import SUFFIXES
 if TYPE_CHECKING:
     from ..workers import Found, Job
 
-_NOT_FILES = ("-", "/dev/stdin", "/dev/fd/0")
-
 
 @dataclass(frozen=True)
 class LargeJob:
@@ -60,15 +58,15 @@ class LargeJob:
             # Numbers are cameras; one source stays one.
             found = [int(text) if _is_camera(text) else text for text in sources]
             return found[0] if len(found) == 1 else found
+        from ..images.sources import STANDARD_INPUT, list_sources
+        from ..results.sinks import finished_sources
+
         for text in sources:
-            if _is_camera(text) or text in _NOT_FILES:
+            if _is_camera(text) or text in STANDARD_INPUT:
                 raise UsageError(
                     f"--workers, --device with several, --shard, --resume: they are for files, got {text!r}. Leave them"
                     " out, or name files."
                 )
-        from ..images.sources import list_sources
-        from ..results.sinks import finished_sources
-
         files = list_sources(sources, recursive)
         if self.shard is not None:
             share, count = _parse_shard(self.shard)

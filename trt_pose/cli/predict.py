@@ -187,9 +187,9 @@ def predict(
             results = large.stream(job)
         else:
             results = predictor.stream(chosen, progress=True, **streaming)
-        read = [Path(model), *_files(sources, recursive)]
-        drawings = _Drawn(save, save_frames, overwrite)
-        outputs = _outputs(drawings, {"json": json, "jsonl": jsonl, "csv": csv}, read, resume)
+        records = {"json": json, "jsonl": jsonl, "csv": csv}
+        read = [Path(model), *_files(sources, recursive)] if save or any(records.values()) else []
+        outputs = _outputs(_Drawn(save, save_frames, overwrite), records, read, resume)
         with outputs, closing(cast("Generator[Any]", results)):
             run.follow(results, outputs, show)
     run.end(outputs, predictor.spec.task, predictor.runtime)
@@ -216,7 +216,7 @@ def _outputs(drawn: _Drawn, records: dict[str, Path | None], read: list[Path], r
     drawings = None
     if drawn.path:
         drawings = Drawings(drawn.path, frames=drawn.frames, overwrite=drawn.overwrite, sources=read)
-    taken = resolved(read) if files else set()
+    taken = resolved(read)
     for path, _ in files:
         check_new(path, drawn.overwrite or resume, taken)
     return Outputs(drawings, [kind(path, overwrite=drawn.overwrite) for path, kind in files])

@@ -155,24 +155,23 @@ def _threshold(proto: onnx.ModelProto, spec: ModelSpec, threshold: float) -> Ite
     graph = proto.graph
     node = next(node for node in graph.node if node.op_type in ("NonMaxSuppression", *spec.plugins_required))
     plugin, said = node.op_type in spec.plugins_required, np.float32(spec.output.confidence_threshold)
-    attribute = next((item for item in node.attribute if item.name == "score_threshold"), None)
-    stored = attribute.f if plugin and attribute else _constant(graph, node.input[4])
+    score = next(item for item in node.attribute if item.name == "score_threshold") if plugin else None
+    stored = _constant(graph, node.input[4]) if score is None else score.f
     if stored != said:
         raise _disagree(spec, f"the confidence threshold is {stored:g} in the file and {said:g} in torch")
-    if plugin and attribute:
-        attribute.f = threshold
-        try:
-            yield
-        finally:
-            attribute.f = stored
-        return
-    name, node.input[4] = node.input[4], "verification_threshold"
-    graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), node.input[4]))
+    before = onnx.NodeProto()
+    before.CopyFrom(node)
+    if score is not None:
+        score.f = threshold
+    else:
+        node.input[4] = "verification_threshold"
+        graph.initializer.append(numpy_helper.from_array(np.array([threshold], np.float32), node.input[4]))
     try:
         yield
     finally:
-        node.input[4] = name
-        graph.initializer.pop()
+        node.CopyFrom(before)
+        if score is None:
+            graph.initializer.pop()
 
 
 def _constant(graph: onnx.GraphProto, name: str) -> float:

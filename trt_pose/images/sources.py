@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 _STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://", "srt://", "rtp://")
 _URL_SCHEMES = ("http://", "https://")
 _TIMEOUT_S, _LARGEST_BYTES, _HEAD_BYTES = 30, 200 << 20, 64
-_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0")
+STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0")
 # The first bytes of image files; WebP and AVIF have theirs after a length.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
@@ -88,7 +88,7 @@ def _open_text(text: str, reading: Reading) -> Frames:
         return _open_stream(text, reading)
     if text.startswith(_URL_SCHEMES):
         return _open_url(text, reading)
-    if text in _STANDARD_INPUT:
+    if text in STANDARD_INPUT:
         return _open_bytes(sys.stdin.buffer.read(_LARGEST_BYTES), "standard input", reading)
     try:
         return _open_path(Path(text), text, reading)

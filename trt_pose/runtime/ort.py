@@ -57,8 +57,7 @@ class OnnxRunner:
         self._name = "model" if isinstance(model, bytes) else str(model)
         self._path = None if isinstance(model, bytes) or threads is not None else model  # to open it once more
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # errors are raised as exceptions
+        options = silent_options()
         # By itself ONNX Runtime takes every core of the machine, also in a container that may use two.
         options.intra_op_num_threads = choose_threads(threads, self._name) or 0
         # Threads wait for the next operator in a loop, which is fast; after a run they would take what decoding needs.
@@ -155,6 +154,13 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
     return names
 
 
+def silent_options() -> ort.SessionOptions:
+    """Returns options of a session that prints nothing: its errors are raised as exceptions."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return options
+
+
 def open_session(model: str | Path | bytes, options: ort.SessionOptions, **own: Any) -> ort.InferenceSession:
     """Opens a session; adds the NMS functions to a file with a plugin node, which ONNX Runtime lacks."""
     if not has_plugin_node(model):
@@ -171,8 +177,7 @@ def expand_plugins(model: str | Path | bytes, target: Path) -> None:
     Raises:
         RunnerError: ONNX Runtime cannot load the file.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = silent_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(target)
     try:
