@@ -207,3 +207,22 @@ def test_a_live_source_is_not_run_ahead(tiny_dynamic_onnx, photograph, monkeypat
     with PosePredictor(tiny_dynamic_onnx) as predictor:
         next(iter(predictor.stream(feed())))
     assert asked == [0]
+
+
+@pytest.mark.parametrize("providers", ["cpu", "openvino"])
+@pytest.mark.parametrize("change", ["gone", "another"])
+def test_a_file_that_has_changed_is_not_opened_again(
+    tiny_dynamic_onnx, tiny_onnx, many, tmp_path_factory, monkeypatch, providers, change
+):
+    if providers == "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setattr("trt_pose.runtime.runner.usable_cores", lambda: 4)
+    monkeypatch.setattr("trt_pose.predictor._FEW_BATCHES", 2)
+    path = tmp_path_factory.mktemp("model") / "m.onnx"
+    path.write_bytes(tiny_dynamic_onnx.read_bytes())
+    with PosePredictor(path, providers=providers) as predictor:
+        path.unlink()
+        if change == "another":
+            path.write_bytes(tiny_onnx.read_bytes())
+        assert len(list(predictor.stream(many, on_error="yield"))) == 40
+        assert predictor._throughput == (predictor._runner, 1)

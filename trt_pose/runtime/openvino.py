@@ -22,7 +22,7 @@ from ..files import cache_folder, check_readable, temporary_folder, write_atomic
 from ..optional import require
 from ..spec import ModelSpec
 from .onnx_file import has_external_weights, has_plugin_node, read_metadata
-from .runner import Arrays, Runner, TensorInfo, check_described, check_feeds, choose_threads, share_cores
+from .runner import Arrays, Reopening, Runner, TensorInfo, check_described, check_feeds, choose_threads
 
 NAME = "openvino"
 _CPU = "CPU"
@@ -61,7 +61,7 @@ class OpenVinoRunner:
     ) -> None:
         openvino = require("openvino", "opening a model with OpenVINO")
         self._name = "model" if isinstance(model, bytes) else str(model)
-        self._path = None if isinstance(model, bytes) or threads is not None else model  # to open it once more
+        self._reopening = Reopening(model, threads)
         self._precision = precision
         threads = choose_threads(threads, self._name)
         if not isinstance(model, bytes):
@@ -110,11 +110,12 @@ class OpenVinoRunner:
                     self._idle.append(request)
 
     def for_throughput(self) -> tuple[Runner, int]:
-        """See :class:`ThroughputRunner`; this runner and 1 if its threads were chosen, or it is on a GPU."""
-        runs, _ = share_cores()
-        if runs == 1 or self._path is None or self.providers[0] != f"{NAME}:{_CPU}":
+        """See :class:`ThroughputRunner` and :class:`Reopening`; on a GPU this runner and 1."""
+        runs, _ = self._reopening.share_cores()
+        if runs == 1 or self.providers[0] != f"{NAME}:{_CPU}":
             return self, 1
-        return OpenVinoRunner(self._path, providers=self.providers, precision=self._precision, runs=runs), runs
+        path = self._reopening.path
+        return OpenVinoRunner(path, providers=self.providers, precision=self._precision, runs=runs), runs
 
     def close(self) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from ..errors import RunnerError, UsageError, first_line
 from ..files import check_readable
 from ..spec import ModelSpec
 from .onnx_file import has_plugin_node, with_functions
-from .runner import Arrays, Runner, TensorInfo, check_described, check_feeds, choose_threads, share_cores
+from .runner import Arrays, Reopening, Runner, TensorInfo, check_described, check_feeds, choose_threads
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _ELEMENTS = {
@@ -55,7 +55,7 @@ class OnnxRunner:
         precision: str = "fp32",
     ) -> None:
         self._name = "model" if isinstance(model, bytes) else str(model)
-        self._path = None if isinstance(model, bytes) or threads is not None else model  # to open it once more
+        self._reopening = Reopening(model, threads)
         names = _choose([providers] if isinstance(providers, str) else providers, precision)
         options = silent_options()
         # By itself ONNX Runtime takes every core of the machine, also in a container that may use two.
@@ -116,11 +116,11 @@ class OnnxRunner:
             raise RunnerError(f"running {self._name}: ONNX Runtime failed: {first_line(error).rstrip('.')}.") from error
 
     def for_throughput(self) -> tuple[Runner, int]:
-        """See :class:`ThroughputRunner`; this runner and 1 if its threads were chosen, or it is on a GPU."""
-        runs, threads = share_cores()
-        if runs == 1 or self._path is None or self.providers[0] != _PROVIDERS["cpu"]:
+        """See :class:`ThroughputRunner` and :class:`Reopening`; on a GPU this runner and 1."""
+        runs, threads = self._reopening.share_cores()
+        if runs == 1 or self.providers[0] != _PROVIDERS["cpu"]:
             return self, 1
-        return OnnxRunner(self._path, providers=self.providers, threads=threads), runs
+        return OnnxRunner(self._reopening.path, providers=self.providers, threads=threads), runs
 
     def close(self) -> None:
         self._session = None

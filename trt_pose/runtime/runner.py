@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -142,11 +143,34 @@ def choose_threads(threads: int | None, name: str) -> int | None:
     return threads or (cores if cores < (os.cpu_count() or cores) else None)
 
 
-def share_cores() -> tuple[int, int]:
-    """Returns how many runs at once the cores of this process are good for, and the threads for each."""
-    cores = usable_cores()
-    runs = min(cores, _MOST_RUNS)
-    return runs, cores // runs
+class Reopening:
+    """The file of a runner on the CPU, which may be opened once more for several runs at once.
+
+    Args:
+        model: path of the file, or the file's bytes, which are not kept.
+        threads: number of threads that the caller chose; None when it chose none.
+    """
+
+    def __init__(self, model: str | Path | bytes, threads: int | None) -> None:
+        self._chosen = threads is not None
+        self.path = Path() if isinstance(model, bytes) else Path(model)
+        self._state = None if isinstance(model, bytes) else self._stat()
+
+    def _stat(self) -> tuple[int, ...] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def share_cores(self) -> tuple[int, int]:
+        """Returns how many runs at once the cores are good for, and the threads for each.
+
+        One run when the threads were chosen, or when the file is gone or another one has taken its place.
+        """
+        cores = usable_cores()
+        runs = 1 if self._chosen or self._state is None or self._stat() != self._state else min(cores, _MOST_RUNS)
+        return runs, cores // runs
 
 
 def check_feeds(
