@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ExportError
 from ..files import check_writable
 from ..graphs.file import check_suffix, read_spec, save
-from ..graphs.finish import finish, simplify
+from ..graphs.finish import finish
+from ..limits import release_memory
 from ..models.model import Model
 from ..progress import step
 from ..quantization.quantize import quantize_model
@@ -21,7 +21,7 @@ from .options import ExportOptions
 from .plan import ExportPlan, count_anchors, plan_export
 from .result import ModelExportResult
 from .steps import steps_of
-from .trace import attach_weights, output_names, trace
+from .trace import attach_weights, output_names, simplify_traced, trace
 from .verify import compute_reference, verify
 
 if TYPE_CHECKING:
@@ -68,21 +68,24 @@ def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
 
 
 def write(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportResult:
-    """Traces, simplifies, checks, compares and quantizes a graph, and writes the file."""
+    """Traces, simplifies, checks, compares and quantizes a graph, and writes the file; the graph loses its weights."""
     with step("tracing"):
         proto = trace(graph, spec, plan)
-    with ThreadPoolExecutor(1) as pool:
-        # Simplifying is Python, and torch computes in C++: both at once take the time of the longer one.
-        reference = pool.submit(compute_reference, graph, spec) if plan.verify else None
-        if plan.simplify:
-            with step("simplifying"):
-                proto = simplify(proto, ", or set onnx_simplify=False (--no-simplify)")
-        with step("checking"):
-            finish(proto, spec)
-            attach_weights(proto, graph, spec)
-        if reference is not None:
-            with step("comparing ONNX Runtime with torch"):
-                verify(reference.result(), proto, spec)
+    release_memory()
+    reference = None
+    if plan.verify:
+        with step("running torch for the comparison"):
+            reference = compute_reference(graph, spec)
+    if plan.simplify:
+        with step("simplifying"):
+            proto = simplify_traced(proto, ", or set onnx_simplify=False (--no-simplify)")
+    with step("checking"):
+        finish(proto, spec)
+        attach_weights(proto, graph, spec)
+    if reference is not None:
+        with step("comparing ONNX Runtime with torch"):
+            verify(reference, proto, spec)
+        release_memory()
     report = None
     if plan.quantize is not None:
         proto, report = quantize_model(proto, plan.calibration_data, plan.quantize)

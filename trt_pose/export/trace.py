@@ -1,4 +1,4 @@
-"""Steps from a module to an ONNX model: trace, attach the weights."""
+"""Steps from a module to an ONNX model: trace, simplify without the weights, attach the weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import ExportError, first_line
 from ..formats import FORMATS, find_format
+from ..graphs.finish import simplify
 from ..models.model import Model
 from ..spec import ModelSpec
 from ..tasks import TASKS
@@ -66,8 +67,40 @@ def _holds_foreign_weights(graph: DeployGraph, plan: ExportPlan) -> bool:
     return any(True for module in theirs for _ in (*module.parameters(), *module.buffers()))
 
 
+def simplify_traced(proto: onnx.ModelProto, hint: str = "") -> onnx.ModelProto:
+    """Simplifies a trace whose weights are graph inputs, and leaves them so; see :func:`simplify`.
+
+    The simplifier compares every graph input with every tensor, over and over. Meanwhile the weights of convolutions
+    are tensors whose values lie in files that do not exist: no rule of the simplifier reads those. The files have
+    different names, because weights that lie in the same place are merged.
+    """
+    readers: dict[str, set[str]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    weights = {item.name: item for item in proto.graph.input if readers.get(item.name) == {"Conv"}}
+    kept = [item for item in proto.graph.input if item.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    for name, item in weights.items():
+        form = item.type.tensor_type
+        sizes = [axis.dim_value for axis in form.shape.dim]
+        tensor = proto.graph.initializer.add(name=name, data_type=form.elem_type, dims=sizes)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=name)
+    made = simplify(proto, hint)
+    stored = [item for item in made.graph.initializer if item.name not in weights]
+    made.graph.input.extend(weights[item.name] for item in made.graph.initializer if item.name in weights)
+    del made.graph.initializer[:]
+    made.graph.initializer.extend(stored)
+    return made
+
+
 def attach_weights(proto: onnx.ModelProto, graph: DeployGraph, spec: ModelSpec) -> None:
-    """Replaces every graph input except the image with an initializer that holds the graph's value."""
+    """Replaces every graph input except the image with an initializer that holds the graph's value.
+
+    The network of ``graph`` loses its parameters, so that the weights are not in memory twice; it cannot run any more.
+    """
     values = graph.state_dict()
     kept = [item for item in proto.graph.input if item.name == spec.input.name]
     weights = [item.name for item in proto.graph.input if item.name != spec.input.name]
@@ -77,6 +110,9 @@ def attach_weights(proto: onnx.ModelProto, graph: DeployGraph, spec: ModelSpec) 
     for name in weights:
         if name in used:
             proto.graph.initializer.append(numpy_helper.from_array(values[name].cpu().numpy(), name))
+    for module in graph.network.modules():  # copies of the caller's modules
+        for name, _ in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
 
 
 def output_names(graph: DeployGraph, plan: ExportPlan, task: str) -> tuple[str, ...]:
