@@ -8,6 +8,7 @@ import torch
 from trt_pose import ExportError, Poses, UsageError, open_runner
 from trt_pose.choices import DetectionOutputFormatMode as Format
 from trt_pose.export.graph import assemble
+from trt_pose.images.pixels import letterbox
 from trt_pose.nms.selection import Selection
 from trt_pose.spec import DIGEST_KEY, METADATA_KEY, ModelSpec
 
@@ -277,6 +278,15 @@ def test_float_input_in_grey_levels(tiny, tmp_path):
     assert_close(Poses.from_outputs(found, spec), Poses.from_outputs(want, spec))
 
 
+def test_another_padding(tiny, tmp_path, photograph):
+    """The file says how its images are padded, and the predictor does so."""
+    plain, black = (tiny.export(tmp_path / f"{value}.onnx", pad_value=value, **SMALL).spec for value in (None, 0))
+    assert (plain.input.pad_value, black.input.pad_value) == (127, 0)
+    pixels, placed = letterbox(photograph, black.input)
+    assert placed.left + round(512 * placed.scale_x) < 160
+    assert not pixels[:, :, -1].any()
+
+
 def test_more_candidates_than_anchors_are_lowered_with_a_warning(tiny, tmp_path):
     with pytest.warns(UserWarning, match="lowered"):
         result = tiny.export(tmp_path / "m.onnx", input_image_shape=32, num_pre_nms_predictions=50, verification=False)
@@ -340,6 +350,7 @@ def test_a_difference_from_torch_is_an_error_with_both_numbers(tmp_path, monkeyp
         ({"device": "abacus"}, "torch cannot use"),
         ({"input_image_channels": 1}, "takes 3"),
         ({"input_image_dtype": "int8"}, "uint8 or float32"),
+        ({"pad_value": 256}, "pad_value: got 256, expected 0 to 255"),
         ({"preprocessing": False, "input_image_dtype": "uint8"}, "needs preprocessing"),
         ({"batch_size": 0}, "whole number"),
         ({"batch_size": "many"}, "'dynamic'"),

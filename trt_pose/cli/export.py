@@ -33,6 +33,7 @@ _OPTIONS = {
     "max_predictions_per_image": "--max-det", "num_pre_nms_predictions": "--pre-nms", "batch_size": "--batch",
     "num_keypoints": "--joints", "num_classes": "--classes", "shortest_side": "--shortest-side",
     "divisor": "--divisor", "onnx_export_kwargs: got opset_version": "--opset: got", "device": "--device",
+    "input_image_dtype": "--input-dtype", "pad_value": "--pad-value",
     "checkpoint_path": "--weights FILE", "pretrained_weights": "--weights NAME", "verification=False": "--no-verify",
 }  # fmt: skip
 _RCNN = "Keypoint R-CNN only"
@@ -89,6 +90,16 @@ def export(
     verify: Annotated[bool, typer.Option(help="Compare the file with torch on a photograph before writing it.")] = True,
     verify_data: VerifyData = None,
     verify_images: VerifyImages = None,
+    input_dtype: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Element type of the input, uint8 or float32.", show_default="uint8"),
+    ] = None,
+    pad_value: Annotated[
+        int | None,
+        typer.Option(
+            callback=in_range(0, 255), help="Grey level of the padding.", show_default="that of the training, 127"
+        ),
+    ] = None,
     shortest_side: Annotated[
         int | None, typer.Option(rich_help_panel=_RCNN, help="Resize the shorter side of images to this first, px.")
     ] = None,
@@ -104,8 +115,7 @@ def export(
     """Export a model to one ONNX file, with pre- and post-processing inside."""
     from .. import models as catalog
 
-    measure = measure_accuracy(verify_data, verify_images)
-    card = catalog.look_up(model)
+    measure, card = measure_accuracy(verify_data, verify_images), catalog.look_up(model)
     if (shortest_side, divisor) != (None, None) and not card.sizes_itself:
         raise UsageError(f"--shortest-side, --divisor: {model} has neither. Leave them out.")
     named = weights in (None, "none", *card.weights)
@@ -125,6 +135,7 @@ def export(
             engine=backend,
             batch_size="dynamic" if dynamic else read_batch(batch),
             input_image_shape=read_size(imgsz),
+            input_image_dtype=input_dtype,
             max_predictions_per_image=max_det,
             num_pre_nms_predictions=pre_nms,
             onnx_export_kwargs=None if opset is None else {"opset_version": opset},
@@ -134,6 +145,7 @@ def export(
             verification=verify,
             shortest_side=shortest_side,
             divisor=divisor,
+            pad_value=pad_value,
         )
     accuracy = record(output, measure) if measure else None
     if json:

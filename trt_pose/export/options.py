@@ -54,6 +54,7 @@ class ExportOptions:
     verification: bool = True
     shortest_side: int | None = None
     divisor: int | None = None
+    pad_value: int | None = None
 
     def resolved(self) -> ExportOptions:
         """Returns the options with ``postprocessing_kwargs`` applied."""

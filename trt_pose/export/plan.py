@@ -252,6 +252,10 @@ def plan_input(model: Model, options: ExportOptions) -> InputSpec:
         raise UsageError(
             "input_image_dtype: uint8 needs preprocessing in the graph. Use float32 or preprocessing=True."
         )
+    if options.pad_value is not None:
+        if not 0 <= options.pad_value <= 255:
+            raise UsageError(f"pad_value: got {options.pad_value}, expected 0 to 255.")
+        policy = replace(policy, pad_value=options.pad_value)
     return replace(
         policy,
         batch=None if batch_size == DYNAMIC else count("batch_size", batch_size, hint=" or 'dynamic'"),

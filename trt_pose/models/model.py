@@ -100,6 +100,7 @@ class Model(nn.Module):
         *,
         conf: float | None = None,
         iou: float | None = None,
+        pad_value: int | None = None,
     ) -> ModelExportResult:
         """Writes one ONNX file with pre- and post-processing; argument names and defaults follow super-gradients.
 
@@ -137,6 +138,7 @@ class Model(nn.Module):
             num_pre_nms_predictions: maximum number of candidates that enter NMS, best first.
             shortest_side: Keypoint R-CNN only: length, px, to which a runner resizes the shorter side of an image.
             divisor: Keypoint R-CNN only: both sides are rounded to multiples of it after that resize; 1 by default.
+            pad_value: grey level of the padding that runners add, 0..255; None takes that of the training.
             conf: short for ``confidence_threshold``.
             iou: short for ``nms_threshold``.
             verification: whether to run the model in ONNX Runtime and compare it with torch on a real image.
@@ -175,6 +177,7 @@ class Model(nn.Module):
             verification=verification,
             shortest_side=shortest_side,
             divisor=divisor,
+            pad_value=pad_value,
         )
         return export_model(self, output, options)
 
