@@ -81,6 +81,10 @@ def test_the_plan_is_pure_and_described(engine, tiny_plugin_onnx):
     assert sidecar.quantization["images"] == 6
     assert sidecar.compute_capabilities == ("8.6",)
     assert sidecar.plugins == ("PoseNMS_TRT",)
+    assert sidecar.elements == {
+        "input": "uint8", "num_predictions": "int32", "pred_boxes": "float32", "pred_scores": "float32",
+        "pred_joints": "float32",
+    }  # fmt: skip
     assert sidecar.precision_asked == "int8"
     assert sidecar.gpu is None
     assert "no GPU" in sidecar.precision_note

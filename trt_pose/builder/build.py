@@ -153,6 +153,7 @@ def _describe(
         seconds=built.seconds,
         generator=f"trt_pose {__version__}",
         weights=(onnx.name,) if options.strip_weights else (),
+        elements=built.elements,
     )
 
 

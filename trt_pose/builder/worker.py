@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+import numpy as np
 
 from ..errors import EngineError, MissingDependencyError, first_line
 from ..formats import find_format
@@ -82,6 +84,7 @@ class Built:
         plugin: source of the NMS plugin; empty when the engine uses none of this package's plugins.
         plugins: names of the operators the engine requires.
         seconds: duration of parsing and building, s.
+        elements: NumPy name of the element type of each input and output, by tensor name.
     """
 
     flavor: str
@@ -90,6 +93,7 @@ class Built:
     plugin: str
     plugins: tuple[str, ...]
     seconds: float
+    elements: dict[str, str] = field(default_factory=dict)
 
 
 def build(job: Job, report: Report) -> Built:
@@ -116,10 +120,11 @@ def build(job: Job, report: Report) -> Built:
         onnx = _with_own_nms(onnx, job.engine.parent)
         plugins = tuple(DETECTION_NAME if name == EFFICIENT_NAME else name for name in plugins)
     parsed = _parse(log, onnx, job)
+    elements = _elements(flavor.module, parsed[1])
     job.engine.write_bytes(_serialize(parsed, log, job, report))
     own = {NAME, DETECTION_NAME} & set(plugins)
     seconds = round(time.monotonic() - started, 2)
-    return Built(flavor.name, flavor.version, gpu, str(plugin) if own else "", plugins, seconds)
+    return Built(flavor.name, flavor.version, gpu, str(plugin) if own else "", plugins, seconds, elements)
 
 
 def inspect_layers(engine: Path, flavor_name: str, host_code: bool) -> tuple[dict[str, int] | None, str]:
@@ -186,6 +191,13 @@ def _parse(log: Log, onnx: Path, job: Job) -> tuple[Any, Any, Any]:
         details = _parser_errors(log, onnx, strongly_typed)
         raise log.failure("parsing the ONNX file", details, job.rest) from error
     return builder, network, parser
+
+
+def _elements(trt: Any, network: Any) -> dict[str, str]:
+    """Returns the NumPy name of the element type of each input and output of a network."""
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    tensors += [network.get_output(index) for index in range(network.num_outputs)]
+    return {tensor.name: np.dtype(trt.nptype(tensor.dtype)).name for tensor in tensors}
 
 
 def _parser_errors(log: Log, onnx: Path, strongly_typed: bool) -> list[str]:

@@ -84,6 +84,10 @@ def _holds(model: str | Path | bytes, texts: list[bytes]) -> bool:
 
 
 def with_functions(model: str | Path | bytes) -> bytes:
-    """Returns the bytes of a file followed by the NMS plugins as ONNX functions: protobuf merges the two messages."""
+    """Returns the bytes of a file followed by the NMS plugins as ONNX functions: protobuf merges the two messages.
+
+    A file that this function has returned before is left as it is.
+    """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
-    return data + resources.files("trt_pose").joinpath(contract.FUNCTIONS).read_bytes()
+    functions = resources.files("trt_pose").joinpath(contract.FUNCTIONS).read_bytes()
+    return data if data.endswith(functions) else data + functions

@@ -47,6 +47,7 @@ class Sidecar:
         engine_sha256: SHA-256 of the engine file.
         engine_bytes: size of the engine file.
         onnx_sha256: SHA-256 of the ONNX file.
+        elements: NumPy name of the element type of each input and output; empty when unknown.
         weights: names of the files that may hold the weights of an engine built without them.
         flavor: ``tensorrt`` or ``tensorrt_rtx``, whichever built the engine.
         flavor_version: version of that TensorRT.
@@ -87,6 +88,7 @@ class Sidecar:
     seconds: float = 0.0
     generator: Name = ""
     weights: tuple[Name, ...] = ()
+    elements: dict[Name, Name] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
