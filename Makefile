@@ -12,7 +12,7 @@ DEMO := build/demo
 LOWEST := build/lowest
 CPP := $(shell find plugins tests -path plugins/build -prune -o \( -name '*.cpp' -o -name '*.hpp' -o -name '*.cu*' -o -name '*.h' \) -print)
 
-.PHONY: setup demo test fuzz bindings test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
+.PHONY: setup demo test fuzz bindings triton ray test-scale test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
 
 setup: $(VENV)/ready
 
@@ -48,6 +48,25 @@ test: setup
 # tests use without installing them. They need no GPU.
 bindings: setup
 	$(BIN)/python tests/bindings/fetch.py
+
+# A real tritonserver with its clients, and Ray, each in an environment of its own: 600 MB and 900 MB. The server's Python
+# backend is of 2024 and wants NumPy 1.
+triton: build/triton/ready
+build/triton/ready:
+	$(PYTHON) -m venv build/triton
+	build/triton/bin/python -m pip install --quiet 'nvidia-pytriton==0.7.0' 'tritonclient[http,grpc]==2.73.0' 'numpy<2' \
+		'opencv-python-headless<4.12' --editable .
+	touch $@
+
+ray: build/ray/ready
+build/ray/ready:
+	$(PYTHON) -m venv build/ray
+	build/ray/bin/python -m pip install --quiet 'ray[data]==2.60.0' --editable .
+	touch $@
+
+# What runs beyond one process: a Triton server, Ray Data.
+test-scale: setup triton ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "triton or ray"
 
 # Everything, also what downloads packages.
 test-slow: setup

@@ -22,6 +22,8 @@ from .keyed_weights import apply_keyed_weights
 from .rcnn_fixtures import rcnn, rcnn_checkpoint, rcnn_colormap, rcnn_onnx, rcnn_truth  # noqa: F401 - fixtures
 
 DATA = Path(__file__).parent / "data"
+BUILD = Path(__file__).parent.parent / "build"
+MADE = ("bindings", "triton", "ray")  # what make fetches for the tests
 # Folders of TensorRT's public headers, as many versions as there are, separated by colons.
 HEADERS = [Path(folder) for folder in os.environ.get("TENSORRT_INCLUDE_DIR", "").split(os.pathsep) if folder]
 
@@ -79,11 +81,14 @@ def has_tensorrt():
 def pytest_collection_modifyitems(items):
     if os.environ.get("TRT_POSE_REQUIRE_GPU") == "1":
         return
-    present = {"gpu": torch.cuda.is_available(), "tensorrt": has_tensorrt(), "bindings": FOLDER.exists()}
+    present = {
+        "gpu": torch.cuda.is_available(), "tensorrt": has_tensorrt(), "bindings": FOLDER.exists(),
+        "triton": (BUILD / "triton" / "ready").exists(), "ray": (BUILD / "ray" / "ready").exists(),
+    }  # fmt: skip
     for item in items:
         for marker, here in present.items():
             if item.get_closest_marker(marker) and not here:
-                item.add_marker(pytest.mark.skip(reason=f"needs {'make ' * (marker == 'bindings')}{marker}"))
+                item.add_marker(pytest.mark.skip(reason=f"needs {'make ' * (marker in MADE)}{marker}"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,15 +12,15 @@ from .app import app, say, wrong_value
 
 # isort: off
 from . import models, export, attach, quantize, calibration, build, plugin
-from . import predict, bench
+from . import predict, bench, deploy
 from . import inspect, doctor, compare, evaluate
 from . import train, synthesize
 
 # isort: on
 
 __all__ = [
-    "app", "attach", "bench", "build", "calibration", "compare", "doctor", "evaluate", "export", "inspect", "models",
-    "plugin", "predict", "quantize", "run", "synthesize", "train",
+    "app", "attach", "bench", "build", "calibration", "compare", "deploy", "doctor", "evaluate", "export", "inspect",
+    "models", "plugin", "predict", "quantize", "run", "synthesize", "train",
 ]  # fmt: skip
 
 # Spellings of other tools.
