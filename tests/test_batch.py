@@ -81,7 +81,7 @@ def test_it_travels_and_opens_the_model_once_in_a_process(tiny_onnx, batch, monk
     one, other = first(batch), second(batch)
     assert one["boxes"] == other["boxes"]
     assert len(find_poses._opened) == 1
-    FindPoses(str(tiny_onnx), conf=0.4)(batch)
+    FindPoses(str(tiny_onnx), conf=0.4, providers=["cpu"])(batch)
     assert len(find_poses._opened) == 2
 
 

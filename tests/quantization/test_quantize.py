@@ -35,7 +35,7 @@ def test_every_kind_of_file_in_every_precision(
 ):
     source, output = tmp_path / "m.onnx", tmp_path / "q.onnx"
     tiny.export(source, engine=backend, output_predictions_format=output_format, verification=False, **SMALL)
-    report = quantize(source, output, picture_folder, QuantizeOptions(precision))
+    report = quantize(source, output, picture_folder, QuantizeOptions(precision.value))
     assert output.stat().st_size < source.stat().st_size
     assert report.precision is precision
     assert report.images == (6 if precision.has_int8 else 0)

@@ -1,6 +1,7 @@
 """What every runner must do, whatever runs underneath."""
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -141,3 +142,27 @@ def test_open_runner_picks_by_suffix(tiny_onnx, tmp_path):
     for name, error in (("m.engine", EngineError), ("m.plan", EngineError), ("m.pth", RunnerError), ("m", RunnerError)):
         with pytest.raises(error, match=name):
             open_runner(tmp_path / name)
+
+
+def test_onnx_runtime_does_not_fall_back_in_silence(tiny_onnx, monkeypatch):
+    """Asked for a GPU, it runs on the CPU by itself when a library is missing."""
+    from trt_pose.runtime import ort as module
+
+    monkeypatch.setattr(
+        module.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of ONNX Runtime
+        with pytest.raises(RunnerError, match="does not use CUDAExecutionProvider"):
+            OnnxRunner(tiny_onnx, providers=["cuda"])
+
+
+def test_a_library_that_does_not_load_is_named(tmp_path, monkeypatch):
+    from trt_pose.runtime import ort as module
+
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
+    monkeypatch.setattr(module.ort, "__file__", str(tmp_path / "__init__.py"))
+    assert "ONNX Runtime's CUDA provider does not load: " in module._why_not("CUDAExecutionProvider")
+    assert "onnxruntime-gpu[cuda,cudnn]" in module._why_not("CUDAExecutionProvider")
+    assert module._why_not("CPUExecutionProvider") == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..tasks import POSE, find_task
 
 _DECODED_AHEAD = 16
 _opening = threading.Lock()
-_opened: dict[tuple[str, tuple[tuple[str, Any], ...]], PosePredictor] = {}
+_opened: dict[tuple[str, str], PosePredictor] = {}  # by path and the text of the options
 
 
 class FindPoses:
@@ -34,6 +34,7 @@ class FindPoses:
         batch_size: images per run of a file with a symbolic batch; 1 when None.
         options: options of :class:`PosePredictor`, such as ``conf`` and ``threads``.
 
+    A table of pyarrow gives a table, whose types do not depend on what is found; other mappings of columns give a dict.
     The result has, beside the columns that are kept, ``count`` (N,) int64; ``boxes``, ``scores`` and ``joints`` or
     ``classes``, lists of one item for each person, px of the image; and ``error``, the reason why an image could not be
     read, else None. Rows stay in their order, and an unreadable image never ends the work.
@@ -53,36 +54,57 @@ class FindPoses:
         **options: Any,
     ) -> None:
         self._model, self._column, self._keep = str(model), column, keep
-        self._batch_size, self._options = batch_size, tuple(sorted(options.items()))
+        self._batch_size, self._options = batch_size, dict(sorted(options.items()))
 
-    def __call__(self, batch: Any) -> dict[str, Any]:
-        """Returns the columns for a batch: a mapping of columns, such as a dict of arrays or a ``pandas.DataFrame``."""
-        names = list(batch)
+    def __call__(self, batch: Any) -> Any:
+        """Returns the columns for a batch: a dict of arrays, a ``pandas.DataFrame`` or a ``pyarrow.Table``."""
+        table = type(batch).__module__.partition(".")[0] == "pyarrow"
+        names = batch.column_names if table else list(batch)
         keep = [name for name in names if name != self._column] if self._keep is None else list(self._keep)
         for name in (self._column, *keep):
             if name not in names:
                 raise UsageError(f"finding poses: the batch has no column {name!r}, only {', '.join(map(str, names))}.")
+        values = batch[self._column]
+        found = self._found(values.to_pylist() if table else list(values))
+        return _add_to_table(batch.select(keep), found) if table else {**{name: batch[name] for name in keep}, **found}
+
+    def _found(self, values: list[Any]) -> dict[str, Any]:
+        """Returns the columns of what is found in images."""
         predictor = _predictor(self._model, self._options)
         task = find_task(predictor.spec.task)
         extra = "joints" if task is POSE else "classes"
         columns: dict[str, list[Any]] = {name: [] for name in ("count", "boxes", "scores", extra, "error")}
-        for found in self._find(predictor, batch[self._column]):
+        for found in self._find(predictor, values):
             prediction: Any = None if isinstance(found, SourceError) else found.prediction
             columns["count"].append(0 if prediction is None else len(prediction))
             for name in ("boxes", "scores", extra):
                 columns[name].append([] if prediction is None else getattr(prediction, name).tolist())
             columns["error"].append(str(found) if isinstance(found, SourceError) else None)
-        return {**{name: batch[name] for name in keep}, **columns, "count": np.array(columns["count"], np.int64)}
+        return {**columns, "count": np.array(columns["count"], np.int64)}
 
-    def _find(self, predictor: PosePredictor, values: Any) -> Iterator[Result | SourceError]:
+    def _find(self, predictor: PosePredictor, values: list[Any]) -> Iterator[Result | SourceError]:
         """Yields the result of each image, or why it could not be read."""
-        images = list(map_ahead(_decode, list(values), _DECODED_AHEAD))
+        images = list(map_ahead(_decode, values, _DECODED_AHEAD))
         readable = [image for image in images if not isinstance(image, SourceError)]
         results: Iterator[Any] = iter(())
         if readable:
             results = predictor.stream(readable, batch_size=self._batch_size)
         for image in images:
             yield image if isinstance(image, SourceError) else next(results)
+
+
+def _add_to_table(table: Any, columns: Mapping[str, Any]) -> Any:
+    """Returns a table of pyarrow with more columns, whose types are the same for every batch."""
+    import pyarrow
+
+    numbers = pyarrow.list_(pyarrow.float32())
+    types = {
+        "count": pyarrow.int64(), "boxes": pyarrow.list_(numbers), "scores": numbers, "error": pyarrow.string(),
+        "joints": pyarrow.list_(pyarrow.list_(numbers)), "classes": pyarrow.list_(pyarrow.int64()),
+    }  # fmt: skip
+    for name, values in columns.items():
+        table = table.append_column(name, pyarrow.array(values, types[name]))
+    return table
 
 
 def _decode(value: Any) -> Image | SourceError:
@@ -96,9 +118,10 @@ def _decode(value: Any) -> Image | SourceError:
         return error
 
 
-def _predictor(model: str, options: tuple[tuple[str, Any], ...]) -> PosePredictor:
+def _predictor(model: str, options: Mapping[str, Any]) -> PosePredictor:
     """Returns this process's predictor for a model; it stays open."""
+    key = (model, repr(options))
     with _opening:
-        if (model, options) not in _opened:
-            _opened[model, options] = PosePredictor(model, **dict(options))
-        return _opened[model, options]
+        if key not in _opened:
+            _opened[key] = PosePredictor(model, **options)
+        return _opened[key]

@@ -176,7 +176,7 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
 
 def _calibration_data(quantize: QuantizeOptions | None, options: ExportOptions) -> Any:
     """Returns the images for INT8. Without any it is noise, as in super-gradients; quantizing warns of it."""
-    wanted = quantize is not None and quantize.precision is not None and quantize.precision.has_int8
+    wanted = quantize is not None and quantize.precision in (Precision.INT8, Precision.INT8_FP16)
     return "random" if wanted and options.calibration_loader is None else options.calibration_loader
 
 

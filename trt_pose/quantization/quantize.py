@@ -42,7 +42,7 @@ class QuantizeOptions:
         cache: a calibration cache to use or write.
     """
 
-    precision: Precision | None = Precision.INT8
+    precision: str | Precision | None = Precision.INT8
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     selective: SelectiveQuantizer = field(default_factory=SelectiveQuantizer)
     cache: Path | None = None
@@ -116,7 +116,8 @@ def quantize_model(
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Quantizes a model in memory, see :func:`quantize`; does not change ``proto``."""
     spec = read_spec(proto)
-    wanted = options.precision or (Precision.INT8_FP16 if spec.plugins_required else Precision.INT8)
+    fitting = Precision.INT8_FP16 if spec.plugins_required else Precision.INT8
+    wanted = fitting if options.precision is None else Precision.parse(options.precision, "precision")
     check_precision(spec, wanted)
     network, samples = Network(proto), SampleBuffer(data, spec)
     made, cache, chosen, kept = network.proto, None, list[Layer](), dict[str, str]()

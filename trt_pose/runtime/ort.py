@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +31,7 @@ _BIAS_OPTIMIZER = "WeightBiasQuantization"
 # The first version whose CPU code is exact for quantizers with an FP16 scale. Version 1.29 moves joints of the
 # demonstration model in INT8 with FP16 by 9 px, this one by 1 px.
 FP16_QUANTIZERS = (1, 30)
+_WARNINGS, _SILENT = 2, 4  # severities of messages; the first is the default
 ort.disable_telemetry_events()  # some builds send events to their maker
 
 
@@ -42,7 +46,8 @@ class OnnxRunner:
         precision: ``"fp32"``, the only one; the files have precisions of their own.
 
     Raises:
-        RunnerError: missing or damaged file, a file without a description, or an operator that no provider has.
+        RunnerError: missing or damaged file, a file without a description, an operator that no provider has, or a
+            provider whose libraries do not load.
         UsageError: unknown provider or precision, threads below 1.
     """
 
@@ -68,6 +73,8 @@ class OnnxRunner:
         try:
             self._session: ort.InferenceSession | None = open_session(model, options, **own)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
+            if fault := _why_not(names[0]):
+                raise RunnerError(f"opening {self._name}: {fault}") from error
             raise _load_error(self._name, error) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_metadata(metadata, self._name)
@@ -76,6 +83,9 @@ class OnnxRunner:
         if not isinstance(model, bytes):  # parts of files, with the description of the whole, are given as bytes
             check_described(self.spec, self.inputs, self.outputs, self._name)
         self.providers = tuple(self._session.get_providers())
+        if self.providers[0] != names[0]:  # ONNX Runtime falls back to the CPU by itself
+            fault = _why_not(names[0]) or f"ONNX Runtime does not use {names[0]}. Use another provider."
+            raise RunnerError(f"opening {self._name}: {fault}")
         self.runtime = f"ONNX Runtime {ort.__version__} {self.providers[0].removesuffix('ExecutionProvider')}"
         if self.providers[0] == _PROVIDERS["cpu"] and "int8" in self.spec.precision:
             self._warn(asked=providers is not None)
@@ -157,18 +167,56 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
 def silent_options() -> ort.SessionOptions:
     """Returns options of a session that prints nothing: its errors are raised as exceptions."""
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = _SILENT
     return options
 
 
 def open_session(model: str | Path | bytes, options: ort.SessionOptions, **own: Any) -> ort.InferenceSession:
     """Opens a session; adds the NMS functions to a file with a plugin node, which ONNX Runtime lacks."""
+    own = {**own, "enable_fallback": 0}
     if not has_plugin_node(model):
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
+        with _cuda_libraries(own["providers"]):
+            return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, **own)
     if not isinstance(model, bytes):  # external weights are stored beside the model
         folder = str(Path(model).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    return ort.InferenceSession(with_functions(model), options, **own)
+    with _cuda_libraries(own["providers"]):
+        return ort.InferenceSession(with_functions(model), options, **own)
+
+
+@contextmanager
+def _cuda_libraries(providers: Sequence[str]) -> Iterator[None]:
+    """Loads the libraries of CUDA from the packages of PyPI for the providers that need them, while nothing is printed.
+
+    ONNX Runtime looks for them nowhere but in the system, and writes to standard error when they are not there.
+    """
+    if providers[0] == _PROVIDERS["cpu"]:
+        yield
+        return
+    ort.set_default_logger_severity(_SILENT)
+    try:
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+        yield
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
+
+
+def _why_not(provider: str) -> str:
+    """Returns why the library of a provider does not load, and what to do; empty if it loads, or there is none."""
+    short = provider.removesuffix("ExecutionProvider")
+    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{short.lower()}.so"
+    try:
+        if library.exists():
+            ctypes.CDLL(str(library))
+        return ""
+    except OSError as error:
+        cuda = str(getattr(ort, "cuda_version", "")).partition(".")[0]
+        more = " and TensorRT 10" if provider == _PROVIDERS["tensorrt"] else ""
+        return (
+            f"ONNX Runtime's {short} provider does not load: {error}. It needs CUDA {cuda}, cuDNN 9{more}: pip install"
+            " 'onnxruntime-gpu[cuda,cudnn]'."
+        )
 
 
 def expand_plugins(model: str | Path | bytes, target: Path) -> None:
