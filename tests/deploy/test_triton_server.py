@@ -43,6 +43,11 @@ def test_a_server_answers_with_the_poses_of_a_predictor(kind, batch, request, im
         found = triton_server.ask(
             tmp_path, name="pose", model=str(onnx), images=images, models=str(models), batch=batch, **addresses
         )
+        client = (made.folder / "client.py").read_text().replace("localhost:8000", addresses["http"])
+        printed = triton_server.run(tmp_path, "-c", client, *images).splitlines()
+    assert [line for line in printed if " people" in line] == [
+        f"{path}: {len(poses['scores'])} people" for path, poses in zip(images, found["direct"], strict=True)
+    ]
     for protocol in ("http", "grpc"):
         check(found[protocol], found["direct"])
     assert found["http refusal"].startswith("400: ")

@@ -96,8 +96,15 @@ def ask(folder, **request):
     """Runs ask_triton.py in the environment of the server; returns its answers."""
     path = folder / "request.json"
     path.write_text(json.dumps(request))
+    return json.loads(run(folder, HERE / "ask_triton.py", path))
+
+
+def run(folder, *arguments):
+    """Runs Python in the environment of the server; returns what it prints."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [ENVIRONMENT / "bin" / "python", HERE / "ask_triton.py", path]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180, check=False)
+    command = [ENVIRONMENT / "bin" / "python", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=180, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return done.stdout

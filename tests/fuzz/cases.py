@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -32,6 +31,7 @@ ONNX_VERBS = (
     ("attach", "good.onnx", "-o", "out.onnx", "--spec-from", "m.onnx"),
     ("attach", "m.onnx", "-o", "out.onnx", "--spec-from", "good.onnx"),
     ("calibration", "import", "cache.trt", "--onnx", "m.onnx", "-o", "out.json"),
+    ("deploy", "triton", "m.onnx", "-o", "out"),
 )
 ENGINE_VERBS = (
     ("inspect", "m.engine"),
@@ -41,6 +41,8 @@ ENGINE_VERBS = (
     ("compare", "good.onnx", "m.engine", "--images", "p.jpg"),
     ("bench", "m.engine", "--duration", "0.01"),
     ("eval", "m.engine", "--data", "c.json", "--images", "pictures"),
+    ("deploy", "triton", "m.engine", "-o", "out"),
+    ("deploy", "deepstream", "m.engine", "-o", "out"),
 )
 OUTPUTS = ("out", "out.onnx", "out.html", "out.json", "out.csv", "out.mp4", "out.trt", "out.jsonl", "out.png")
 # Files of every kind that OpenCV, Pillow and FFmpeg read, and where they are read.
@@ -179,26 +181,24 @@ def engine(folder: Path, seeds: Seeds, rng: random.Random) -> Case:
     header = b"ftrt" + bytes(20) if rng.random() < 0.5 else b"ptrt" + rng.randbytes(20)
     data = header + rng.randbytes(2000)
     (folder / "m.engine").write_bytes(mutations.damage(data, rng) if rng.random() < 0.5 else data)
-    import hashlib
+    from trt_pose.files import file_sha256
+    from trt_pose.runtime.onnx_file import read_metadata
+    from trt_pose.spec import ModelSpec
+    from trt_pose.trt.sidecar import Sidecar
 
-    import onnx
-
-    model = onnx.load(seeds.folder / "trt.onnx", load_external_data=False)
-    spec = json.loads(next(item.value for item in model.metadata_props if item.key == "trt_pose"))
-    sidecar = {
-        "format": 1,
-        "spec": spec,
-        "engine_sha256": hashlib.sha256((folder / "m.engine").read_bytes()).hexdigest(),
-        "options": {"version_compatible": True, "precision": "fp16"},
-        "flavor": "tensorrt",
-        "tensorrt": "10.3.0",
-        "plugins": {},
-        "tensors": {},
-        "log": "",
-        "gpu": "x",
-        "compute_capability": "8.6",
-    }
-    text = json.dumps(sidecar)
+    spec = ModelSpec.from_metadata(read_metadata(seeds.folder / "trt.onnx"))
+    sidecar = Sidecar(
+        spec,
+        file_sha256(folder / "m.engine"),
+        len(data),
+        "",
+        "tensorrt",
+        "10.3.0",
+        {"name": "x", "compute_capability": "8.6"},
+        options={"version_compatible": rng.random() < 0.5, "plugins_to_serialize": ["x"] * (rng.random() < 0.5)},
+        elements=dict.fromkeys(("input", *spec.output.names), "float32"),
+    )
+    text = sidecar.to_json()
     (folder / "m.engine.json").write_bytes(
         (mutations.damage_json(text, rng) if rng.random() < 0.9 else text).encode("utf-8", "surrogateescape")
     )
@@ -356,6 +356,8 @@ def options(folder: Path, seeds: Seeds, rng: random.Random) -> Case:
                 "--opset",
                 "--device",
                 "--weights",
+                "--input-dtype",
+                "--pad-value",
             ),
         ),
         (
@@ -368,6 +370,10 @@ def options(folder: Path, seeds: Seeds, rng: random.Random) -> Case:
         ),
         (["eval", "good.onnx", "--synthetic", "1"], ("--conf", "--seed", "--worst", "--synthetic", "--scene")),
         (["compare", "good.onnx", "good.onnx", "--images", "p.jpg"], ("--conf", "--max-oks-loss")),
+        (
+            ["deploy", "triton", "good.onnx", "-o", "out"],
+            ("--name", "--max-batch", "--delay-us", "--instances", "--gpus", "--threads", "--plugins", "--triton"),
+        ),
         (["synthesize", "out", "--count", "1"], ("--count", "--seed", "--imgsz", "--size")),
         (["predict", "good.onnx"], ("",)),
     )

@@ -76,6 +76,7 @@ def load() -> None:
     import trt_pose.builder.build
     import trt_pose.cli
     import trt_pose.comparison
+    import trt_pose.deploy
     import trt_pose.doctor
     import trt_pose.evaluation
     import trt_pose.export
