@@ -11,10 +11,12 @@ from trt_pose.trt.sidecar import Sidecar
 GPU = {"name": "A GPU", "compute_capability": "8.6"}
 
 
-def write_engine(onnx, path, version="10.16.1.11", most=4, **changes):
+def write_engine(onnx, path, version="10.16.1.11", most=4, rtx=False, **changes):
     """Writes an engine whose plan is the ONNX file behind a header; returns its path."""
     numbers = [int(part) for part in version.split(".")]
-    path.write_bytes(b"ftrt" + bytes(20) + struct.pack("4B", *numbers) + bytes(4) + Path(onnx).read_bytes())
+    path.write_bytes(
+        (b"vtrt" if rtx else b"ftrt") + bytes(20) + struct.pack("4B", *numbers) + bytes(4) + Path(onnx).read_bytes()
+    )
     with OnnxRunner(onnx, providers=["cpu"]) as runner:
         spec, tensors = runner.spec, {**runner.inputs, **runner.outputs}
     shape = (spec.input.channels, spec.input.height, spec.input.width)
@@ -24,7 +26,7 @@ def write_engine(onnx, path, version="10.16.1.11", most=4, **changes):
         file_sha256(path),
         path.stat().st_size,
         "",
-        "tensorrt",
+        "tensorrt_rtx" if rtx else "tensorrt",
         version,
         GPU,
         plugins=spec.plugins_required,

@@ -183,9 +183,9 @@ def test_what_nvinfer_cannot_run(float_onnx, tiny_dynamic_onnx, library, tmp_pat
         (float_onnx, {}, UsageError, "is an .onnx file, an engine is needed"),
         (None, {"elements": elements(input="uint8")}, UsageError, "--input-dtype float32"),
         (None, {"elements": elements(num_predictions="int64")}, UsageError, "num_predictions: int64"),
-        (None, {"elements": elements(), "flavor_version": "11.4.0.1"}, EngineError, "built by TensorRT 11.4.0.1"),
+        (None, {"elements": elements(), "version": "11.4.0.1"}, EngineError, "built by TensorRT 11.4.0.1"),
         (None, {"elements": elements(), "options": {"version_compatible": True}}, EngineError, "--versionCompatible"),
-        (None, {"elements": elements(), "flavor": "tensorrt_rtx"}, UsageError, "by TensorRT-RTX"),
+        (None, {"elements": elements(pred_boxes="bool")}, UsageError, "pred_boxes of x.engine is bool"),
     ]
     for path, changes, error, words in refused:
         model = path or write_engine(float_onnx, engine, **changes)

@@ -156,8 +156,13 @@ def test_what_cannot_be_served(tiny, tiny_dynamic_onnx, tmp_path):
         (flat, UsageError, "'flat', padded arrays"),
         (tmp_path / "none.onnx", RunnerError, "none.onnx"),
         (tmp_path / "none.engine", EngineError, "none.engine"),
-        (write_engine(tiny_dynamic_onnx, tmp_path / "a.engine", flavor="tensorrt_rtx"), UsageError, "by TensorRT-RTX"),
+        (write_engine(tiny_dynamic_onnx, tmp_path / "a.engine", rtx=True), UsageError, "by TensorRT-RTX"),
         (write_engine(tiny_dynamic_onnx, tmp_path / "b.engine", elements={}), EngineError, "Build it again"),
+        (
+            write_engine(tiny_dynamic_onnx, tmp_path / "e.engine", profile={"input": [[]]}),
+            EngineError,
+            "Build it again",
+        ),
         (write_engine(tiny_dynamic_onnx, tmp_path / "c.engine", engine_sha256=""), EngineError, "another engine"),
         (
             write_engine(tiny_dynamic_onnx, tmp_path / "d.engine", options=stripped),

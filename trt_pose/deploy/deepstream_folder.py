@@ -81,7 +81,7 @@ def deepstream(model: str | Path, folder: str | Path, *, plugins: str | Path | N
 
 def _check(found: ModelFile) -> None:
     source, name = found.spec.input, found.path.name
-    if found.sidecar is None:
+    if found.sidecar is None or found.header is None:
         raise UsageError(f"{_DOING}: {name} is an .onnx file, an engine is needed. Build it: trt-pose build {name}.")
     if found.spec.task != POSE.name:
         raise UsageError(f"{_DOING}: {name} is a model for the task {found.spec.task!r}, a pose model is needed.")
@@ -100,9 +100,9 @@ def _check(found: ModelFile) -> None:
             f"{_DOING}: {name} brings code of its own (--versionCompatible), which nvinfer does not allow. Build it"
             " without."
         )
-    if int(found.sidecar.flavor_version.partition(".")[0]) > 10:
+    if int(found.header.version.partition(".")[0]) > 10:
         raise EngineError(
-            f"{_DOING}: {name} was built by TensorRT {found.sidecar.flavor_version}, DeepStream up to 9.2 has"
+            f"{_DOING}: {name} was built by TensorRT {found.header.version}, DeepStream up to 9.2 has"
             " TensorRT 10. Build it with the TensorRT of the DeepStream it is for."
         )
 
@@ -151,7 +151,7 @@ def _fill(name: str, found: ModelFile, **more: str) -> str:
     """Returns a template with the facts of the model in it."""
     source, spec = found.spec.input, found.spec
     text = resources.files("trt_pose").joinpath(f"deploy/deepstream/{name}").read_text(encoding="utf-8")
-    built = found.sidecar.flavor_version if found.sidecar else ""
+    built = found.header.version if found.header else ""
     facts = {
         "model": spec.model, "width": source.width, "height": source.height, "names": list(spec.skeleton.names),
         "keep": int(source.resize != "stretch"), "centered": int(source.padding == "center"), "tensorrt": built,

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineError, UsageError
-from ..files import check_readable, file_sha256
 from ..formats import find_format
 from ..runtime.onnx_file import has_external_weights
 from ..spec import ModelSpec
 from ..tasks import find_task
+from ..trt.compatibility import check_description
 from ..trt.flavor import RTX
-from ..trt.sidecar import SUFFIXES, Sidecar, read_header
+from ..trt.sidecar import SUFFIXES, PlanHeader, Sidecar, read_header
+
+ELEMENTS = ("uint8", "float16", "float32", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,17 @@ class ModelFile:
         path: path of the ``.onnx`` file or engine.
         spec: its description.
         elements: NumPy name of the element type of each input and output, by tensor name.
-        largest_batch: the largest batch of an engine; None for an ``.onnx`` file of a symbolic batch, which has none.
+        largest_batch: the largest batch; None for an ``.onnx`` file of a symbolic batch, which has none.
         sidecar: the description beside an engine; None for an ``.onnx`` file.
+        header: the header of an engine; None for an ``.onnx`` file.
     """
 
     path: Path
     spec: ModelSpec
     elements: dict[str, str]
     largest_batch: int | None
-    sidecar: Sidecar | None
+    sidecar: Sidecar | None = None
+    header: PlanHeader | None = None
 
     @property
     def fixed_batch(self) -> int | None:
@@ -62,6 +66,12 @@ def open_model(path: str | Path, doing: str) -> ModelFile:
     path = Path(path)
     found = _open_engine(path, doing) if path.suffix.lower() in SUFFIXES else _open_onnx(path, doing)
     _check(found.spec, f"{doing}: {path.name}")
+    wrong = [name for name in found.shapes() if found.elements.get(name) not in ELEMENTS]
+    if wrong:
+        raise UsageError(
+            f"{doing}: the tensor {wrong[0]} of {path.name} is {found.elements.get(wrong[0], 'missing')}, expected one"
+            f" of {', '.join(ELEMENTS)}. Make the file again."
+        )
     return found
 
 
@@ -73,25 +83,25 @@ def _open_onnx(path: Path, doing: str) -> ModelFile:
         spec = runner.spec
     if has_external_weights(path):
         raise UsageError(f"{doing}: {path.name} has its weights in other files. Export it into one file.")
-    return ModelFile(path, spec, elements, spec.input.batch, None)
+    return ModelFile(path, spec, elements, spec.input.batch)
 
 
 def _open_engine(path: Path, doing: str) -> ModelFile:
-    header = read_header(check_readable(path, "opening", EngineError))
-    sidecar = Sidecar.read(path)
-    if sidecar.engine_sha256 != file_sha256(path):
-        raise EngineError(f"opening {path}: {path.name}.json belongs to another engine. Copy the right one along.")
-    if RTX in (header.flavor, sidecar.flavor):
+    header, sidecar = read_header(path), Sidecar.read(path)
+    check_description(path, sidecar, header)
+    if header.flavor == RTX:
         raise UsageError(f"{doing}: {path.name} was built by TensorRT-RTX, TensorRT is needed. Build it with TensorRT.")
     if sidecar.options.get("strip_weights"):
         raise UsageError(f"{doing}: {path.name} was built with --stripWeights. Build it with its weights.")
-    if not sidecar.elements:
+    largest = sidecar.spec.input.batch
+    if largest is None:
+        shapes = sidecar.profile.get(sidecar.spec.input.name, [])
+        largest = max((shape[0] for shape in shapes if shape), default=0)
+    if largest < 1 or not sidecar.elements:
         raise EngineError(
-            f"opening {path}: its description does not say the element types of its tensors. Build it again."
+            f"opening {path}: its description does not say which batches and element types it takes. Build it again."
         )
-    profile = sidecar.profile.get(sidecar.spec.input.name)
-    largest = profile[2][0] if profile else sidecar.spec.input.batch
-    return ModelFile(path, sidecar.spec, dict(sidecar.elements), largest, sidecar)
+    return ModelFile(path, sidecar.spec, dict(sidecar.elements), largest, sidecar, header)
 
 
 def _check(spec: ModelSpec, what: str) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 
 from ..errors import EngineError, UsageError
-from ..trt.sidecar import Sidecar
+from ..trt.compatibility import version_fit
+from ..trt.flavor import TENSORRT as RUNTIME, Flavor
+from .model_file import ModelFile
 
 # From docs/introduction/release_notes.md of the branches r24.12 and r25.01 of triton-inference-server/server.
 TENSORRT = {"24.12": "10.7.0", "25.01": "10.8.0"}
@@ -17,11 +19,11 @@ LATEST = "26.08"  # the newest release whose notes were seen
 _RELEASE = re.compile(r"2[3-9]\.(0[1-9]|1[0-2])")
 
 
-def choose_release(sidecar: Sidecar | None, asked: str | None) -> tuple[str, str]:
+def choose_release(found: ModelFile, asked: str | None) -> tuple[str, str]:
     """Returns the release of Triton for a file, and a note on it; the note is empty for an ``.onnx`` file.
 
     Args:
-        sidecar: the description of an engine; None for an ``.onnx`` file.
+        found: the model file.
         asked: a release such as ``25.01``; None takes one that is known to fit, else the newest.
 
     Raises:
@@ -30,10 +32,14 @@ def choose_release(sidecar: Sidecar | None, asked: str | None) -> tuple[str, str
     """
     if asked is not None and not _RELEASE.fullmatch(asked):
         raise UsageError(f"deploying to Triton: release is {asked!r}, expected year and month as {LATEST}.")
-    if sidecar is None:
+    if found.header is None:
         return asked or LATEST, ""
-    built = sidecar.flavor_version
-    fitting = [name for name in sorted(TENSORRT) if _runs(sidecar, TENSORRT[name])]
+    built = found.header.version
+    fitting = [
+        name
+        for name, version in sorted(TENSORRT.items())
+        if version_fit(found.header, Flavor(RUNTIME, version, None), found.sidecar).fine
+    ]
     release = asked or (fitting[-1] if fitting else LATEST)
     if release not in TENSORRT:
         return release, (
@@ -45,13 +51,3 @@ def choose_release(sidecar: Sidecar | None, asked: str | None) -> tuple[str, str
             f" Build it in nvcr.io/nvidia/tensorrt:{release}-py3, or name another release."
         )
     return release, f"The engine and Triton {release} both have TensorRT {TENSORRT[release]}."
-
-
-def _runs(sidecar: Sidecar, version: str) -> bool:
-    """Whether TensorRT ``version`` runs an engine."""
-    built, there = (
-        tuple(int(part) for part in re.findall(r"\d+", text)[:3]) for text in (sidecar.flavor_version, version)
-    )
-    if sidecar.options.get("version_compatible"):
-        return built[:1] == there[:1] and built <= there
-    return built == there

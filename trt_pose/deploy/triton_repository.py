@@ -72,7 +72,7 @@ def triton(model: str | Path, folder: str | Path, options: TritonOptions | None 
         raise UsageError(f"{_DOING}: threads are for .onnx files, got {found.path.name}. Leave them out.")
     served = Served(found, options, _batch(found, options.max_batch))
     library = find_library(found, options.plugins, _DOING)
-    release, note = choose_release(found.sidecar, options.release)
+    release, note = choose_release(found, options.release)
     made = TritonRepository(folder, options.name, release, _arguments(found, library), note)
     parts = _models(served)
     if library is not None:
