@@ -15,6 +15,9 @@ namespace trt_pose {
 constexpr int kMaxHeatmap = 64;       // side of a heatmap
 constexpr float kMaxSide = 65535.0f;  // of a box, px: places are 32-bit numbers
 
+// A block works on as many rows of the enlarged map at a time, with a part of its threads on each.
+constexpr int kKeypointLanes = 8;
+
 struct KeypointDecodeParams {
     const float* heatmaps;  // (R, K, S, S), logits
     const float* boxes;     // (R, 4) xyxy
@@ -60,8 +63,8 @@ struct Cubic {
 
 struct KeypointShared {
     float map[kMaxHeatmap * kMaxHeatmap];
-    float line[2]
-              [kMaxHeatmap];  // a row of the map, enlarged downwards only; the next one is made while this one is read
+    // Rows of the map, enlarged downwards only; the next ones are made while these are read.
+    float line[2][kKeypointLanes][kMaxHeatmap];
     unsigned long long best[32];
 };
 
@@ -69,7 +72,12 @@ template <int kThreads>
 class KeypointDecode {
   public:
     __device__ KeypointDecode(const KeypointDecodeParams& params, KeypointShared& memory)
-        : p(params), shared(memory), thread(static_cast<int>(threadIdx.x)), size(params.size) {
+        : p(params),
+          shared(memory),
+          thread(static_cast<int>(threadIdx.x)),
+          lane(thread / kColumns),
+          own(thread % kColumns),
+          size(params.size) {
         const auto joint = static_cast<long long>(blockIdx.y) * p.jointCount + blockIdx.x;
         heatmap = p.heatmaps + joint * size * size;
         out = p.joints + joint * 3;
@@ -86,8 +94,8 @@ class KeypointDecode {
         for (int place = thread; place < size * size; place += kThreads) shared.map[place] = heatmap[place];
         __syncthreads();
         unsigned long long best = 0;
-        for (int start = 0; start < columns; start += kThreads) {
-            const unsigned long long found = searchColumn(start + thread);
+        for (int start = 0; start < columns; start += kColumns) {
+            const unsigned long long found = searchColumn(start + own);
             if (found > best) best = found;
         }
         best = largest(best);
@@ -95,11 +103,13 @@ class KeypointDecode {
     }
 
   private:
-    static_assert(kThreads % 32 == 0 && kThreads >= kMaxHeatmap, "a thread for each column of a heatmap");
+    static constexpr int kColumns = kThreads / kKeypointLanes;
+    static_assert(kThreads % 32 == 0 && kColumns >= kMaxHeatmap, "a thread for each column of a heatmap");
 
     const KeypointDecodeParams& p;
     KeypointShared& shared;
-    const int thread, size;
+    const int thread, lane, own;  // own: its column among those of its lane
+    const int size;
     const float* heatmap;
     float* out;
     float left, top, width, height;
@@ -119,14 +129,15 @@ class KeypointDecode {
         for (int i = 0; i < 4; ++i) at[i] = clamp(across.first + i);
         const float scale = __fdiv_rn(static_cast<float>(size), static_cast<float>(rows));
         unsigned long long best = 0;
-        for (int row = 0; row < rows; ++row) {
-            float* line = shared.line[row & 1];
-            if (thread < size) {
+        for (int first = 0; first < rows; first += kKeypointLanes) {
+            const int row = first + lane;
+            float* line = shared.line[(first / kKeypointLanes) & 1][lane];
+            if (own < size && row < rows) {
                 const Cubic down(row, scale);
-                line[thread] = down.sum([&](int i) { return shared.map[clamp(down.first + i) * size + thread]; });
+                line[own] = down.sum([&](int i) { return shared.map[clamp(down.first + i) * size + own]; });
             }
             __syncthreads();
-            if (column >= columns) continue;
+            if (column >= columns || row >= rows) continue;
             const float value = across.sum([&](int i) { return line[at[i]]; });
             const unsigned long long key = keyOf(value, static_cast<unsigned>(row) * columns + column);
             if (key > best) best = key;
@@ -173,7 +184,7 @@ __device__ void keypointDecode(const KeypointDecodeParams& params) {
     KeypointDecode<kThreads>(params, shared).run();
 }
 
-constexpr int kKeypointThreads = 128;
+constexpr int kKeypointThreads = 512;
 
 }  // namespace trt_pose
 

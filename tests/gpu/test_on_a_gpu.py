@@ -242,3 +242,22 @@ def test_memory_of_another_context_is_refused(gpu):
     driver.cuMemFree(address)
     driver.cuCtxPopCurrent()
     driver.cuCtxDestroy(other)
+
+
+def test_keypoints_are_decoded_as_by_numpy(gpu):
+    """The kernel for the heatmaps of Keypoint R-CNN gives the bits of the NumPy reference on a GPU, too."""
+    from ..plugins import test_keypoint_decode as reference
+
+    rng, stream = np.random.default_rng(5), gpu.stream()
+    heatmaps = rng.normal(0, 1, (4, 17, 56, 56)).astype(np.float32)
+    for boxes in reference.BOXES.values():
+        corners = np.array(boxes, np.float32)
+        maps = heatmaps[: len(corners)]
+        memories = [
+            upload(gpu, stream, array) for array in (maps, corners, np.zeros((len(corners), 17, 3), np.float32))
+        ]
+        params = reference.Params(*map(address_of, memories), 17, 56)
+        kernel = Kernel(reference.FOLDER / "keypoint_decode_kernel.cuh", "keypoint_decode")
+        kernel.launch((17, len(corners)), 512, params, address_of(stream))
+        found = download(gpu, stream, memories[2], (len(corners), 17, 3), np.float32)
+        np.testing.assert_array_equal(found, reference.by_numpy(maps, corners))
