@@ -132,7 +132,8 @@ std::recursive_mutex lock;       // of everything below
 std::recursive_mutex execution;  // one piece of work at a time
 bool opened = false;
 int session = 0;  // of strict_open(); what an earlier one left behind is not counted
-int driverVersion = 13000, capabilityMajor = 9, capabilityMinor = 0;
+constexpr int kVersion = 13000;
+int driverVersion = kVersion, capabilityMajor = 9, capabilityMinor = 0;
 std::size_t memoryLeft = SIZE_MAX;
 std::unordered_map<void*, std::unique_ptr<Object>> objects;  // also the destroyed ones: their handles stay known
 std::map<Address, Block> blocks;
@@ -348,7 +349,7 @@ API void strict_drain() { drainAll(); }
 API void strict_close() {
     drainAll();
     GUARD;
-    opened = false;
+    opened = false, driverVersion = kVersion;
     misuses.clear(), calls.clear();
     ++session;
 }
