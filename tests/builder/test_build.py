@@ -56,7 +56,7 @@ def engine(tiny_plugin_onnx, picture_folder, tmp_path_factory):
 
 @needs_rtx
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("name", ["yolo_nas_pose_n", "yolo_nas_pose_s"])
+@pytest.mark.parametrize("name", ["yolo_nas_pose_n", pytest.param("yolo_nas_pose_s", marks=pytest.mark.slow)])
 def test_rtx_builds_every_precision_ahead_of_time(name, precision, tmp_path, picture_folder):
     make_model(name).export(tmp_path / "m.onnx", engine="tensorrt", verification=False, input_image_shape=320)
     one = QuantizeOptions(calibration=CalibrationOptions(batches=1))
