@@ -42,7 +42,7 @@ demo: setup
 
 # Two files of tests at a time, one thread of torch each: most of the time is spent outside torch.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Real bindings of TensorRT 10.3, 10.16 and 11.4, lean runtimes and two versions of cuda-bindings: about 110 MB, which the
 # tests use without installing them. They need no GPU.
@@ -64,17 +64,17 @@ build/ray/ready:
 	build/ray/bin/python -m pip install --quiet 'ray[data]==2.60.0' --editable .
 	touch $@
 
-# What runs beyond one process: a Triton server, Ray Data.
+# What runs beyond one process: a Triton server, the parser for DeepStream, Ray Data.
 test-scale: setup triton ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "triton or ray"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy tests/test_ray.py tests/test_batch.py
 
 # Everything, also what downloads packages.
 test-slow: setup
-	TRT_POSE_NETWORK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	TRT_POSE_NETWORK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Branch coverage of the package; fails below the floor in pyproject.toml.
 coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term:skip-covered
 
 # Damaged and hostile files and values for every verb; the counts are written to benchmarks/results/robustness.md.
 fuzz: setup
@@ -85,7 +85,7 @@ test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install uv
 	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[export,dev]'
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # The wheel and the source distribution, and the test that an installed wheel is complete.
 wheel: setup

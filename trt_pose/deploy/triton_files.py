@@ -22,7 +22,10 @@ def make_dockerfile(release: str, arguments: Sequence[str], library: bool, pixel
     """
     lines = [f"FROM {IMAGE}:{release}-py3"]
     if not pixels:
-        lines += ["COPY trt_pose*.whl /tmp/", "RUN pip install --no-cache-dir /tmp/trt_pose*.whl"]
+        lines += [
+            "COPY trt_pose*.whl /tmp/",
+            "RUN PIP_BREAK_SYSTEM_PACKAGES=1 pip install --no-cache-dir /tmp/trt_pose*.whl",
+        ]
     lines += ["COPY models /models", *(["COPY plugins /plugins"] if library else [])]
     command = ", ".join(f'"{word}"' for word in ("tritonserver", *arguments))
     return "\n".join([*lines, f"CMD [{command}]", ""])
