@@ -1,4 +1,4 @@
-from . import models as models
+from . import deploy as deploy, models as models
 from ._version import __version__ as __version__
 from .attachment import AttachOptions as AttachOptions, attach as attach
 from .benchmark import BenchOptions as BenchOptions, bench as bench
