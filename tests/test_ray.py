@@ -17,7 +17,7 @@ COUNT = 500
 
 pytestmark = pytest.mark.ray
 
-# A table in which nobody is found has the types of one with people, so that both go into one data set.
+# The column types are the same for a batch without people. Otherwise Parquet files of one data set would differ.
 TYPES = """
 import sys
 from pathlib import Path

@@ -34,10 +34,10 @@ class FindPoses:
         batch_size: images per run of a file with a symbolic batch; 1 when None.
         options: options of :class:`PosePredictor`, such as ``conf`` and ``threads``.
 
-    A table of pyarrow gives a table, whose types do not depend on what is found; other mappings of columns give a dict.
-    The result has, beside the columns that are kept, ``count`` (N,) int64; ``boxes``, ``scores`` and ``joints`` or
-    ``classes``, lists of one item for each person, px of the image; and ``error``, the reason why an image could not be
-    read, else None. Rows stay in their order, and an unreadable image never ends the work.
+    For a ``pyarrow.Table`` the result is a ``pyarrow.Table``, with the same column types for every batch. For other
+    mappings it is a dict. The result has, beside the columns that are kept, ``count`` (N,) int64; ``boxes``, ``scores``
+    and ``joints`` or ``classes``, lists of one item for each person, px of the image; and ``error``, the reason why an
+    image could not be read, else None. Rows stay in their order, and an unreadable image never ends the work.
 
     Raises:
         UsageError: the batch lacks a column.
@@ -69,7 +69,7 @@ class FindPoses:
         return _add_to_table(batch.select(keep), found) if table else {**{name: batch[name] for name in keep}, **found}
 
     def _found(self, values: list[Any]) -> dict[str, Any]:
-        """Returns the columns of what is found in images."""
+        """Returns the columns of predictions and errors, with one row for each image."""
         predictor = _predictor(self._model, self._options)
         task = find_task(predictor.spec.task)
         extra = "joints" if task is POSE else "classes"

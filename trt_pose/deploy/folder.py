@@ -13,7 +13,7 @@ Part = str | bytes | Path  # text, bytes, or a file to copy
 
 
 def check_new_folder(folder: Path) -> None:
-    """Raises ExportError unless a folder is missing or empty, and its parent is a folder that can be written."""
+    """Raises ExportError unless a folder is missing or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"writing {folder}: it exists already. Name a folder that does not, or remove it.")
 
