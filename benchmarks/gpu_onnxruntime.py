@@ -67,7 +67,7 @@ def time_files(files: dict[str, Path], provider: str, duration_s: float) -> list
     """Median latency of each file for each batch, copies included, ms, and images per second."""
     rows = []
     for batch in BATCHES:
-        options = BenchOptions(duration_s=duration_s, batch=batch, provider=provider, images=None)
+        options = BenchOptions(duration_s=duration_s, batch=batch, provider=provider)
         for precision, report in zip(files, bench(list(files.values()), options).files, strict=True):
             times = {name: figures.median for name, figures in report.times.items()}
             rows.append({"precision": precision, "batch": batch, **times, "images_per_s": report.queries_per_s * batch})
@@ -96,10 +96,8 @@ def describe(record: dict[str, Any]) -> str:
     lines += ["| model | file | batch | latency | images/s |", "|---|---|---|---|---|"]
     for name, rows in record["sizes"].items():
         for row in rows:
-            latency = row.get("latency_ms", row.get("host_ms", 0.0))
-            lines.append(
-                f"| {name} | {row['precision']} | {row['batch']} | {latency:.2f} ms | {row['images_per_s']:.0f} |"
-            )
+            figures = f"{row['latency_ms']:.2f} ms | {row['images_per_s']:.0f}"
+            lines.append(f"| {name} | {row['precision']} | {row['batch']} | {figures} |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,8 +6,6 @@ a shape that is refused changes nothing; everything needs a current context, and
 """
 
 import ctypes
-import json
-import struct
 import weakref
 from enum import IntEnum
 from pathlib import Path
@@ -16,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from trt_pose.files import file_sha256
 from trt_pose.runtime.ort import OnnxRunner
-from trt_pose.trt.sidecar import Sidecar
+
+from .engines import write_plan
 
 VERSION = (11, 4, 0, 1)
 GPU = {"name": "Strict GPU", "compute_capability": "9.0"}
@@ -203,15 +201,7 @@ class TensorRT(SimpleNamespace):
 def write_engine(onnx, folder, **changes):
     """A plan that stands for an ONNX file, and its description."""
     path = folder / f"{Path(onnx).stem}.engine"
-    path.write_bytes(b"ftrt" + bytes(20) + struct.pack("4B", *VERSION) + bytes(4) + str(onnx).encode())
-    with OnnxRunner(onnx, providers=["cpu"]) as runner:
-        spec = runner.spec
-    sidecar = Sidecar(
-        spec, file_sha256(path), path.stat().st_size, "", "tensorrt", "11.4.0.1", GPU, plugins=spec.plugins_required
-    )
-    record = {**json.loads(sidecar.to_json()), **changes}
-    Path(f"{path}.json").write_text(json.dumps(record))
-    return path
+    return write_plan(onnx, path, str(onnx).encode(), ".".join(map(str, VERSION)), GPU, changes)
 
 
 def install(monkeypatch, driver, **options):

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from ..errors import EngineError, MissingDependencyError, first_line
 from ..formats import find_format
 from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
 from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
-from ..trt.flavor import Flavor, find_flavor
+from ..trt.flavor import Flavor, element_name, find_flavor
 from ..trt.inspector import open_engine, read_layers
 from ..trt.logger import Log, open_log, start_builder
 from ..trt.plugins import load_plugins, registered
@@ -197,7 +195,7 @@ def _elements(trt: Any, network: Any) -> dict[str, str]:
     """Returns the NumPy name of the element type of each input and output of a network."""
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     tensors += [network.get_output(index) for index in range(network.num_outputs)]
-    return {tensor.name: np.dtype(trt.nptype(tensor.dtype)).name for tensor in tensors}
+    return {tensor.name: element_name(trt, tensor.dtype) for tensor in tensors}
 
 
 def _parser_errors(log: Log, onnx: Path, strongly_typed: bool) -> list[str]:

@@ -211,6 +211,15 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     return int(sizes[1]), int(sizes[2] or sizes[1])
 
 
+def read_gpus(option: str, text: str | None) -> tuple[int, ...]:
+    """Parses numbers of GPUs, ``0`` or ``0,1``; none when None."""
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", text):
+        raise UsageError(f"{option}: got {text!r}, expected numbers of GPUs, as 0 or 0,1.")
+    return tuple(map(int, text.split(",")))
+
+
 def read_batch(text: str) -> int | str:
     """Parses ``--batch``: a number or ``dynamic``."""
     return int(text) if text.isascii() and text.isdigit() else text

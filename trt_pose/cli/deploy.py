@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
-from .app import RUN, Command, Group, app, in_range, say, speaking
+from .app import RUN, Command, Group, app, in_range, read_gpus, say, speaking
 
 deploy_app = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Write folders for Triton and DeepStream."
@@ -67,7 +66,7 @@ def triton(
             max_batch=max_batch,
             delay_us=delay_us,
             instances=instances,
-            gpus=_numbers(gpus),
+            gpus=read_gpus("--gpus", gpus),
             preprocess_instances=preprocess_instances,
             threads=threads,
             plugins=plugins,
@@ -87,10 +86,3 @@ def deepstream(
 
     with speaking(_OPTIONS):
         say(write(model, output, plugins=plugins))
-
-
-def _numbers(text: str | None) -> tuple[int, ...]:
-    parts = () if text is None else text.split(",")
-    if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
-        raise UsageError(f"--gpus: got {text!r}, expected numbers of GPUs, as 0 or 0,1.")
-    return tuple(map(int, parts))

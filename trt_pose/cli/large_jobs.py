@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..trt.sidecar import SUFFIXES
+from .app import read_gpus
 
 if TYPE_CHECKING:
     from ..workers import Found, Job
@@ -41,12 +42,8 @@ class LargeJob:
             raise UsageError(f"--workers: it takes a file, got {self.model}. Export the model and give the file.")
 
     @property
-    def devices(self) -> list[int]:
-        if self.device is None:
-            return []
-        if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", self.device):
-            raise UsageError(f"--device: got {self.device!r}, expected numbers of GPUs, as 0 or 0,1.")
-        return [int(number) for number in self.device.split(",")]
+    def devices(self) -> tuple[int, ...]:
+        return read_gpus("--device", self.device)
 
     @property
     def processes(self) -> int:

@@ -27,7 +27,8 @@ def to_text(message: Mapping[str, Any]) -> str:
 
 def _lines(message: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     for name, value in message.items():
-        for item in value if isinstance(value, list) and any(isinstance(part, Mapping) for part in value) else [value]:
+        messages = isinstance(value, list) and any(isinstance(part, Mapping) for part in value)
+        for item in value if messages else [value]:
             if isinstance(item, Mapping):
                 yield f"{indent}{name} {{"
                 yield from _lines(item, indent + "  ")

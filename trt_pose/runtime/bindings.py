@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import RunnerError, first_line
 from ..gpu.device import Pinned, address_of, copy, wait
+from ..trt.flavor import element_name
 from .runner import TensorInfo
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Bindings:
     def _add_input(self, runner: TrtRunner, engine: Any, context: Any, name: str) -> None:
         shape = tuple(engine.get_tensor_shape(name))
         largest = tuple(engine.get_tensor_profile_shape(name, 0)[2]) if -1 in shape else shape
-        info = TensorInfo(_dtype(runner.trt, engine, name), tuple(None if side < 0 else side for side in shape))
+        info = TensorInfo(
+            element_name(runner.trt, engine.get_tensor_dtype(name)), tuple(None if side < 0 else side for side in shape)
+        )
         self.inputs[name] = info
         if -1 in shape and not context.set_input_shape(name, largest):
             raise RunnerError(f"opening {runner.path}: TensorRT refuses its own profile. Build it again.")
@@ -80,7 +83,7 @@ class Bindings:
 
     def _add_output(self, runner: TrtRunner, engine: Any, context: Any, name: str) -> None:
         self.outputs.append(name)
-        shape, dtype = tuple(context.get_tensor_shape(name)), _dtype(runner.trt, engine, name)
+        shape, dtype = tuple(context.get_tensor_shape(name)), element_name(runner.trt, engine.get_tensor_dtype(name))
         if -1 in shape:
             self.allocators[name] = make_allocator(runner.trt, runner, dtype)
             if not context.set_output_allocator(name, self.allocators[name]):
@@ -96,10 +99,6 @@ class Bindings:
             raise RunnerError(
                 f"opening {runner.path}: TensorRT refuses the memory of {tensor.name}: {runner.reason()}."
             )
-
-
-def _dtype(trt: Any, engine: Any, name: str) -> str:
-    return str(np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name)
 
 
 def make_allocator(trt: Any, runner: TrtRunner, dtype: str) -> Any:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import EngineError, UsageError
 from ..optional import missing
 
@@ -47,6 +49,11 @@ class Flavor:
 
     def __str__(self) -> str:
         return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version}"
+
+
+def element_name(trt: Any, kind: Any) -> str:
+    """Returns NumPy's name of an element type of the TensorRT module ``trt``."""
+    return str(np.dtype(trt.nptype(kind)).name)
 
 
 def find_flavor(name: str | None = None) -> Flavor:
