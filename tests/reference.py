@@ -72,7 +72,7 @@ def decode(logits, distances, offsets, height, width, strides):
 
 
 def pose_nms(boxes, scores, joints, score_threshold, iou_threshold, candidates, limit):
-    """PoseNMS_TRT as trt_pose/nms/README.md states it: (B, A, 4), (B, A, 1), (B, A, J, 3) to four outputs, float32."""
+    """PoseNMS_TRT as operators/README.md states it: (B, A, 4), (B, A, 1), (B, A, J, 3) to four outputs, float32."""
     batch, joints_count = len(boxes), joints.shape[2]
     count = np.zeros((batch, 1), np.int32)
     out_boxes = np.zeros((batch, limit, 4), np.float32)
@@ -88,7 +88,7 @@ def pose_nms(boxes, scores, joints, score_threshold, iou_threshold, candidates, 
 
 
 def detection_nms(boxes, scores, score_threshold, iou_threshold, candidates, limit):
-    """DetectionNMS_TRT as trt_pose/nms/README.md states it: (B, A, 4), (B, A, K) to the four outputs."""
+    """DetectionNMS_TRT as operators/README.md states it: (B, A, 4), (B, A, K) to the four outputs."""
     batch, classes = len(boxes), scores.shape[2]
     count = np.zeros((batch, 1), np.int32)
     out_boxes = np.zeros((batch, limit, 4), np.float32)

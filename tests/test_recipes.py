@@ -25,7 +25,7 @@ from trt_pose.models.card import Card
 from trt_pose.models.catalogue import MODELS
 from trt_pose.models.processing import COCO_POSE
 from trt_pose.models.yolo_nas_pose.network import YoloNASPose
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 from trt_pose.runtime import BACKENDS, Backend
 from trt_pose.runtime.ort import OnnxRunner
 

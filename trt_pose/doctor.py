@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .errors import EngineError, MissingDependencyError, first_line
 from .gpu.device import driver_version, find_gpu
 from .gpu.kernels import nvrtc_version
-from .nms import contract
+from .operators import contract
 from .optional import BACK_TO_HEADLESS
 from .spec import ModelSpec
 from .trt.compatibility import Fit, check_buildable, check_description, device_fit, version_fit

@@ -15,7 +15,7 @@ from trt_pose.attachment.attach import AttachOptions, attach
 from trt_pose.choices import DetectionOutputFormatMode as Format, ExportTargetBackend
 from trt_pose.cli import main
 from trt_pose.inspection import inspect
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 
 from .. import reference
 

@@ -18,7 +18,7 @@ from trt_pose import ExportError, Poses, open_runner
 from trt_pose.attachment.attach import AttachOptions, attach
 from trt_pose.choices import ExportTargetBackend
 from trt_pose.inspection import inspect
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 
 from .. import reference
 

@@ -13,7 +13,7 @@ SOURCES = [
     *(ROOT / "trt_pose" / "trt").glob("*.py"),
     *(ROOT / "trt_pose" / "runtime" / name for name in ("bindings.py", "engine.py", "trt.py")),
     *(ROOT / "trt_pose" / "builder" / name for name in ("calibrator.py", "worker.py")),
-    ROOT / "trt_pose" / "nms" / "tensorrt_plugin.py",
+    ROOT / "trt_pose" / "operators" / "tensorrt_plugin.py",
 ]
 # Classes of the objects that TensorRT hands out, by the names of the variables that hold them.
 CLASSES = {
@@ -136,7 +136,7 @@ def test_the_names_are_found():
 def test_the_plugins_have_the_methods_that_tensorrt_calls(place):
     code = """
     import json
-    from trt_pose.nms.tensorrt_plugin import PluginMethods, make_creators
+    from trt_pose.operators.tensorrt_plugin import PluginMethods, make_creators
     bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
     methods = [name for name, value in vars(PluginMethods).items() if name[0] != "_" and callable(value)]
     known = set().union(*map(dir, bases))

@@ -23,7 +23,7 @@ ENQUEUE = textwrap.dedent(
     driver = StrictDriver(Path(sys.argv[1]))
     driver.open()
     from trt_pose.gpu.device import Device, Graph, address_of, copy
-    from trt_pose.nms.tensorrt_plugin import make_creators, read_fields
+    from trt_pose.operators.tensorrt_plugin import make_creators, read_fields
 
     creator, _ = make_creators(trt)
     attributes = {"score_threshold": (0.25, "FLOAT32"), "iou_threshold": (0.5, "FLOAT32"),
@@ -92,8 +92,8 @@ ENQUEUE = textwrap.dedent(
 CHURN = textwrap.dedent(
     """
     import json
-    from trt_pose.nms.contract import NmsFields
-    from trt_pose.nms.tensorrt_plugin import make_creators, read_fields
+    from trt_pose.operators.contract import NmsFields
+    from trt_pose.operators.tensorrt_plugin import make_creators, read_fields
     import numpy as np
 
     creator, _ = make_creators(trt)

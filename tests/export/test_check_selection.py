@@ -13,9 +13,9 @@ import torch
 from trt_pose import convert_to_onnx
 from trt_pose.errors import ExportError
 from trt_pose.export.check_selection import Candidates, find_fault
-from trt_pose.export.operators import survivors
+from trt_pose.export.functions import survivors
 from trt_pose.graphs.surgery import to_graph, to_model
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 from trt_pose.results import Detections, Poses
 from trt_pose.skeleton import Skeleton
 from trt_pose.tasks import DETECTION, POSE

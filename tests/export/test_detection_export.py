@@ -18,8 +18,8 @@ from trt_pose.graphs.surgery import extract_subgraph
 from trt_pose.models.layers import BINS
 from trt_pose.models.pp_yoloe.network import PPYoloE, Variant as PPVariant
 from trt_pose.models.yolo_nas.network import Variant as NASVariant, YoloNAS
-from trt_pose.nms.contract import NmsFields
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.contract import NmsFields
+from trt_pose.operators.selection import Selection
 from trt_pose.quantization import QuantizeOptions, quantize
 from trt_pose.results.detections import Detections
 from trt_pose.results.pairing import compare_predictions
@@ -249,7 +249,7 @@ def test_rtx_builds_it_with_our_own_operator(model, tmp_path, capsys):
 
 
 def test_the_replaced_node(model, tmp_path, pixels):
-    from trt_pose.nms.rewrite import replace_efficient_nms
+    from trt_pose.operators.rewrite import replace_efficient_nms
 
     model.export(tmp_path / "m.onnx", engine="tensorrt", verification=False, **OPTIONS, batch_size=3)
     theirs = onnx.load(tmp_path / "m.onnx")

@@ -9,7 +9,7 @@ from trt_pose import ExportError, Poses, UsageError, open_runner
 from trt_pose.choices import DetectionOutputFormatMode as Format
 from trt_pose.export.graph import assemble
 from trt_pose.images.pixels import letterbox
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 from trt_pose.spec import DIGEST_KEY, METADATA_KEY, ModelSpec
 
 from .. import reference, tolerances

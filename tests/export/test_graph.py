@@ -6,11 +6,11 @@ import torch
 
 from trt_pose.export.decode import DecodePoses
 from trt_pose.export.format_modules import Flatten
+from trt_pose.export.functions import KeepScores, TopK, box_iou
 from trt_pose.export.graph import assemble
-from trt_pose.export.operators import KeepScores, TopK, box_iou
 from trt_pose.export.preprocess import Cast, Normalize
 from trt_pose.export.select import SelectPoses
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 from trt_pose.spec import Normalization
 
 from .. import reference

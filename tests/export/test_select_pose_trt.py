@@ -10,7 +10,7 @@ from trt_pose.export.format_modules import Flatten
 from trt_pose.export.graph import assemble
 from trt_pose.export.select_pose_trt import PluginSelect
 from trt_pose.images.pixels import letterbox
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.ort import OnnxRunner
 

@@ -13,7 +13,7 @@ from trt_pose import Poses, build_engine, open_runner
 from trt_pose.export import verify
 from trt_pose.export.graph import assemble
 from trt_pose.images.pixels import letterbox
-from trt_pose.nms.selection import Selection
+from trt_pose.operators.selection import Selection
 from trt_pose.spec import InputSpec
 
 from .. import reference, tolerances

@@ -6,7 +6,7 @@ import torch
 
 from trt_pose import CheckpointError, models
 from trt_pose.export.decode import DecodeDetections
-from trt_pose.export.operators import survivors
+from trt_pose.export.functions import survivors
 from trt_pose.results.pairing import box_iou
 
 from ..conftest import DATA, make_model

@@ -297,7 +297,7 @@ def test_missing_packages_are_named(monkeypatch, tiny, tmp_path):
 def test_an_attached_file_takes_every_precision(picture_folder, tmp_path):
     """Files of other toolkits, given our description; their operator sets came from three exports."""
     from trt_pose.attachment.attach import AttachOptions, attach
-    from trt_pose.nms.selection import Selection
+    from trt_pose.operators.selection import Selection
 
     from ..attachment.test_attach import write
 

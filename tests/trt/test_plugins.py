@@ -14,8 +14,8 @@ import pytest
 
 from trt_pose import EngineError, MissingDependencyError, UsageError
 from trt_pose.gpu.kernels import compile_kernel
-from trt_pose.nms.contract import NmsFields, check_shapes
-from trt_pose.nms.tensorrt_plugin import KernelParams
+from trt_pose.operators.contract import NmsFields, check_shapes
+from trt_pose.operators.tensorrt_plugin import KernelParams
 from trt_pose.spec import ModelSpec, OutputSpec
 from trt_pose.trt import flavor as flavors
 from trt_pose.trt.compatibility import check_buildable
@@ -60,7 +60,7 @@ BUILD = textwrap.dedent(
         profile, rest = builder.create_optimization_profile(), list(network.get_input(0).shape)[1:]
         profile.set_shape(network.get_input(0).name, [1, *rest], [4, *rest], [8, *rest])
         config.add_optimization_profile(profile)
-    from trt_pose.nms.tensorrt_plugin import take_error
+    from trt_pose.operators.tensorrt_plugin import take_error
 
     found["reason"] = str(take_error())
     engine = builder.build_serialized_network(network, config) if found["parsed"] else None
@@ -161,7 +161,7 @@ def test_the_python_plugin_serializes_its_fields():
         values = {"score_threshold": 0.25, "iou_threshold": 0.5, "max_output_boxes": 7, "num_pre_nms_predictions": 70}
         arrays = {n: np.array([values[n]], k) for n, k in kinds.items()}
         fields = trt.PluginFieldCollection([trt.PluginField(n, arrays[n], types[k]) for n, k in kinds.items()])
-        from trt_pose.nms.tensorrt_plugin import make_creators
+        from trt_pose.operators.tensorrt_plugin import make_creators
         plugin = make_creators(trt)[0].create_plugin("nms", fields, trt.TensorRTPhase.BUILD)
         collection = plugin.get_fields_to_serialize()
         junk = [np.full(1, i, np.int32) for i in range(1000)]  # whatever was freed is written over
@@ -398,7 +398,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
     import torch
 
     from trt_pose.gpu.kernels import Kernel
-    from trt_pose.nms.tensorrt_plugin import BLOCK_THREADS
+    from trt_pose.operators.tensorrt_plugin import BLOCK_THREADS
 
     kernel = Kernel(KERNEL / "pose_nms_kernel.cuh", "pose_nms")
     cases = [(1, 8400, 300, 100), (32, 8400, 1000, 300), (1, 65_536, 4096, 4096), (3, 100, 100, 200)]
@@ -423,7 +423,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
 
 
 def test_the_specification_names_the_attributes():
-    text = (PLUGINS.parent / "trt_pose" / "nms" / "README.md").read_text(encoding="utf-8")
+    text = (PLUGINS.parent / "trt_pose" / "operators" / "README.md").read_text(encoding="utf-8")
     for name in NmsFields.__dataclass_fields__:
         assert name in text
 

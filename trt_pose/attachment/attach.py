@@ -19,8 +19,8 @@ from ..formats import FORMATS
 from ..graphs.file import check_suffix, save
 from ..graphs.finish import finish, simplify
 from ..graphs.surgery import join, rename, to_graph, to_model
-from ..nms import contract
-from ..nms.selection import Selection, check_limits
+from ..operators import contract
+from ..operators.selection import Selection, check_limits
 from ..progress import step
 from ..skeleton import Skeleton
 from ..spec import InputSpec, ModelSpec, OutputSpec

@@ -1,7 +1,7 @@
 """The parts that are put around a file: behind it a head, the selection and the output format; before it the input.
 
 They are ONNX text, whose syntax is that of https://onnx.ai/onnx/api/parser.html. The selection is one PoseNMS_TRT node.
-For ONNX Runtime the node is replaced by the function of ``nms/onnx_functions.py`` that has its meaning.
+For ONNX Runtime the node is replaced by the function of ``operators/onnx_functions.py`` that has its meaning.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from onnx import inliner, numpy_helper, parser
 
 from ..formats import find_format
 from ..graphs.surgery import normalize_graph
-from ..nms import contract
-from ..nms.onnx_functions import make_functions
-from ..nms.selection import Selection
+from ..operators import contract
+from ..operators.onnx_functions import make_functions
+from ..operators.selection import Selection
 from ..spec import ModelSpec
 from .heads import Head
 from .source import SourceTensor, opset_of

@@ -14,7 +14,7 @@ from ..choices import ExportTargetBackend, HeadName
 from ..errors import ExportError, first_line
 from ..files import check_readable
 from ..graphs.surgery import rename, to_graph, to_model
-from ..nms.contract import DOMAIN
+from ..operators.contract import DOMAIN
 from ..runtime.ort import silent_options
 from .heads import HEADS, OPEN_ROWS, Head
 from .ultralytics import exported_size

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graphs.file import load, read_spec
 from ..graphs.surgery import extract_subgraph
-from ..nms.contract import OPERATORS
+from ..operators.contract import OPERATORS
 from ..runtime.ort import OnnxRunner
 from ..runtime.runner import Arrays
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ..errors import EngineError, MissingDependencyError, first_line
 from ..formats import find_format
-from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
+from ..operators.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
 from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
 from ..trt.flavor import Flavor, element_name, find_flavor
@@ -139,7 +139,7 @@ def inspect_layers(engine: Path, flavor_name: str, host_code: bool) -> tuple[dic
 def _with_own_nms(path: Path, folder: Path) -> Path:
     """Writes a copy of the model with DetectionNMS_TRT instead of EfficientNMS_TRT to ``folder``; returns its path."""
     from ..graphs.file import load, save
-    from ..nms.rewrite import replace_efficient_nms
+    from ..operators.rewrite import replace_efficient_nms
 
     written = folder / "own_nms.onnx"
     save(replace_efficient_nms(load(path)), written)

@@ -48,7 +48,7 @@ def attach(
 ) -> None:
     """Add NMS and pre-processing to another toolkit's ONNX file."""
     from ..attachment import AttachOptions, attach as attach_selection, restore
-    from ..nms.selection import Selection
+    from ..operators.selection import Selection
 
     if spec_from is not None:
         if head is not None or tensors is not None:

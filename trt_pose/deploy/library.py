@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import EngineError, UsageError
 from ..files import check_readable
-from ..nms.contract import EFFICIENT_NAME
+from ..operators.contract import EFFICIENT_NAME
 from ..trt.plugins import LIBRARY, find_libraries, named_libraries
 from .model_file import ModelFile
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from ..results.pairing import box_iou
 from ..results.predictions import Predictions
 from ..tasks import Task

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .._version import __version__
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from ..spec import InputSpec, ModelSpec, OutputSpec
 
 if TYPE_CHECKING:

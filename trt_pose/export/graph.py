@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..choices import DetectionOutputFormatMode
 from ..models.model import Model
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from .format_modules import FORMAT_MODULES, KeepBatch
 from .preprocess import Normalize
 from .steps import steps_of

@@ -21,7 +21,7 @@ from ..choices import (
 )
 from ..errors import UsageError, first_line
 from ..limits import check_memory
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from ..quantization import CalibrationOptions, QuantizeOptions, SelectiveQuantizer
 from ..quantization.batches import DEFAULT_BATCHES
 from ..quantization.calibrate import DEFAULT_PERCENTILE

@@ -8,9 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from .decode import DecodeDetections, DecodePoses, Heads
-from .operators import KeepClassScores, KeepScores, TopK
+from .functions import KeepClassScores, KeepScores, TopK
 
 
 class SelectPoses(nn.Module):

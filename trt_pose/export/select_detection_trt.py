@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..nms.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
-from ..nms.selection import Selection
-from .operators import KeepClassScores, TopK
+from ..operators.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
+from ..operators.selection import Selection
+from .functions import KeepClassScores, TopK
 
 MAX_BATCH = 1024
 

@@ -1,6 +1,6 @@
 """The pose NMS plugin in an exported graph: one ``PoseNMS_TRT`` node, which TensorRT runs with the plugin.
 
-In torch the node computes what nms/README.md specifies, so a graph with the plugin has a torch reference, too.
+In torch the node computes what operators/README.md specifies, so a graph with the plugin has a torch reference, too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nms.contract import DOMAIN, NAME, NAMESPACE, VERSION
-from ..nms.selection import Selection
-from .operators import KeepScores, TopK
+from ..operators.contract import DOMAIN, NAME, NAMESPACE, VERSION
+from ..operators.selection import Selection
+from .functions import KeepScores, TopK
 from .select import select_decoded
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from ..models.model import DetectionModel, Model, PoseModel
-from ..nms.contract import EFFICIENT_NAME, NAME
-from ..nms.selection import Selection, check_limits
+from ..operators.contract import EFFICIENT_NAME, NAME
+from ..operators.selection import Selection, check_limits
 from . import select_detection_trt, select_pose_trt
 from .decode import DecodeBoxes, DecodeDetections, DecodePoses
 from .select import SelectDetections, SelectPoses

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import RunnerError, UsageError
 from ..formats import FORMATS
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from ..runtime.runner import TensorInfo, check_feeds
 from ..spec import ModelSpec
 from ..tasks import TASKS

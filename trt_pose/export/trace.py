@@ -25,7 +25,7 @@ def trace(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> onnx.ModelPr
 
     Without weights the next steps handle 0.2 MB instead of 60 MB (S model); :func:`attach_weights` adds them last. The
     weights stay in the trace when a caller's module may have weights of its own. The newer ``dynamo`` exporter needs
-    onnxscript, takes several times as long on these models, and cannot express the operators of operators.py without a
+    onnxscript, takes several times as long on these models, and cannot express the operators of functions.py without a
     translation table.
 
     Raises:

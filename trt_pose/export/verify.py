@@ -17,7 +17,7 @@ from ..errors import ExportError
 from ..files import temporary_folder, write_atomically
 from ..formats import find_format
 from ..images.pixels import example, letterbox
-from ..nms.selection import Selection
+from ..operators.selection import Selection
 from ..results import predictions_of
 from ..results.pairing import compare_predictions
 from ..runtime.ort import OnnxRunner

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from ..nms import contract
+from ..operators import contract
 
 _METADATA_PROPS = 14  # field of ModelProto: entries of a key and a value, fields 1 and 2
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import EngineError
 from ..gpu.device import driver_version
-from ..nms.tensorrt_plugin import take_error
+from ..operators.tensorrt_plugin import take_error
 from .flavor import Flavor
 
 _ERRORS_SHOWN = 3

@@ -1,7 +1,7 @@
 """Registration of the NMS plugins with TensorRT: the compiled library if there is one, else the Python plugins.
 
 TensorRT finds plugins by name, version and namespace, so an engine built with one kind runs with the other.
-nms/README.md specifies the operators.
+operators/README.md specifies the operators.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from ..errors import EngineError
 from ..files import cache_folder
-from ..nms.contract import DETECTION_NAME, EFFICIENT_NAME, EFFICIENT_VERSION, NAME, NAMESPACE, VERSION
-from ..nms.tensorrt_plugin import make_creators
+from ..operators.contract import DETECTION_NAME, EFFICIENT_NAME, EFFICIENT_VERSION, NAME, NAMESPACE, VERSION
+from ..operators.tensorrt_plugin import make_creators
 from .flavor import Flavor
 
 LIBRARY = "libtrt_pose_plugins.so"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...formats import find_format
-from ...nms.contract import EFFICIENT_NAME
+from ...operators.contract import EFFICIENT_NAME
 from ...spec import InputSpec, ModelSpec
 from ...tasks import TASKS
 from . import templates

@@ -1,4 +1,4 @@
-"""The plugin node on the CPU: ONNX's own operators against the NumPy version of trt_pose/nms/README.md."""
+"""The plugin node on the CPU: ONNX's own operators against the NumPy version of trt_pose/operators/README.md."""
 
 from importlib import resources
 
@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from trt_pose.nms import contract
-from trt_pose.nms.onnx_functions import make_functions
+from trt_pose.operators import contract
+from trt_pose.operators.onnx_functions import make_functions
 
 from ..plugins.test_detection_nms_kernel import objects
 from ..plugins.test_pose_nms_kernel import people

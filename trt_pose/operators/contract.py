@@ -17,7 +17,7 @@ DOMAIN = "TRT"
 # 4,096 pairs of box and class.
 EFFICIENT_NAME, EFFICIENT_VERSION, EFFICIENT_CANDIDATES = "EfficientNMS_TRT", "1", 4096
 OPERATORS = (NAME, DETECTION_NAME, EFFICIENT_NAME)
-FUNCTIONS = "nms/functions.pb"  # the operators as ONNX functions, written by onnx_functions.py
+FUNCTIONS = "operators/functions.pb"  # the operators as ONNX functions, written by onnx_functions.py
 MAX_ANCHORS, MAX_CLASSES, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 4_096, 256
 
 

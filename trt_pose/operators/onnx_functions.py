@@ -2,8 +2,8 @@
 
 Protobuf merges serialized messages that are concatenated, so a serialized model followed by these functions is one
 model. :class:`trt_pose.runtime.ort.OnnxRunner` uses this to open files with plugin nodes without the onnx package.
-``python -m trt_pose.nms.onnx_functions`` writes the functions into the package. EfficientNMS_TRT supports only the
-attributes that trt_pose exports (corners, no activation, class by class).
+``python -m trt_pose.operators.onnx_functions`` writes the functions into the package. EfficientNMS_TRT supports only
+the attributes that trt_pose exports (corners, no activation, class by class).
 """
 
 from __future__ import annotations
