@@ -88,8 +88,9 @@ def test_the_plugin_builds_from_the_wheel(installed, tmp_path):
     else:
         assert "has no NvInferRuntimePlugin.h" in done.stderr
         cmake = include_folder(installed, tmp_path).parent.parent / "CMakeLists.txt"
-        assert "pose_nms_plugin.cpp" in cmake.read_text(encoding="utf-8")
-        assert (cmake.parent / "pose_nms" / "pose_nms_plugin.cpp").exists()
+        assert "tensorrt/library.cpp" in cmake.read_text(encoding="utf-8")
+        for part in ("tensorrt/library.cpp", "pose_nms/pose_nms_kernel.cuh", "keypoint_decode/keypoint_decode_kernel.cuh"):
+            assert (cmake.parent / part).exists()
 
 
 def test_the_source_distribution_holds_what_its_tests_need(built):

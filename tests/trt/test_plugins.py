@@ -365,7 +365,7 @@ def test_a_library_that_is_found_but_does_not_load_gives_way(tmp_path):
 
 
 def test_the_shell_passes_its_own_test(library):
-    done = subprocess.run([library.parent / "pose_nms_plugin_test", library], capture_output=True, text=True)
+    done = subprocess.run([library.parent / "plugin_library_test", library], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert done.stdout.strip() == "0 failures"
 

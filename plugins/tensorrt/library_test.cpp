@@ -1,5 +1,5 @@
-// The plugin's shell without a GPU: creator, attributes, shapes, formats, serialization. Loads the library as TensorRT
-// does, through getCreators.
+// The plugins without a GPU: creators, attributes, shapes, formats, serialization. Loads the library as TensorRT does,
+// through getCreators.
 #include <NvInferRuntime.h>
 #include <NvInferRuntimePlugin.h>
 #include <dlfcn.h>
@@ -104,12 +104,17 @@ T* capability(IPluginV3& plugin, PluginCapabilityType type) {
     return static_cast<T*>(plugin.getCapabilityInterface(type));
 }
 
-void testCreator(IPluginCreatorV3One& creator, const char* name) {
+std::vector<DynamicPluginTensorDesc> heatmapTensors(int64_t rows = 20, int64_t joints = 17, int64_t size = 56) {
+    return {tensor(DataType::kFLOAT, {rows, joints, size, size}), tensor(DataType::kFLOAT, {rows, 4}),
+            tensor(DataType::kFLOAT, {rows, joints, 3})};
+}
+
+void testCreator(IPluginCreatorV3One& creator, const char* name, int attributes = 4) {
     CHECK(std::string(creator.getPluginName()) == name);
     CHECK(std::string(creator.getPluginVersion()) == "1");
     CHECK(std::string(creator.getPluginNamespace()).empty());
-    CHECK(creator.getFieldNames()->nbFields == 4);
-    CHECK(std::string(creator.getFieldNames()->fields[3].name) == "num_pre_nms_predictions");
+    CHECK(creator.getFieldNames()->nbFields == attributes);
+    if (attributes == 4) CHECK(std::string(creator.getFieldNames()->fields[3].name) == "num_pre_nms_predictions");
 }
 
 void testBadAttributes(IPluginCreatorV3One& creator) {
@@ -247,10 +252,60 @@ void testDetections(IPluginCreatorV3One& creator) {
     CHECK(build.getOutputShapes(shapes, 3, nullptr, 0, outputs, 4, numbers) != 0);
 }
 
-void testSerialization(IPluginCreatorV3One& creator, IPluginV3& plugin) {
+void testKeypoints(IPluginCreatorV3One& creator) {
+    auto plugin = create(creator, {});
+    CHECK(plugin != nullptr);
+    if (!plugin) return;
+    auto& build = *capability<IPluginV3OneBuild>(*plugin, PluginCapabilityType::kBUILD);
+    auto& runtime = *capability<IPluginV3OneRuntime>(*plugin, PluginCapabilityType::kRUNTIME);
+    CHECK(build.getNbOutputs() == 1);
+    const auto good = heatmapTensors();
+    for (int place = 0; place < 3; ++place) {
+        CHECK(build.supportsFormatCombination(place, good.data(), 2, 1));
+        auto half = good;
+        half[place].desc.type = DataType::kHALF;
+        CHECK(!build.supportsFormatCombination(place, half.data(), 2, 1));
+    }
+    const auto accepts = [&](std::vector<DynamicPluginTensorDesc> all) {
+        std::vector<PluginTensorDesc> fixed;
+        for (const auto& one : all) fixed.push_back(one.desc);
+        const bool configured = build.configurePlugin(all.data(), 2, all.data() + 2, 1) == 0;
+        CHECK(configured == (runtime.onShapeChange(fixed.data(), 2, fixed.data() + 2, 1) == 0));
+        return configured;
+    };
+    CHECK(accepts(heatmapTensors()));
+    CHECK(accepts(heatmapTensors(-1)));
+    CHECK(accepts(heatmapTensors(65535, 300, 64)));
+    CHECK(!accepts(heatmapTensors(65536)));
+    CHECK(!accepts(heatmapTensors(20, 17, 65)));
+    CHECK(!accepts(heatmapTensors(20, 17, 0)));
+    auto oblong = heatmapTensors();
+    oblong[0].desc.dims.d[3] = 28;
+    CHECK(!accepts(oblong));
+    auto boxes = heatmapTensors();
+    boxes[1].desc.dims.d[0] = 19;
+    CHECK(!accepts(boxes));
+    auto five = heatmapTensors();
+    five[1].desc.dims.d[1] = 5;
+    CHECK(!accepts(five));
+    auto flat = heatmapTensors();
+    flat[0].desc.dims.nbDims = 3;
+    CHECK(!accepts(flat));
+    Numbers numbers;
+    DimsExprs shapes[2], outputs[1];
+    for (int i = 0; i < 2; ++i) {
+        shapes[i].nbDims = good[i].desc.dims.nbDims;
+        for (int d = 0; d < shapes[i].nbDims; ++d) shapes[i].d[d] = numbers.constant(good[i].desc.dims.d[d]);
+    }
+    CHECK(build.getOutputShapes(shapes, 2, nullptr, 0, outputs, 1, numbers) == 0);
+    CHECK(outputs[0].nbDims == 3 && outputs[0].d[1]->getConstantValue() == 17);
+    CHECK(outputs[0].d[0]->getConstantValue() == 20 && outputs[0].d[2]->getConstantValue() == 3);
+}
+
+void testSerialization(IPluginCreatorV3One& creator, IPluginV3& plugin, int attributes = 4) {
     auto* runtime = capability<IPluginV3OneRuntime>(plugin, PluginCapabilityType::kRUNTIME);
     const auto* saved = runtime->getFieldsToSerialize();
-    CHECK(saved->nbFields == 4);
+    CHECK(saved->nbFields == attributes);
     // As an engine file does: the bytes survive, the plugin that wrote them does not.
     std::vector<std::vector<char>> bytes;
     std::vector<PluginField> fields(saved->fields, saved->fields + saved->nbFields);
@@ -263,7 +318,7 @@ void testSerialization(IPluginCreatorV3One& creator, IPluginV3& plugin) {
     CHECK(loaded != nullptr);
     const auto* again =
         capability<IPluginV3OneRuntime>(*loaded, PluginCapabilityType::kRUNTIME)->getFieldsToSerialize();
-    for (int i = 0; i < 4; ++i) CHECK(std::memcmp(again->fields[i].data, bytes[i].data(), 4) == 0);
+    for (int i = 0; i < attributes; ++i) CHECK(std::memcmp(again->fields[i].data, bytes[i].data(), 4) == 0);
     std::unique_ptr<IPluginV3> copy(plugin.clone());
     CHECK(copy != nullptr && copy.get() != &plugin);
     std::unique_ptr<IPluginV3> attached(runtime->attachToContext(nullptr));
@@ -273,7 +328,7 @@ void testSerialization(IPluginCreatorV3One& creator, IPluginV3& plugin) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 2) return std::puts("usage: pose_nms_plugin_test LIBRARY"), 2;
+    if (count != 2) return std::puts("usage: plugin_library_test LIBRARY"), 2;
     void* library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
     if (!library) return std::printf("%s\n", dlerror()), 1;
     const auto getCreators =
@@ -284,12 +339,15 @@ int main(int count, char** arguments) {
     if (!getCreators) return 1;
     int32_t creators = 0;
     auto* creator = static_cast<IPluginCreatorV3One*>(getCreators(creators)[0]);
-    CHECK(creators == 2);
+    CHECK(creators == 3);
     auto* detections = static_cast<IPluginCreatorV3One*>(getCreators(creators)[1]);
+    auto* keypoints = static_cast<IPluginCreatorV3One*>(getCreators(creators)[2]);
     testCreator(*creator, "PoseNMS_TRT");
     testCreator(*detections, "DetectionNMS_TRT");
+    testCreator(*keypoints, "KeypointDecode_TRT", 0);
     testBadAttributes(*creator);
     testDetections(*detections);
+    testKeypoints(*keypoints);
     const Values values;
     auto plugin = create(*creator, fieldsOf(values));
     CHECK(plugin != nullptr);
@@ -303,6 +361,7 @@ int main(int count, char** arguments) {
     testOutputShapes(*build);
     testSerialization(*creator, *plugin);
     testSerialization(*detections, *create(*detections, fieldsOf(values)));
+    testSerialization(*keypoints, *create(*keypoints, {}), 0);
     std::printf("%d failures\n", failures);
     return failures != 0;
 }
