@@ -45,7 +45,7 @@ from trt_pose.gpu.frames import (
 from trt_pose.gpu.kernels import Kernel
 from trt_pose.images.synthetic import SyntheticPeople
 from trt_pose.images.synthetic_files import write_coco
-from trt_pose.operators.tensorrt_plugin import BLOCK_THREADS as NMS_THREADS, KernelParams, kernel_source as nms_source
+from trt_pose.operators.nms import BLOCK_THREADS as NMS_THREADS, KernelParams, kernel_source as nms_source
 from trt_pose.runtime.runner import time_query
 from trt_pose.runtime.trt import TrtRunner
 from trt_pose.spec import InputSpec

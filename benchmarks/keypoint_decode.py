@@ -5,11 +5,9 @@ python benchmarks/keypoint_decode.py    # writes benchmarks/results/keypoint_dec
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 import time
-from importlib import resources
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,22 +18,10 @@ from machine import sentence, write_results
 from trt_pose.benchmark.machine import machine
 from trt_pose.gpu.device import Device
 from trt_pose.gpu.kernels import Kernel
+from trt_pose.operators.keypoint_decode import KeypointDecode, kernel_source
 
-JOINTS, SIZE, THREADS = 17, 56, 512  # of the network; kKeypointThreads
+JOINTS, SIZE = 17, 56  # of the network
 CASES = {"1 person of 200 x 400 px": (1, 200, 400), "20 of them": (20, 200, 400), "100 of 60 x 150 px": (100, 60, 150)}
-
-
-class Params(ctypes.Structure):
-    """KeypointDecodeParams of keypoint_decode_kernel.cuh."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("heatmaps", "boxes", "joints")),
-        *((name, ctypes.c_int) for name in ("joint_count", "size")),
-    )
-
-
-def kernel_source() -> Path:
-    return Path(str(resources.files("trt_pose").joinpath("cpp/keypoint_decode/keypoint_decode_kernel.cuh")))
 
 
 def make(people: int, width: int, height: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -64,17 +50,15 @@ def torchvision_us(heatmaps: Any, boxes: Any, rounds: int = 10) -> float | None:
 
 def main() -> None:
     rows, lines = {}, []
-    kernel, device = Kernel(kernel_source(), "keypoint_decode"), Device()
+    operator, device = KeypointDecode(Kernel(kernel_source(), "keypoint_decode"), {}), Device()
     with device.current("timing a kernel"):
         timer = Bench(device)
         for name, (people, width, height) in CASES.items():
             heatmaps, boxes = make(people, width, height)
             addresses = [timer.upload(array) for array in (heatmaps, boxes, np.zeros((people, JOINTS, 3), np.float32))]
-            params = Params(*addresses, JOINTS, SIZE)
-            grid = (JOINTS, people)
-            rows[name] = [
-                timer.kernel_us(lambda stream, grid=grid, params=params: kernel.launch(grid, THREADS, params, stream))
-            ]
+            shapes = [list(heatmaps.shape), list(boxes.shape)]
+            launch = partial(operator.launch, shapes, addresses[:2], addresses[2:])
+            rows[name] = [timer.kernel_us(launch)]
         del timer
     gpu = device.gpu["name"]
     device.close()

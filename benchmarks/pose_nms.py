@@ -53,7 +53,7 @@ class ByKernel:
 
     def __init__(self, boxes: torch.Tensor, scores: torch.Tensor, joints: torch.Tensor) -> None:
         from trt_pose.gpu.kernels import Kernel
-        from trt_pose.operators.tensorrt_plugin import KernelParams, kernel_source
+        from trt_pose.operators.nms import KernelParams, kernel_source
 
         batch, anchors = boxes.shape[:2]
         self.batch, self.inputs = batch, (boxes, scores, joints)
@@ -65,7 +65,7 @@ class ByKernel:
         self.kernel = Kernel(kernel_source(), "pose_nms")
 
     def __call__(self) -> None:
-        from trt_pose.operators.tensorrt_plugin import BLOCK_THREADS
+        from trt_pose.operators.nms import BLOCK_THREADS
 
         self.kernel.launch((self.batch, 1), BLOCK_THREADS, self.params, torch.cuda.current_stream().cuda_stream)
 

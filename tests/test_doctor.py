@@ -39,7 +39,7 @@ def test_the_installation():
     for name in ("tensorrt", "tensorrt_rtx"):
         line = found[name]
         assert line.fine is not False
-        assert ("PoseNMS_TRT 1 from" in line.detail) if line.fine else ("pip install" in line.detail)
+        assert ("plugins 1 from" in line.detail) if line.fine else ("pip install" in line.detail)
 
 
 def test_files_for_either_runtime(files):

@@ -89,7 +89,11 @@ def test_the_plugin_builds_from_the_wheel(installed, tmp_path):
         assert "has no NvInferRuntimePlugin.h" in done.stderr
         cmake = include_folder(installed, tmp_path).parent.parent / "CMakeLists.txt"
         assert "tensorrt/library.cpp" in cmake.read_text(encoding="utf-8")
-        for part in ("tensorrt/library.cpp", "pose_nms/pose_nms_kernel.cuh", "keypoint_decode/keypoint_decode_kernel.cuh"):
+        for part in (
+            "tensorrt/library.cpp",
+            "pose_nms/pose_nms_kernel.cuh",
+            "keypoint_decode/keypoint_decode_kernel.cuh",
+        ):
             assert (cmake.parent / part).exists()
 
 

@@ -267,7 +267,7 @@ def _plugins(sidecar: Sidecar, here: Flavor) -> list[Finding]:
     findings = []
     for name in sidecar.plugins:
         found = name in here.operators
-        ours = name in (contract.NAME, contract.DETECTION_NAME)
+        ours = name in contract.OWN
         mend = "Build the library: make plugin" if ours else "Load its library first"
         where = here.plugin if ours else "TensorRT's own"
         findings.append(Finding(f"plugin {name}", found, where if found else f"not registered. {mend}"))

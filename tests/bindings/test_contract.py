@@ -144,7 +144,7 @@ def test_the_plugins_have_the_methods_that_tensorrt_calls(place):
     print(json.dumps([[name for name in methods if name not in known], len(methods), [c.name for c in creators]]))
     """
     found = answer_of(run_on(place, textwrap.dedent(code)))
-    assert found == [[], 12, ["PoseNMS_TRT", "DetectionNMS_TRT"]]
+    assert found == [[], 12, ["PoseNMS_TRT", "DetectionNMS_TRT", "KeypointDecode_TRT"]]
 
 
 @pytest.mark.parametrize("place", VERSIONS)

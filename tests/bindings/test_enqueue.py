@@ -25,7 +25,7 @@ ENQUEUE = textwrap.dedent(
     from trt_pose.gpu.device import Device, Graph, address_of, copy
     from trt_pose.operators.tensorrt_plugin import make_creators, read_fields
 
-    creator, _ = make_creators(trt)
+    creator, *_ = make_creators(trt)
     attributes = {"score_threshold": (0.25, "FLOAT32"), "iou_threshold": (0.5, "FLOAT32"),
                   "max_output_boxes": (10, "INT32"), "num_pre_nms_predictions": (100, "INT32")}
     arrays = {name: np.array([value], np.float32 if kind == "FLOAT32" else np.int32)
@@ -35,7 +35,7 @@ ENQUEUE = textwrap.dedent(
     plugin = creator.create_plugin("nms", given, trt.TensorRTPhase.RUNTIME).clone()
     saved = plugin.get_fields_to_serialize()
     gc.collect()
-    fields = {name: float(value) for name, value in read_fields(saved).items()}
+    fields = {name: float(value) for name, value in read_fields(saved, attributes).items()}
 
     inputs = [np.load(f"{sys.argv[2]}/{index}.npy") for index in range(3)]
     batch = len(inputs[0])
@@ -96,7 +96,7 @@ CHURN = textwrap.dedent(
     from trt_pose.operators.tensorrt_plugin import make_creators, read_fields
     import numpy as np
 
-    creator, _ = make_creators(trt)
+    creator, *_ = make_creators(trt)
     value = lambda number, kind: np.array([number], kind)
     arrays = [value(0.25, np.float32), value(0.5, np.float32), value(10, np.int32), value(100, np.int32)]
     kinds = [trt.PluginFieldType.FLOAT32] * 2 + [trt.PluginFieldType.INT32] * 2
@@ -108,7 +108,7 @@ CHURN = textwrap.dedent(
             plugin = creator.create_plugin("nms", given, trt.TensorRTPhase.BUILD)
             plugin.clone().get_fields_to_serialize()
         junk += [[np.array([1.0]) for _ in range(2000)], [(i,) for i in range(3000)], [{"a": i} for i in range(3000)]]
-    print(json.dumps(read_fields(plugin.get_fields_to_serialize()) and "lives"))
+    print(json.dumps(read_fields(plugin.get_fields_to_serialize(), names) and "lives"))
     """
 )
 

@@ -56,7 +56,7 @@ def test_engines_come_and_go_and_the_logger_stays():
     assert "OtherPlugin_TRT" not in " ".join(here)
     assert "OtherPlugin_TRT" in " ".join(there)
     assert rest == []
-    assert operators == ["PoseNMS_TRT", "DetectionNMS_TRT"]
+    assert operators == ["PoseNMS_TRT", "DetectionNMS_TRT", "KeypointDecode_TRT"]
 
 
 def test_the_log_keeps_errors_and_shows_what_is_asked(capsys):

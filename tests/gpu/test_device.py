@@ -15,7 +15,7 @@ from trt_pose.gpu.arrays import DeviceArray, borrow, stream_handle
 from trt_pose.gpu.device import Device, Graph, address_of, copy, driver_version, find_gpu, part, wait
 from trt_pose.gpu.frames import BLOCK_THREADS, PackParams, kernel_source as frames_source
 from trt_pose.gpu.kernels import Kernel, compile_kernel
-from trt_pose.operators.tensorrt_plugin import kernel_source as nms_source
+from trt_pose.operators.nms import kernel_source as nms_source
 
 from .replay import replay_two_copies
 

@@ -246,6 +246,8 @@ def test_memory_of_another_context_is_refused(gpu):
 
 def test_keypoints_are_decoded_as_by_numpy(gpu):
     """The kernel for the heatmaps of Keypoint R-CNN gives the bits of the NumPy reference on a GPU, too."""
+    from trt_pose.operators.keypoint_decode import KeypointDecode, kernel_source
+
     from ..plugins import test_keypoint_decode as reference
 
     rng, stream = np.random.default_rng(5), gpu.stream()
@@ -256,8 +258,8 @@ def test_keypoints_are_decoded_as_by_numpy(gpu):
         memories = [
             upload(gpu, stream, array) for array in (maps, corners, np.zeros((len(corners), 17, 3), np.float32))
         ]
-        params = reference.Params(*map(address_of, memories), 17, 56)
-        kernel = Kernel(reference.FOLDER / "keypoint_decode_kernel.cuh", "keypoint_decode")
-        kernel.launch((17, len(corners)), 512, params, address_of(stream))
+        operator = KeypointDecode(Kernel(kernel_source(), "keypoint_decode"), {})
+        *inputs, output = map(address_of, memories)
+        operator.launch([list(maps.shape), list(corners.shape)], inputs, [output], address_of(stream))
         found = download(gpu, stream, memories[2], (len(corners), 17, 3), np.float32)
         np.testing.assert_array_equal(found, reference.by_numpy(maps, corners))

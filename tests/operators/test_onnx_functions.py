@@ -1,4 +1,4 @@
-"""The plugin node on the CPU: ONNX's own operators against the NumPy version of trt_pose/operators/README.md."""
+"""The plugin nodes on the CPU: ONNX's own operators against the NumPy versions of trt_pose/operators/README.md."""
 
 from importlib import resources
 
@@ -12,6 +12,7 @@ from trt_pose.operators import contract
 from trt_pose.operators.onnx_functions import make_functions
 
 from ..plugins.test_detection_nms_kernel import objects
+from ..plugins.test_keypoint_decode import BOXES, by_numpy
 from ..plugins.test_pose_nms_kernel import people
 from ..reference import detection_nms, pose_nms as reference
 
@@ -135,3 +136,35 @@ def test_detections_by_the_specification(rng, name, anchors, classes, score, mos
         want_classes = np.maximum(want_classes, 0)  # what unused rows hold there
     for first, second in zip(got, (count, want_boxes, want_scores, want_classes), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.fixture(scope="module")
+def decode():
+    """KeypointDecode_TRT as a function of heatmaps (R, K, S, S) and boxes (R, 4)."""
+    node = helper.make_node(
+        contract.KEYPOINT_NAME, ["heatmaps", "boxes"], ["joints"], "decode",
+        domain="TRT", plugin_version="1", plugin_namespace="",
+    )  # fmt: skip
+    value, real = helper.make_tensor_value_info, TensorProto.FLOAT
+    inputs = [value("heatmaps", real, ["r", "k", "s", "s"]), value("boxes", real, ["r", 4])]
+    graph = helper.make_graph([node], "g", inputs, [value("joints", real, ["r", "k", 3])])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("TRT", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    session = onnxruntime.InferenceSession(proto.SerializeToString() + function_file())
+    return lambda heatmaps, boxes: session.run(None, {"heatmaps": heatmaps, "boxes": boxes})[0]
+
+
+@pytest.mark.parametrize("size", [56, 28, 2])
+@pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES)
+def test_keypoints_by_the_specification(rng, decode, boxes, size):
+    boxes = np.array(boxes, np.float32)
+    heatmaps = rng.normal(0, 1, (len(boxes), 5, size, size)).astype(np.float32)
+    np.testing.assert_allclose(decode(heatmaps, boxes), by_numpy(heatmaps, boxes), atol=1e-4)
+
+
+def test_keypoints_of_nobody_and_of_boxes_that_are_none(rng, decode):
+    heatmaps = rng.normal(0, 1, (2, 5, 56, 56)).astype(np.float32)
+    assert decode(heatmaps[:0], np.zeros((0, 4), np.float32)).shape == (0, 5, 3)
+    found = decode(heatmaps, np.array([[np.nan, 0, 5, 5], [3, 4, -4, -np.inf]], np.float32))
+    assert np.isfinite(found[0, :, 1:]).all()
+    np.testing.assert_array_equal(found[1, :, :2], [[3.5, 4.5]] * 5)

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from trt_pose.operators.keypoint_decode import KernelParams
+
 from ..kernel_on_cpu import compile_cpp
 
 FOLDER = Path(__file__).parents[2] / "plugins" / "keypoint_decode"
 F = np.float32
-
-
-class Params(ctypes.Structure):
-    """KeypointDecodeParams of keypoint_decode_kernel.cuh."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("heatmaps", "boxes", "joints")),
-        *((name, ctypes.c_int) for name in ("joint_count", "size")),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +26,7 @@ def decode(tmp_path_factory):
         heatmaps, boxes = np.ascontiguousarray(heatmaps, F), np.ascontiguousarray(boxes, F)
         joints = np.full((*heatmaps.shape[:2], 3), -7, F)
         pointers = (array.ctypes.data for array in (heatmaps, boxes, joints))
-        params = Params(*pointers, heatmaps.shape[1], heatmaps.shape[2])
+        params = KernelParams(*pointers, heatmaps.shape[1], heatmaps.shape[2])
         library.keypoint_decode_cpu(ctypes.byref(params), len(boxes), seed)
         return joints
 

@@ -14,8 +14,8 @@ import pytest
 
 from trt_pose import EngineError, MissingDependencyError, UsageError
 from trt_pose.gpu.kernels import compile_kernel
+from trt_pose.operators import keypoint_decode, nms
 from trt_pose.operators.contract import NmsFields, check_shapes
-from trt_pose.operators.tensorrt_plugin import KernelParams
 from trt_pose.spec import ModelSpec, OutputSpec
 from trt_pose.trt import flavor as flavors
 from trt_pose.trt.compatibility import check_buildable
@@ -168,7 +168,7 @@ def test_the_python_plugin_serializes_its_fields():
         saved = {f.name: float(np.asarray(f.data).reshape(-1)[0]) for f in collection}
         copy = plugin.clone()
         print(json.dumps({"same": first is again, "names": [f.name for f in creator.field_names], "saved": saved,
-                          "copied": copy.fields == plugin.fields, "outputs": plugin.num_outputs}))
+                          "copied": copy.operator.values == plugin.operator.values, "outputs": plugin.num_outputs}))
     """
     found = run_child(textwrap.dedent(code), TRT_POSE_PLUGINS="python")
     assert found["same"]
@@ -304,19 +304,22 @@ def test_a_missing_nvrtc_is_named(monkeypatch, tmp_path):
         compile_kernel(KERNEL / "pose_nms_kernel.cuh", "sm_90")
 
 
-def test_the_package_ships_the_kernel():
-    from importlib import resources
-
-    shipped = resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh").read_text(encoding="utf-8")
-    assert shipped == (KERNEL / "pose_nms_kernel.cuh").read_text(encoding="utf-8")
+@pytest.mark.parametrize("operator", [nms, keypoint_decode], ids=["nms", "keypoints"])
+def test_the_package_ships_the_kernel(operator):
+    source = operator.kernel_source()
+    shipped = source.read_text(encoding="utf-8")
+    assert shipped == (PLUGINS / source.parent.name / source.name).read_text(encoding="utf-8")
     assert "#include" not in shipped  # NVRTC has no headers to offer
 
 
-def test_python_and_cuda_agree_on_the_parameters():
-    text = (KERNEL / "pose_nms_kernel.cuh").read_text(encoding="utf-8")
-    body = text[text.index("struct PoseNmsParams {") :].partition("};")[0]
+@pytest.mark.parametrize(
+    ("operator", "name"), [(nms, "PoseNmsParams"), (keypoint_decode, "KeypointDecodeParams")], ids=["nms", "keypoints"]
+)
+def test_python_and_cuda_agree_on_the_parameters(operator, name):
+    text = operator.kernel_source().read_text(encoding="utf-8")
+    body = text[text.index(f"struct {name} {{") :].partition("};")[0]
     fields = [line.split(";")[0].split()[-1].lstrip("*") for line in body.splitlines()[1:] if ";" in line]
-    ours = [name.replace("_", "").lower() for name, _ in KernelParams._fields_]
+    ours = [name.replace("_", "").lower() for name, _ in operator.KernelParams._fields_]
     assert [field.lower() for field in fields] == ours
 
 
@@ -398,7 +401,7 @@ def test_the_kernel_on_a_gpu_equals_numpy(graph):
     import torch
 
     from trt_pose.gpu.kernels import Kernel
-    from trt_pose.operators.tensorrt_plugin import BLOCK_THREADS
+    from trt_pose.operators.nms import BLOCK_THREADS, KernelParams
 
     kernel = Kernel(KERNEL / "pose_nms_kernel.cuh", "pose_nms")
     cases = [(1, 8400, 300, 100), (32, 8400, 1000, 300), (1, 65_536, 4096, 4096), (3, 100, 100, 200)]

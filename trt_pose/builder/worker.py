@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ..errors import EngineError, MissingDependencyError, first_line
 from ..formats import find_format
-from ..operators.contract import DETECTION_NAME, EFFICIENT_NAME, NAME
+from ..operators.contract import DETECTION_NAME, EFFICIENT_NAME, OWN
 from ..spec import ModelSpec
 from ..trt.compatibility import check_buildable
 from ..trt.flavor import Flavor, element_name, find_flavor
@@ -79,7 +79,7 @@ class Built:
         flavor: ``tensorrt`` or ``tensorrt_rtx``.
         flavor_version: version of TensorRT or TensorRT-RTX.
         gpu: name and compute capability of the build GPU; None without a GPU.
-        plugin: source of the NMS plugin; empty when the engine uses none of this package's plugins.
+        plugin: source of the plugins; empty when the engine uses none of this package's plugins.
         plugins: names of the operators the engine requires.
         seconds: duration of parsing and building, s.
         elements: NumPy name of the element type of each input and output, by tensor name.
@@ -120,7 +120,7 @@ def build(job: Job, report: Report) -> Built:
     parsed = _parse(log, onnx, job)
     elements = _elements(flavor.module, parsed[1])
     job.engine.write_bytes(_serialize(parsed, log, job, report))
-    own = {NAME, DETECTION_NAME} & set(plugins)
+    own = set(OWN) & set(plugins)
     seconds = round(time.monotonic() - started, 2)
     return Built(flavor.name, flavor.version, gpu, str(plugin) if own else "", plugins, seconds, elements)
 

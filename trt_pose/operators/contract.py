@@ -1,4 +1,4 @@
-"""Names, attributes and limits of PoseNMS_TRT and DetectionNMS_TRT, as specified in README.md."""
+"""Names, attributes and limits of the operators, as specified in README.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-NAME, DETECTION_NAME = "PoseNMS_TRT", "DetectionNMS_TRT"
+NAME, DETECTION_NAME, KEYPOINT_NAME = "PoseNMS_TRT", "DetectionNMS_TRT", "KeypointDecode_TRT"
+OWN = (NAME, DETECTION_NAME, KEYPOINT_NAME)  # what this package's plugins provide
 VERSION, NAMESPACE = "1", ""
 # TensorRT's parser matches operators by name and ignores the domain. A separate domain keeps the ONNX checker from
 # treating them as standard operators.
@@ -16,9 +17,10 @@ DOMAIN = "TRT"
 # TensorRT's own operator for detections, which DetectionNMS_TRT replaces where it is missing. It considers the best
 # 4,096 pairs of box and class.
 EFFICIENT_NAME, EFFICIENT_VERSION, EFFICIENT_CANDIDATES = "EfficientNMS_TRT", "1", 4096
-OPERATORS = (NAME, DETECTION_NAME, EFFICIENT_NAME)
+OPERATORS = (*OWN, EFFICIENT_NAME)
 FUNCTIONS = "operators/functions.pb"  # the operators as ONNX functions, written by onnx_functions.py
 MAX_ANCHORS, MAX_CLASSES, MAX_CANDIDATES, MAX_OUTPUTS, MAX_JOINTS = 65_536, 4_096, 4_096, 4_096, 256
+MAX_ROWS, MAX_HEATMAP, MAX_SIDE = 65_535, 64, 65_535  # of KeypointDecode_TRT; the side of a box in px
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,26 @@ def check_shapes(shapes: list[list[int]]) -> None:
         raise UsageError(
             f"NMS plugin: got inputs of {shapes}, it takes {MAX_ANCHORS} anchors, {MAX_JOINTS} joints and {MAX_CLASSES}"
             " classes at most. Use a smaller input."
+        )
+
+
+def check_heatmaps(shapes: list[list[int]]) -> None:
+    """Raises UsageError unless the input shapes fit KeypointDecode_TRT; -1 is an unknown size.
+
+    It takes heatmaps (R, K, S, S) and boxes (R, 4).
+    """
+    heatmaps, boxes = shapes
+    right = len(heatmaps) == 4 and len(boxes) == 2 and _agree(boxes[1], 4)
+    right = right and all(len({*pair} - {-1}) <= 1 for pair in ((heatmaps[0], boxes[0]), heatmaps[2:]))
+    if not right:
+        raise UsageError(
+            f"{KEYPOINT_NAME}: got inputs of {shapes}, expected heatmaps (R, K, S, S) and boxes (R, 4). Export the"
+            " model again."
+        )
+    if heatmaps[0] > MAX_ROWS or heatmaps[2] > MAX_HEATMAP:
+        raise UsageError(
+            f"{KEYPOINT_NAME}: got inputs of {shapes}, it takes {MAX_ROWS} boxes and heatmaps of {MAX_HEATMAP} x"
+            f" {MAX_HEATMAP} at most. Lower the batch or the number of predictions."
         )
 
 

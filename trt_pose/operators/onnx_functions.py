@@ -1,4 +1,4 @@
-"""The NMS plugins as ONNX functions of standard operators, for ONNX Runtime; README.md specifies them.
+"""The operators as ONNX functions of standard operators, for ONNX Runtime; README.md specifies them.
 
 Protobuf merges serialized messages that are concatenated, so a serialized model followed by these functions is one
 model. :class:`trt_pose.runtime.ort.OnnxRunner` uses this to open files with plugin nodes without the onnx package.
@@ -97,6 +97,108 @@ _CLASSES = """
   pred_classes = Cast <to = 6> (class_or_none)
 }}
 """
+# Each box enlarges its heatmaps by two products of matrices, whose rows hold Keys' cubic weights; ONNX Runtime's Resize
+# is slow in its cubic mode. The heatmaps are padded, so that every row has its four neighbours.
+_WEIGHTS = """
+    {side}_count = Squeeze ({side}_pixels, zeros)
+    {side}_range = Range (first, {side}_count, next)
+    {side}_real = Cast <to = 1> ({side}_range)
+    {side}_middle = Add ({side}_real, half)
+    {side}_shrink = Div (size_real, {side}_rounded)
+    {side}_scaled = Mul ({side}_middle, {side}_shrink)
+    {side}_at = Sub ({side}_scaled, half)
+    {side}_down = Unsqueeze ({side}_at, ones)
+    {side}_signed = Sub ({side}_down, cells)
+    {side}_d = Abs ({side}_signed)
+    {side}_dd = Mul ({side}_d, {side}_d)
+    {side}_n1 = Mul ({side}_d, near_a)
+    {side}_n2 = Sub ({side}_n1, near_b)
+    {side}_n3 = Mul ({side}_n2, {side}_dd)
+    {side}_near = Add ({side}_n3, unit)
+    {side}_f1 = Mul ({side}_d, far_a)
+    {side}_f2 = Sub ({side}_f1, far_b)
+    {side}_f3 = Mul ({side}_f2, {side}_d)
+    {side}_f4 = Add ({side}_f3, far_c)
+    {side}_f5 = Mul ({side}_f4, {side}_d)
+    {side}_far = Sub ({side}_f5, far_d)
+    {side}_is_near = LessOrEqual ({side}_d, unit)
+    {side}_is_far = Less ({side}_d, two)
+    {side}_outer = Where ({side}_is_far, {side}_far, zero)
+    {side}_weights = Where ({side}_is_near, {side}_near, {side}_outer)
+"""
+_KEYPOINTS = """
+<opset_import: ["" : 17], domain: "{domain}">
+{name} <plugin_version, plugin_namespace> (heatmaps, boxes) => (joints)
+{{
+  zero = Constant <value_float = 0.0> ()
+  half = Constant <value_float = 0.5> ()
+  unit = Constant <value_float = 1.0> ()
+  two = Constant <value_float = 2.0> ()
+  near_a = Constant <value_float = 1.25> ()
+  near_b = Constant <value_float = 2.25> ()
+  far_a = Constant <value_float = -0.75> ()
+  far_b = Constant <value_float = -3.75> ()
+  far_c = Constant <value_float = -6.0> ()
+  far_d = Constant <value_float = -3.0> ()
+  longest = Constant <value_float = {longest}> ()
+  zeros = Constant <value_ints = [0]> ()
+  ones = Constant <value_ints = [1]> ()
+  twos = Constant <value_ints = [2]> ()
+  first = Constant <value_int = 0> ()
+  next = Constant <value_int = 1> ()
+  flat_shape = Constant <value_ints = [0, -1]> ()
+  margins = Constant <value_ints = [0, 0, 2, 2, 0, 0, 2, 2]> ()
+  padded = Pad <mode = "edge"> (heatmaps, margins)
+  rows = Shape <start = 0, end = 1> (heatmaps)
+  count = Squeeze (rows, zeros)
+  size = Shape <start = 3, end = 4> (heatmaps)
+  size_real = Cast <to = 1> (size)
+  before = Constant <value_int = -2> ()
+  margin = Constant <value_int = 2> ()
+  size_one = Squeeze (size, zeros)
+  behind = Add (size_one, margin)
+  cells_whole = Range (before, behind, next)
+  cells = Cast <to = 1> (cells_whole)
+  always = Cast <to = 9> (next)
+  per_box = Loop <body = one_box (int64 row, bool go_on) => (bool going_on, float[joint, 3] points)
+  {{
+    going_on = Identity (go_on)
+    heatmap = Gather <axis = 0> (padded, row)
+    box = Gather <axis = 0> (boxes, row)
+    corner, opposite = Split <axis = 0> (box)
+    measured = Sub (opposite, corner)
+    missing = IsNaN (measured)
+    known = Where (missing, unit, measured)
+    limited = Min (known, longest)
+    side = Max (limited, unit)
+    rounded = Ceil (side)
+    x_rounded = Slice (rounded, zeros, ones)
+    y_rounded = Slice (rounded, ones, twos)
+    x_pixels = Cast <to = 7> (x_rounded)
+    y_pixels = Cast <to = 7> (y_rounded)
+{weights}
+    x_across = Transpose <perm = [1, 0]> (x_weights)
+    taller = MatMul (y_weights, heatmap)
+    enlarged = MatMul (taller, x_across)
+    flat = Reshape (enlarged, flat_shape)
+    place = ArgMax <axis = 1, keepdims = 1> (flat)
+    best = GatherElements <axis = 1> (flat, place)
+    x = Mod (place, x_pixels)
+    y = Div (place, x_pixels)
+    found = Concat <axis = 1> (x, y)
+    found_real = Cast <to = 1> (found)
+    middle = Add (found_real, half)
+    step = Div (side, rounded)
+    from_corner = Mul (middle, step)
+    placed = Add (from_corner, corner)
+    points = Concat <axis = 1> (placed, best)
+  }}> (count, always)
+  joint_count = Shape <start = 1, end = 2> (heatmaps)
+  threes = Constant <value_ints = [3]> ()
+  all_joints = Concat <axis = 0> (rows, joint_count, threes)
+  joints = Reshape (per_box, all_joints)
+}}
+"""
 _FIELDS = "score_threshold, iou_threshold, max_output_boxes, plugin_version"
 _OWN = {
     "attributes": f"{_FIELDS}, num_pre_nms_predictions, plugin_namespace",
@@ -117,6 +219,14 @@ _OPERATORS: tuple[tuple[str, dict[str, Any]], ...] = (
             "none": 0,
             "attributes": f"{_FIELDS}, background_class, score_activation, class_agnostic, box_coding",
             "candidates": f"value_int = {contract.EFFICIENT_CANDIDATES}",
+        },
+    ),
+    (
+        _KEYPOINTS,
+        {
+            "name": contract.KEYPOINT_NAME,
+            "longest": float(contract.MAX_SIDE),
+            "weights": "".join(_WEIGHTS.format(side=side) for side in "xy"),
         },
     ),
 )

@@ -1,4 +1,4 @@
-"""Registration of the NMS plugins with TensorRT: the compiled library if there is one, else the Python plugins.
+"""Registration of the plugins with TensorRT: the compiled library if there is one, else the Python plugins.
 
 TensorRT finds plugins by name, version and namespace, so an engine built with one kind runs with the other.
 operators/README.md specifies the operators.
@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import EngineError
 from ..files import cache_folder
-from ..operators.contract import DETECTION_NAME, EFFICIENT_NAME, EFFICIENT_VERSION, NAME, NAMESPACE, VERSION
+from ..operators.contract import EFFICIENT_NAME, EFFICIENT_VERSION, NAME, NAMESPACE, OWN, VERSION
 from ..operators.tensorrt_plugin import make_creators
 from .flavor import Flavor
 
@@ -37,7 +37,7 @@ class LoadedPlugin:
     version: str = VERSION
 
     def __str__(self) -> str:
-        return f"{NAME} {self.version} from {self.path}" + (" (Python)" if self.kind == "python" else "")
+        return f"plugins {self.version} from {self.path}" + (" (Python)" if self.kind == "python" else "")
 
 
 def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlugin:
@@ -100,7 +100,7 @@ def _load_library(registry: Any, path: Path) -> LoadedPlugin:
     if not path.exists():
         raise EngineError(f"loading plugins: there is no {path}. Build it with make plugin, or correct the path.")
     loaded = registry.load_library(str(path)) is not None
-    missing = [name for name in (NAME, DETECTION_NAME) if registry.get_creator(name, VERSION, NAMESPACE) is None]
+    missing = [name for name in OWN if registry.get_creator(name, VERSION, NAMESPACE) is None]
     if not loaded or missing:
         raise EngineError(
             f"loading plugins: {path} does not load into this TensorRT or has no {(missing or [NAME])[0]} version"
@@ -132,5 +132,5 @@ def registered(flavor: Flavor) -> tuple[str, ...]:
     if not flavor.is_rtx:  # registers TensorRT's own plugins
         flavor.module.init_libnvinfer_plugins(None, "")
     registry = flavor.module.get_plugin_registry()
-    known = ((NAME, VERSION), (DETECTION_NAME, VERSION), (EFFICIENT_NAME, EFFICIENT_VERSION))
+    known = (*((name, VERSION) for name in OWN), (EFFICIENT_NAME, EFFICIENT_VERSION))
     return tuple(name for name, version in known if registry.get_creator(name, version, NAMESPACE) is not None)
