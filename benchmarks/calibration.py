@@ -145,14 +145,14 @@ def run_child(python: str, route: str, model: Path, images: Path, output: Path) 
 def measure_noise(model: Path, quantized: Path, images: np.ndarray) -> dict[str, float]:
     from trt_pose.graphs.file import load
     from trt_pose.quantization.network import Network
-    from trt_pose.quantization.snr import noise_between
+    from trt_pose.quantization.snr import Noise
 
     network = Network(load(model))
     names = ("scores", "boxes", "joints")
     made = load(quantized)
     if not made.metadata_props:  # ModelOpt drops the description
         made.metadata_props.extend(network.proto.metadata_props)
-    noise = noise_between(network.proto, made, network.border, [images[:MEASURED_ON]])
+    noise = Noise(network, [images[:MEASURED_ON]]).of(made)
     return dict(zip(names, noise.values(), strict=True))
 
 

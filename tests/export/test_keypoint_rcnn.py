@@ -241,7 +241,7 @@ def test_weights(rcnn_truth, rcnn_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "tensorrt"}, "it has no engine"),
+        ({"engine": "tensorrt"}, "Give input_image_shape"),
         ({"batch_size": 2}, "it has no batch_size"),
         ({"quantization_mode": "int8"}, "it has no quantization_mode"),
         ({"input_image_shape": (640, 640)}, "it has no input_image_shape"),
@@ -292,9 +292,10 @@ def test_on_the_command_line(rcnn_onnx, photo_path, tmp_path, capsys):
     (record,) = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
     assert set(record["poses"][0]["joints"]) == {f"point {index}" for index in range(JOINTS)}
     warnings.simplefilter("ignore")  # no weights; pytest restores the filters
-    with pytest.raises(SystemExit) as stopped:
-        main(["export", NAME, "-o", str(tmp_path / "m.onnx"), "--weights", "none", "--imgsz", "640"])
-    assert stopped.value.code == 1
-    assert "it has no --imgsz" in capsys.readouterr().err
+    for option, words in (("--imgsz=640", "it has no --imgsz"), ("--backend=tensorrt", "Give --imgsz")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["export", NAME, "-o", str(tmp_path / "m.onnx"), "--weights", "none", option])
+        assert stopped.value.code == 1
+        assert words in capsys.readouterr().err
     with pytest.raises(RunnerError, match="expected 1 x 3 x any x any"), open_runner(rcnn_onnx[0]) as runner:
         runner.run({"input": np.zeros((2, 3, 8, 8), np.uint8)})

@@ -138,9 +138,9 @@ def test_detections_by_the_specification(rng, name, anchors, classes, score, mos
         np.testing.assert_array_equal(first, second)
 
 
-@pytest.fixture(scope="module")
-def decode():
-    """KeypointDecode_TRT as a function of heatmaps (R, K, S, S) and boxes (R, 4)."""
+@pytest.fixture(scope="module", params=[16, 20], ids="opset {}".format)
+def decode(request):
+    """KeypointDecode_TRT as a function of heatmaps (R, K, S, S) and boxes (R, 4), in the operator sets of exports."""
     node = helper.make_node(
         contract.KEYPOINT_NAME, ["heatmaps", "boxes"], ["joints"], "decode",
         domain="TRT", plugin_version="1", plugin_namespace="",
@@ -148,7 +148,7 @@ def decode():
     value, real = helper.make_tensor_value_info, TensorProto.FLOAT
     inputs = [value("heatmaps", real, ["r", "k", "s", "s"]), value("boxes", real, ["r", 4])]
     graph = helper.make_graph([node], "g", inputs, [value("joints", real, ["r", "k", 3])])
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("TRT", 1)]
+    opsets = [helper.make_opsetid("", request.param), helper.make_opsetid("TRT", 1)]
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     session = onnxruntime.InferenceSession(proto.SerializeToString() + function_file())
     return lambda heatmaps, boxes: session.run(None, {"heatmaps": heatmaps, "boxes": boxes})[0]

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ..choices import ExportTargetBackend
 from ..errors import ExportError
 from ..files import check_writable
 from ..graphs.file import check_suffix, read_spec, save
@@ -44,9 +45,7 @@ def export_model(model: Model, output: str | Path, options: ExportOptions | None
     """
     options = (options or ExportOptions()).resolved()
     if model.sizes_itself:
-        from .keypoint_rcnn import export_keypoint_rcnn  # imported here: it builds on this module
-
-        return export_keypoint_rcnn(cast("KeypointRCNN", model), output, options)
+        return _export_rcnn(cast("KeypointRCNN", model), output, options)
     options.refuse(model.name, ("shortest_side", "divisor"))
     check_suffix(output)
     plan = plan_export(model, Path(output), options)
@@ -55,6 +54,15 @@ def export_model(model: Model, output: str | Path, options: ExportOptions | None
         steps_of(model).check_trt(model, plan.through_plugin, anchors, plan.input.batch)
     check_writable(plan.output, ExportError)  # before the work, not after
     return run_plan(model, plan)
+
+
+def _export_rcnn(model: KeypointRCNN, output: str | Path, options: ExportOptions) -> ModelExportResult:
+    from .keypoint_rcnn import export_keypoint_rcnn  # imported here: they build on this module
+    from .keypoint_rcnn_trt import export_fixed_rcnn
+
+    target = ExportTargetBackend.parse(options.engine or ExportTargetBackend.ONNXRUNTIME, "engine")
+    export = export_fixed_rcnn if target is ExportTargetBackend.TENSORRT else export_keypoint_rcnn
+    return export(model, output, options)
 
 
 def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
@@ -67,15 +75,18 @@ def run_plan(model: Model, plan: ExportPlan) -> ModelExportResult:
     return write(graph, spec, plan)
 
 
-def write(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan) -> ModelExportResult:
-    """Traces, simplifies, checks, compares and quantizes a graph, and writes the file; the graph loses its weights."""
+def write(graph: DeployGraph, spec: ModelSpec, plan: ExportPlan, judge: DeployGraph | None = None) -> ModelExportResult:
+    """Traces, simplifies, checks, compares and quantizes a graph, and writes the file; the graph loses its weights.
+
+    The file is compared with ``judge``, a graph of the same outputs; None compares it with ``graph``.
+    """
     with step("tracing"):
         proto = trace(graph, spec, plan)
     release_memory()
     reference = None
     if plan.verify:
         with step("running torch for the comparison"):
-            reference = compute_reference(graph, spec)
+            reference = compute_reference(judge or graph, spec)
     if plan.simplify:
         with step("simplifying"):
             proto = simplify_traced(proto, ", or set onnx_simplify=False (--no-simplify)")

@@ -1,8 +1,9 @@
-"""Export of Keypoint R-CNN to ONNX: torchvision's graph with images of any size and its five outputs."""
+"""Export of Keypoint R-CNN for ONNX Runtime: torchvision's graph with images of any size and its five outputs."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def export_keypoint_rcnn(model: KeypointRCNN, output: str | Path, options: Expor
         UsageError: an option is out of range, or this network does not have it.
         ExportError: the export failed, or its outputs differ from torch's.
     """
-    _refuse(options)
+    refuse(options, _KNOWN, "one image of any size goes in, for ONNX Runtime, in FP32")
     check_suffix(output)
     check_writable(Path(output), ExportError)
     inputs = _plan_input(model.processing.input, options.input_image_dtype, options.shortest_side, options.divisor)
@@ -98,14 +99,12 @@ def make_runner(
     return TorchRunner(graph, describe_outputs(model, inputs, outputs))
 
 
-def _refuse(options: ExportOptions) -> None:
+def refuse(options: ExportOptions, known: Collection[str], what: str) -> None:
+    """Raises UsageError when an option other than those ``known`` is set; ``what`` says what the file is."""
     same = {"engine": "onnxruntime", "output_predictions_format": "batch"}  # what the default of None means
     for name, value in options.changed().items():
-        if name not in _KNOWN and str(value) != same.get(name):
-            raise UsageError(
-                f"exporting a Keypoint R-CNN: it has no {name} (got {value!r}): one image of any size goes in, for ONNX"
-                " Runtime, in FP32. Leave it out."
-            )
+        if name not in known and str(value) != same.get(name):
+            raise UsageError(f"exporting a Keypoint R-CNN: it has no {name} (got {value!r}): {what}. Leave it out.")
 
 
 def _plan_input(policy: InputSpec, dtype: Any, shortest_side: int | None, divisor: int | None) -> InputSpec:

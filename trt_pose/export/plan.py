@@ -95,7 +95,7 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
     target = ExportTargetBackend.parse(options.engine or ExportTargetBackend.ONNXRUNTIME, "engine")
     quantize = plan_quantization(target, options)
     check_steps(options.preprocessing, options.postprocessing)
-    inputs = plan_input(model, options)
+    inputs = plan_input(model.processing.input, max(model.strides), model.name, options)
     check_tracing(inputs)
     selection = plan_selection(model, count_anchors(model, inputs), options)
     post, formats = options.postprocessing, DetectionOutputFormatMode
@@ -112,7 +112,7 @@ def plan_export(model: Model, output: Path, options: ExportOptions) -> ExportPla
         exporter_options=plan_exporter(options.onnx_export_kwargs),
         layout=formats.parse(options.output_predictions_format or formats.BATCH_FORMAT, "output_predictions_format"),
         quantize=quantize,
-        calibration_data=_calibration_data(quantize, options),
+        calibration_data=calibration_data(quantize, options),
     )
 
 
@@ -174,7 +174,7 @@ def plan_quantization(target: ExportTargetBackend, options: ExportOptions) -> Qu
     )
 
 
-def _calibration_data(quantize: QuantizeOptions | None, options: ExportOptions) -> Any:
+def calibration_data(quantize: QuantizeOptions | None, options: ExportOptions) -> Any:
     """Returns the images for INT8. Without any it is noise, as in super-gradients; quantizing warns of it."""
     wanted = quantize is not None and quantize.precision in (Precision.INT8, Precision.INT8_FP16)
     return "random" if wanted and options.calibration_loader is None else options.calibration_loader
@@ -232,21 +232,26 @@ def plan_selection(model: Model, anchors: int, options: ExportOptions) -> Select
     )
 
 
-def plan_input(model: Model, options: ExportOptions) -> InputSpec:
+def plan_input(policy: InputSpec, stride: int, name: str, options: ExportOptions) -> InputSpec:
     """Returns the description of the network input: size, element type and batch.
+
+    Args:
+        policy: the model's own.
+        stride: height and width must be multiples of it, px.
+        name: name of the model.
+        options: the options of the export.
 
     Raises:
         UsageError: the shape, channels, element type or batch are not supported.
     """
-    policy, shape, channels = model.processing.input, options.input_image_shape, options.input_image_channels
+    shape, channels = options.input_image_shape, options.input_image_channels
     batch_size, preprocessing = options.batch_size, options.preprocessing
-    stride = max(model.strides)
     if shape is not None:
         height, width = (int(shape), int(shape)) if isinstance(shape, Integral) else _pair(shape)
         check_sides(height, width, stride)
         policy = policy.with_size(height, width)
     if channels not in (None, policy.channels):
-        raise UsageError(f"input_image_channels: got {channels}, {model.name} takes {policy.channels}. Leave it out.")
+        raise UsageError(f"input_image_channels: got {channels}, {name} takes {policy.channels}. Leave it out.")
     element = plan_element(options.input_image_dtype, "uint8" if preprocessing else "float32")
     if not preprocessing and element == "uint8":
         raise UsageError(

@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..operators.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
 from ..operators.selection import Selection
 from .functions import KeepClassScores, TopK
+from .plugin_nodes import set_detection_types
 
 MAX_BATCH = 1024
 
@@ -60,11 +61,7 @@ class EfficientNms(torch.autograd.Function):
             box_coding_i=0,
             outputs=4,
         )
-        limit = selection.limit
-        for output, shape in zip(outputs, ((1,), (limit, 4), (limit,), (limit,)), strict=True):
-            output.setType(boxes.type().with_sizes([batch, *shape]))
-        for place in (0, 3):
-            outputs[place].setType(outputs[place].type().with_dtype(torch.int32))
+        set_detection_types(outputs, boxes, batch, selection.limit)
         return outputs
 
 

@@ -79,12 +79,12 @@ def verify(reference: Reference, proto: onnx.ModelProto, spec: ModelSpec) -> Non
         _compare_selected(reference, reference.selection, proto, spec)
         return
     found = _run(proto, spec, reference.feed)
-    if not any(array.size for array in reference.values):
+    expected = dict(zip(spec.output.names, reference.values, strict=True))
+    if find_format(spec).count(expected) == 0 or not any(array.size for array in reference.values):
         raise ExportError(
             f"comparing {spec.model}: nothing is found in the photograph of the check, so nothing was compared. Export"
             " with a lower threshold, or without the check: verification=False (--no-verify)."
         )
-    expected = dict(zip(spec.output.names, reference.values, strict=True))
     if find_format(spec).finished:
         _compare_found(expected, found, spec, len(reference.feed))
     else:

@@ -5,7 +5,7 @@ GraphSurgeon does not keep a model's metadata. :func:`to_model` takes it from th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -109,27 +109,40 @@ def float_tensors(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(item.name for item in items if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
-def extract(graph: gs.Graph, tensors: Collection[str]) -> gs.Graph:
+def extract(graph: gs.Graph, tensors: Collection[str], given: Mapping[str, Sequence[int]] | None = None) -> gs.Graph:
     """Returns a copy of the part of a graph that computes ``tensors``, which become its outputs; its inputs stay.
+
+    Args:
+        graph: the graph.
+        tensors: names of the outputs of the part.
+        given: shapes of FP32 tensors that become inputs, too, by name.
 
     Raises:
         ExportError: the graph does not have one of them.
     """
     part = graph.copy()
     by_name = part.tensors()
-    for name in tensors:
+    for name in (*tensors, *(given or {})):
         if name not in by_name:
             raise ExportError(f"reading the graph: no node makes {name[:100]}. Export the model again.")
     part.outputs = [by_name[name] for name in tensors]
+    for name, shape in (given or {}).items():
+        by_name[name].inputs.clear()
+        by_name[name].dtype, by_name[name].shape = np.float32, list(shape)
+        part.inputs.append(by_name[name])
     return part.cleanup(remove_unused_graph_inputs=False)
 
 
-def extract_subgraph(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
-    """Returns the part of a model that computes ``tensors``, which become its outputs; keeps the metadata.
+def extract_subgraph(
+    model: onnx.ModelProto,
+    tensors: Collection[str],
+    given: Mapping[str, Sequence[int]] | None = None,
+) -> onnx.ModelProto:
+    """Returns the part of a model that computes ``tensors``, as :func:`extract` does; keeps the metadata.
 
     Plugin nodes after the tensors are dropped, so that ONNX Runtime can run the rest.
     """
-    return to_model(extract(to_graph(infer_shapes(model)), tensors), model)
+    return to_model(extract(to_graph(infer_shapes(model)), tensors, given), model)
 
 
 def forget_types(graph: gs.Graph) -> None:

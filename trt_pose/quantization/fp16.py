@@ -16,7 +16,7 @@ from ..errors import ExportError, first_line
 from ..graphs.surgery import extract, float_tensors, forget_types, normalize_graph, to_graph, to_model
 from ..runtime.ort import OnnxRunner
 from .batches import Pixels, feeds
-from .network import Network
+from .network import POSITIONS, Network
 from .qdq import opset
 
 LARGEST = 65504.0  # largest finite FP16 number (IEEE 754 binary16)
@@ -81,6 +81,9 @@ def _ranges(network: Network, batches: Iterable[Pixels]) -> dict[str, float]:
 def to_half(network: Network, keep: Collection[str] = ()) -> onnx.ModelProto:
     """Returns a copy of the graph in which the network computes in FP16.
 
+    Nodes that read at positions stay in FP32: FP16 would place them to a tenth of a pixel only, and TensorRT takes
+    values and positions of one type.
+
     Args:
         network: an FP32 graph, with or without INT8 layers; not changed.
         keep: names of nodes that stay in FP32.
@@ -91,7 +94,8 @@ def to_half(network: Network, keep: Collection[str] = ()) -> onnx.ModelProto:
     proto = network.proto
     if any(node.op_type == "QuantizeLinear" for node in proto.graph.node) and opset(proto) < QDQ_OPSET:
         proto = raise_opset(proto, QDQ_OPSET)
-    return _Converter(proto, network.nodes - set(keep)).convert()
+    precise = {node.name for node in network.members() if node.op in POSITIONS}
+    return _Converter(proto, network.nodes - set(keep) - precise).convert()
 
 
 def raise_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:

@@ -2,12 +2,13 @@
 
 The network is everything that a weighted layer depends on, and the reshapes and concatenations of the layers' results.
 The nodes after it (distribution to distance, boxes, joints, TopK, NMS) are the decode. The decode stays in FP32: half
-precision costs it 10 to 17 dB, and INT8 breaks it.
+precision costs it 10 to 17 dB, and INT8 breaks it. In Keypoint R-CNN layers follow a decode, whose boxes say where they
+read the features. Such positions are not values of the network, so that decode stays in FP32, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from ..graphs.surgery import float_tensors, normalize_graph, to_graph
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 SHAPE_OPERATORS = {"Reshape", "Concat", "Transpose", "Flatten", "Identity", "Squeeze", "Unsqueeze"}
+
+# Inputs that say where a node reads and not what, by operator.
+POSITIONS = {"GridSample": (1,), "RoiAlign": (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Network:
         floats: names of computed FP32 tensors and inputs.
         nodes: names of the network's nodes.
         border: tensors of the network that the decode reads or the file outputs.
+        positions: computed tensors outside the network that say where its nodes read.
         layers: the layers that INT8 can run, in order of execution.
     """
 
@@ -63,6 +68,7 @@ class Network:
         self._tensors = self.graph.tensors()
         self.nodes = self._find_nodes()
         self.border = tuple(self._find_border())
+        self.positions = tuple(self._find_positions())
         self.layers = tuple(self._find_layers())
 
     def members(self) -> Iterator[gs.Node]:
@@ -96,13 +102,13 @@ class Network:
 
     def upstream(self, tensors: Iterable[str]) -> frozenset[str]:
         """Returns the names of the nodes that compute ``tensors``."""
-        return _upstream([node for name in tensors for node in self._tensors[name].inputs])
+        return _upstream([node for name in tensors for node in self._tensors[name].inputs], lambda node: node.inputs)
 
     def _find_nodes(self) -> frozenset[str]:
         layers = [node for node in self.graph.nodes if _weight(node) is not None and not _is_decode(node)]
         if not layers:
             raise ExportError("reading the graph: it holds no convolution with constant weights. Check the file.")
-        members = set(_upstream(layers))
+        members = set(_upstream(layers, _values))
         for node in self.graph.nodes:
             if node.op in SHAPE_OPERATORS:
                 carried = node.inputs if node.op == "Concat" else node.inputs[:1]
@@ -118,6 +124,10 @@ class Network:
             for tensor in node.outputs:
                 if tensor.name in outputs or any(reader.name not in self.nodes for reader in tensor.outputs):
                     yield tensor.name
+
+    def _find_positions(self) -> Iterator[str]:
+        found = (node.inputs[place] for node in self.members() for place in POSITIONS.get(node.op, ()))
+        return (name for name in dict.fromkeys(tensor.name for tensor in found if tensor.inputs))
 
     def _find_layers(self) -> Iterator[Layer]:
         depths = self._depths()
@@ -178,12 +188,17 @@ def _channel_axis(node: gs.Node) -> int:
     return 1  # ConvTranspose
 
 
-def _upstream(nodes: Iterable[gs.Node]) -> frozenset[str]:
-    """Returns the names of ``nodes`` and of all nodes they depend on."""
+def _values(node: gs.Node) -> list[gs.Tensor]:
+    """Returns the inputs of a node that are values, not positions."""
+    return [tensor for place, tensor in enumerate(node.inputs) if place not in POSITIONS.get(node.op, ())]
+
+
+def _upstream(nodes: Iterable[gs.Node], inputs_of: Callable[[gs.Node], list[gs.Tensor]]) -> frozenset[str]:
+    """Returns the names of ``nodes`` and of all nodes they depend on through ``inputs_of`` each."""
     waiting, names = list(nodes), set[str]()
     while waiting:
         node = waiting.pop()
         if node.name not in names:
             names.add(node.name)
-            waiting.extend(maker for tensor in node.inputs for maker in tensor.inputs)
+            waiting.extend(maker for tensor in inputs_of(node) for maker in tensor.inputs)
     return frozenset(names)

@@ -24,7 +24,7 @@ from .fp16 import find_overflows, to_half
 from .layers import SelectiveQuantizer
 from .network import Layer, Network
 from .qdq import quantize_layers
-from .snr import noise_between
+from .snr import Noise
 
 # Number of images for the FP16 overflow check and the noise measurement.
 _SAMPLES = 4
@@ -146,7 +146,7 @@ def quantize_model(
         int8_layers=len(chosen),
         layers=len(network.layers),
         kept=kept,
-        noise_db=noise_between(proto, made, network.border, samples.samples()),
+        noise_db=Noise(network, samples.samples()).of(made),
         on_noise=noise,
     )
     describe(made, spec, str(report.precision), str(report))

@@ -22,7 +22,7 @@ from .calibrate import calibrate
 from .network import Layer, Network
 from .qdq import quantize_layers
 from .quantize import QuantizeOptions, SampleBuffer, check_precision
-from .snr import compute, signal_to_noise
+from .snr import Noise
 
 _SAVE_EVERY = 10  # layers
 
@@ -76,11 +76,10 @@ def analyze(
     passing = None if data is None else buffer.passing(options.calibration)
     cache = calibrate(network, network.activations(), passing, options.calibration.of_everything(), options.cache)
     samples = buffer.samples()
-    reference = compute(proto, network.border, samples)
+    noise = Noise(network, samples)
 
     def quality(chosen: Sequence[Layer]) -> float:
-        found = compute(quantize_layers(network, chosen, cache.thresholds), network.border, samples)
-        return min(signal_to_noise(reference[name], found[name]) for name in network.border)
+        return min(noise.of(quantize_layers(network, chosen, cache.thresholds)).values())
 
     key = "\n".join([cache.model, to_json(cache.thresholds), _digest(samples)])
     kept = cache_folder("sensitivity") / f"{_sha(key)[:24]}.json"

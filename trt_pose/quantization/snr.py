@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,48 @@ from .network import Network
 Values = npt.NDArray[np.float64]
 
 
-def noise_between(
-    first: onnx.ModelProto, second: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]
-) -> dict[str, float]:
-    """Returns the signal-to-noise ratio per tensor, dB, where the noise is the second graph minus the first."""
-    one, other = compute(first, tensors, samples), compute(second, tensors, samples)
-    return {name: signal_to_noise(one[name], other[name]) for name in tensors}
+class Noise:
+    """The noise of changed graphs at the border of a network, relative to the network, on the same images.
+
+    Layers that read at positions (Keypoint R-CNN's heads) are given those of the network: with positions of their own
+    they would compute other values, and not noisy ones.
+    """
+
+    def __init__(self, network: Network, samples: Sequence[Pixels]) -> None:
+        self._names, self._samples = network.border, samples
+        runs = list(_run(network.proto, (*network.border, *network.positions), samples))
+        self._given = [{name: run[name] for name in network.positions} for run in runs]
+        self._reference = _joined(runs, network.border)
+
+    def of(self, changed: onnx.ModelProto) -> dict[str, float]:
+        """Returns the signal-to-noise ratio per tensor of the border, dB."""
+        found = _joined(_run(changed, self._names, self._samples, self._given), self._names)
+        return {name: signal_to_noise(self._reference[name], found[name]) for name in self._names}
 
 
 def compute(proto: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]) -> dict[str, Values]:
     """Runs a graph up to ``tensors``; returns the values of each over all samples, flattened."""
-    with OnnxRunner(extract_subgraph(proto, tensors).SerializeToString(), providers=["cpu"]) as runner:
+    return _joined(_run(proto, tensors, samples), tensors)
+
+
+def _run(
+    proto: onnx.ModelProto,
+    tensors: Sequence[str],
+    samples: Sequence[Pixels],
+    given: Sequence[Mapping[str, npt.NDArray[Any]]] = (),
+) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """Runs a graph up to ``tensors`` on each sample, with the values ``given`` for it in place of computed ones."""
+    shapes = {name: value.shape for name, value in given[0].items()} if given else {}
+    part = extract_subgraph(proto, tensors, shapes)
+    with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
         inputs = runner.spec.input
-        runs = [runner.run({inputs.name: images}) for images, _ in feeds(samples, inputs)]
-    return {name: np.concatenate([np.ravel(outputs[name]) for outputs in runs]).astype(np.float64) for name in tensors}
+        for place, (images, _) in enumerate(feeds(samples, inputs)):
+            yield runner.run({inputs.name: images, **(given[place] if given else {})})
+
+
+def _joined(runs: Iterable[Mapping[str, npt.NDArray[Any]]], tensors: Sequence[str]) -> dict[str, Values]:
+    kept = list(runs)
+    return {name: np.concatenate([np.ravel(run[name]) for run in kept]).astype(np.float64) for name in tensors}
 
 
 def signal_to_noise(reference: Values, value: Values) -> float:

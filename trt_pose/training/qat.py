@@ -31,7 +31,7 @@ from ..quantization.calibrate import calibrate
 from ..quantization.network import Layer, Network
 from ..quantization.qdq import INT8_MAX, fp16_exact_scale, quantize_layers
 from ..quantization.quantize import QuantizationReport, QuantizeOptions, SampleBuffer
-from ..quantization.snr import noise_between
+from ..quantization.snr import Noise
 from ..spec import ModelSpec, Normalization
 
 
@@ -136,7 +136,7 @@ class QuantizedPose(PoseModel):
             int8_layers=len(self.layers),
             layers=len(network.layers),
             kept={layer.name: "excluded" for layer in network.layers if layer not in self.layers},
-            noise_db=noise_between(tuned, made, network.border, SampleBuffer(None, self.spec).samples()),
+            noise_db=Noise(network, SampleBuffer(None, self.spec).samples()).of(made),
         )
         describe(made, self.spec, str(report.precision), str(report))
         save(made, output)

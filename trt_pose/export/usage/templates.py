@@ -17,7 +17,7 @@ Kept:   scores above $confidence, IoU up to $iou, best $candidates candidates, a
 
 TENSORRT = Template("""
 
-It holds the plugin node $plugins. With trtexec, on the GPU that will run it:
+It holds the plugin $plugins. With trtexec, on the GPU that will run it:
 
 ```shell
 trtexec --onnx=$path --saveEngine=$stem.engine$shapes$library

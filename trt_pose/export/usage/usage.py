@@ -34,9 +34,14 @@ def _values(path: str, spec: ModelSpec) -> dict[str, Any]:
         "inner_height": inner_height, "inner_width": inner_width, "short": min(size.resize_to),
         "divisor": size.divisor, "pad_value": size.pad_value, "pixels": _pixels(size),
         "outputs": ", ".join(spec.output.names), "names": list(spec.output.names), "format": spec.output.format,
-        "plugins": ", ".join(spec.plugins_required), "joints": spec.skeleton.num_joints,
+        "plugins": _plugins(spec), "joints": spec.skeleton.num_joints,
         "many": task.many, "result": task.result, "extra": templates.EXTRA[task.name], "task": task.name,
     }  # fmt: skip
+
+
+def _plugins(spec: ModelSpec) -> str:
+    names = spec.plugins_required
+    return ("nodes " if len(names) > 1 else "node ") + " and ".join(names)
 
 
 def _facts(spec: ModelSpec, values: dict[str, Any]) -> str:
