@@ -9,17 +9,22 @@ import pytest
 import torch
 
 from trt_pose import ExportError, PosePredictor, UsageError, open_runner
+from trt_pose.builder.build import build_engine
+from trt_pose.builder.options import BuildOptions
+from trt_pose.builder.prepare import QuantizeRequest
 from trt_pose.cli import main
 from trt_pose.export.plugin_nodes import DetectionNms, KeypointDecode
 from trt_pose.export.roi_pool import RoiPool
 from trt_pose.graphs.file import read_spec
 from trt_pose.operators.contract import NmsFields
+from trt_pose.quantization import CalibrationOptions, QuantizeOptions, quantize
 from trt_pose.quantization.network import Network
 
 from ..plugins.test_detection_nms_kernel import objects
 from ..plugins.test_keypoint_decode import BOXES, by_numpy
 from ..rcnn_fixtures import JOINTS
 from ..reference import detection_nms
+from ..trt.test_plugins import needs_rtx
 
 HEIGHT, WIDTH, LIMIT = 160, 256, 20
 SMALL = {
@@ -148,7 +153,11 @@ def test_what_the_file_says_of_itself(fixed):
     assert "plugin nodes DetectionNMS_TRT and KeypointDecode_TRT" in str(result)
     with open_runner(path, providers=["cpu"]) as runner:
         assert runner.inputs["input"].shape == (2, 3, HEIGHT, WIDTH)
-        assert runner.outputs["pred_joints"].shape == (2, LIMIT, JOINTS, 3)
+        shapes = {
+            name: value.shape
+            for name, value in runner.run({"input": np.zeros((2, 3, HEIGHT, WIDTH), np.uint8)}).items()
+        }
+    assert shapes["pred_joints"] == (2, LIMIT, JOINTS, 3)
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert not kinds & {"NonMaxSuppression", "RoiAlign", "NonZero", "If", "Loop", "Shape"}  # no shape depends on data
 
@@ -174,12 +183,32 @@ def test_the_network_ends_where_its_decodes_begin(fixed):
     assert len(network.border) == 2 * 5 + 2 + 1  # RPN, box head, keypoint head
 
 
-def test_int8_says_its_noise_at_the_positions_of_fp32(model, photograph, tmp_path):
-    from trt_pose.quantization import QuantizeOptions, quantize
+@pytest.fixture(scope="module")
+def small_file(model, tmp_path_factory):
+    """The file for one image of 64 x 96, with 40 proposals and at most 5 people."""
+    path = tmp_path_factory.mktemp("small") / "m.onnx"
+    with_proposals(model, 40).export(path, **SMALL)
+    return path
 
-    with_proposals(model, 40).export(tmp_path / "m.onnx", **SMALL)
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_rtx_builds_it_ahead_of_time(small_file, photo_path, precision, tmp_path):
+    """A network of 59 million parameters: each number has the bytes of its precision."""
+    one = QuantizeRequest(photo_path, QuantizeOptions(calibration=CalibrationOptions(batches=1)))
+    quantizing = one if precision == "int8" else None
+    options = BuildOptions(flavor="tensorrt_rtx", compute_capabilities=((8, 6),))
+    sidecar = build_engine(small_file, tmp_path / "m.engine", precision, quantizing, options)
+    assert sidecar.plugins == ("DetectionNMS_TRT", "KeypointDecode_TRT")
+    assert sidecar.plugin
+    assert set(sidecar.elements) == {"input", "num_predictions", "pred_boxes", "pred_scores", "pred_joints"}
+    least, most = {"fp32": (230e6, 260e6), "fp16": (115e6, 150e6), "int8": (58e6, 100e6)}[precision]
+    assert least < sidecar.engine_bytes < most
+
+
+def test_int8_says_its_noise_at_the_positions_of_fp32(small_file, photograph, tmp_path):
     images = np.ascontiguousarray(photograph[None, :64, :96].transpose(0, 3, 1, 2))
-    report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", [images], QuantizeOptions(precision="int8+fp16"))
+    report = quantize(small_file, tmp_path / "q.onnx", [images], QuantizeOptions(precision="int8+fp16"))
     assert report.int8_layers == report.layers == 110
     assert min(report.noise_db.values()) > 15
     made = onnx.load(tmp_path / "q.onnx")
@@ -192,7 +221,7 @@ def test_int8_says_its_noise_at_the_positions_of_fp32(model, photograph, tmp_pat
     for node in sampled:
         assert {types.get(name, 1) for name in node.input} == {onnx.TensorProto.FLOAT}
     found = run(tmp_path / "q.onnx", images)
-    want = run(tmp_path / "m.onnx", images)
+    want = run(small_file, images)
     assert found["num_predictions"] > 0
     assert abs(found["num_predictions"].item() - want["num_predictions"].item()) <= 3
 

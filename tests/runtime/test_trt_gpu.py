@@ -9,7 +9,7 @@ from trt_pose import PosePredictor, open_runner
 from trt_pose.benchmark import BenchOptions, bench
 from trt_pose.builder.build import build_engine
 from trt_pose.builder.options import BuildOptions
-from trt_pose.results.pairing import compare_predictions
+from trt_pose.results.pairing import compare_predictions, pair_boxes
 from trt_pose.runtime.trt import TrtRunner
 
 from ..tolerances import ENGINE
@@ -43,6 +43,22 @@ def test_the_engine_finds_what_the_onnx_file_finds(engine, picture_folder, graph
                 assert gap.unmatched <= 1
                 assert gap.px < ENGINE.px
                 assert gap.score < ENGINE.score
+
+
+def test_keypoint_rcnn_finds_what_its_onnx_file_finds(rcnn, photograph, tmp_path):
+    """Both decodes of the engine and the kernel of its heatmaps, with equal values of which another may win."""
+    rcnn.export(tmp_path / "m.onnx", engine="tensorrt", input_image_shape=(160, 256), verification=False)
+    build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", options=BuildOptions(tf32=False))
+    picture = np.ascontiguousarray(photograph[:160, :256])
+    with PosePredictor(tmp_path / "m.engine") as first, PosePredictor(tmp_path / "m.onnx", providers=["cpu"]) as second:
+        found, want = first.predict(picture).poses, second.predict(picture).poses
+    pairs = pair_boxes(found.boxes, want.boxes)
+    assert len(pairs) >= len(want) - 1 > 5
+    one, other = found[pairs[:, 0]], want[pairs[:, 1]]
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=0.1)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+    apart = np.abs(one.joints - other.joints)[..., :2].max(axis=2)
+    assert (apart < 0.5).mean() > 0.95
 
 
 def test_device_memory_is_flat_over_ten_thousand_calls(engine, photograph):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -138,8 +138,7 @@ def _plan_selection(model: KeypointRCNN, batch: int, options: ExportOptions) -> 
 
 def _assemble(network: KeypointRCNN, plan: ExportPlan) -> tuple[DeployGraph, DeployGraph]:
     """Returns the graph to export, and torchvision's own to compare it with; both use the modules of ``network``."""
-    inputs, selection, heads = plan.input, plan.selection, network.roi_heads
-    assert selection is not None  # noqa: S101 - set by _plan
+    inputs, selection, heads = plan.input, cast("Selection", plan.selection), network.roi_heads
     heads.score_thresh, heads.nms_thresh = selection.confidence, selection.iou
     heads.detections_per_img = selection.limit
     fixed = FixedKeypointRCNN(network, inputs.height, inputs.width, selection)
