@@ -25,8 +25,9 @@ from .rcnn_fixtures import rcnn, rcnn_checkpoint, rcnn_colormap, rcnn_onnx, rcnn
 DATA = Path(__file__).parent / "data"
 BUILD = Path(__file__).parent.parent / "build"
 LONG = (
-    "test_readme.py", "test_keypoint_rcnn.py", "test_build.py", "test_quantize.py", "test_detection_export.py",
-    "test_demo_model.py", "test_tutorials.py", "test_export.py", "test_fuzz.py", "test_both_bindings.py",
+    "test_readme.py", "test_keypoint_rcnn_trt.py", "test_keypoint_rcnn.py", "test_build.py", "test_quantize.py",
+    "test_detection_export.py", "test_demo_model.py", "test_tutorials.py", "test_export.py", "test_fuzz.py",
+    "test_both_bindings.py",
 )  # fmt: skip
 MADE = ("bindings", "triton", "ray")  # what make fetches for the tests
 # Folders of TensorRT's public headers, as many versions as there are, separated by colons.

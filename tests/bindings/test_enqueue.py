@@ -1,13 +1,16 @@
 """The Python plugins, called as TensorRT calls them: real descriptor classes, real CUDA packages, the strict driver."""
 
+import json
 import textwrap
 
 import numpy as np
 import pytest
 
 from .. import cuda
+from ..plugins.test_detection_nms_kernel import objects
+from ..plugins.test_keypoint_decode import BOXES, by_numpy
 from ..plugins.test_pose_nms_kernel import people
-from ..reference import pose_nms
+from ..reference import detection_nms, pose_nms
 from . import answer_of, run_on
 from .fetch import FULL
 
@@ -25,9 +28,9 @@ ENQUEUE = textwrap.dedent(
     from trt_pose.gpu.device import Device, Graph, address_of, copy
     from trt_pose.operators.tensorrt_plugin import make_creators, read_fields
 
-    creator, *_ = make_creators(trt)
-    attributes = {"score_threshold": (0.25, "FLOAT32"), "iou_threshold": (0.5, "FLOAT32"),
-                  "max_output_boxes": (10, "INT32"), "num_pre_nms_predictions": (100, "INT32")}
+    case = json.loads(sys.argv[3])
+    (creator,) = (creator for creator in make_creators(trt) if creator.name == case["operator"])
+    attributes = case["attributes"]
     arrays = {name: np.array([value], np.float32 if kind == "FLOAT32" else np.int32)
               for name, (value, kind) in attributes.items()}
     kinds = {name: getattr(trt.PluginFieldType, kind) for name, (_, kind) in attributes.items()}
@@ -37,9 +40,9 @@ ENQUEUE = textwrap.dedent(
     gc.collect()
     fields = {name: float(value) for name, value in read_fields(saved, attributes).items()}
 
-    inputs = [np.load(f"{sys.argv[2]}/{index}.npy") for index in range(3)]
-    batch = len(inputs[0])
-    shapes = [(batch, 1), (batch, 10, 4), (batch, 10), (batch, 10, 17, 3)]
+    inputs = [np.load(f"{sys.argv[2]}/{index}.npy") for index in range(case["inputs"])]
+    shapes = [tuple(shape) for shape in case["shapes"]]
+    assert plugin.num_outputs == len(shapes)
 
     def description(shape):
         made = trt.PluginTensorDesc()
@@ -70,7 +73,8 @@ ENQUEUE = textwrap.dedent(
             for buffer, pinned in zip(results, back):
                 copy(buffer, pinned.buffer, buffer.size, stream)
             stream.sync()
-            kinds = [np.int32, *[np.float32] * 3]
+            kinds = plugin.get_output_data_types(None)
+            kinds = [np.int32 if kind == trt.DataType.INT32 else np.float32 for kind in kinds]
             return [pinned.view(shape, kind).tolist() for pinned, shape, kind in zip(back, shapes, kinds)]
 
         plugin.on_shape_change([description(array.shape) for array in inputs], None)
@@ -119,17 +123,41 @@ def test_plugins_come_and_go(place):
     assert answer_of(run_on(place, CHURN)) == "lives"
 
 
-@pytest.mark.parametrize("place", [*(f"full-{version}" for version in FULL), "rtx"])
-def test_enqueue_gives_the_rows_and_can_be_captured(place, tmp_path):
-    inputs = people(np.random.default_rng(0), 2, ANCHORS, JOINTS, spread=300)
+def enqueue(place, folder, operator, inputs, want, attributes):
+    """Runs an operator in real bindings, launched and then captured; the outputs must be those wanted, to the bit."""
     for index, array in enumerate(inputs):
-        np.save(tmp_path / f"{index}.npy", array)
-    fields, plain, replayed, misuses, failures = answer_of(run_on(place, ENQUEUE, cuda.build(), tmp_path))
-    assert fields == {
-        "score_threshold": 0.25, "iou_threshold": 0.5, "max_output_boxes": LIMIT, "num_pre_nms_predictions": CANDIDATES
-    }  # fmt: skip
-    want = pose_nms(*inputs, 0.25, 0.5, CANDIDATES, LIMIT)  # type: ignore[call-arg]
+        np.save(folder / f"{index}.npy", array)
+    shapes = [array.shape for array in want]
+    case = {"operator": operator, "inputs": len(inputs), "shapes": shapes, "attributes": attributes}
+    fields, plain, replayed, misuses, failures = answer_of(
+        run_on(place, ENQUEUE, cuda.build(), folder, json.dumps(case))
+    )
+    assert fields == {name: value for name, (value, _) in attributes.items()}
     assert plain == replayed
     assert (misuses, failures) == ([], [])
     for expected, found in zip(want, plain, strict=True):
         np.testing.assert_array_equal(expected, np.array(found, expected.dtype))
+
+
+NMS = {
+    "score_threshold": (0.25, "FLOAT32"), "iou_threshold": (0.5, "FLOAT32"), "max_output_boxes": (LIMIT, "INT32"),
+    "num_pre_nms_predictions": (CANDIDATES, "INT32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [*(f"full-{version}" for version in FULL), "rtx"])
+def test_enqueue_gives_the_rows_and_can_be_captured(place, tmp_path):
+    inputs = people(np.random.default_rng(0), 2, ANCHORS, JOINTS, spread=300)
+    want = pose_nms(*inputs, 0.25, 0.5, CANDIDATES, LIMIT)  # type: ignore[call-arg]
+    enqueue(place, tmp_path, "PoseNMS_TRT", inputs, want, NMS)
+
+
+@pytest.mark.parametrize("place", [*(f"full-{version}" for version in FULL), "rtx"])
+def test_detections_and_keypoints_too(place, tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = objects(rng, 2, ANCHORS, 3)
+    want = detection_nms(*inputs, 0.25, 0.5, CANDIDATES, LIMIT)  # type: ignore[call-arg]
+    enqueue(place, tmp_path, "DetectionNMS_TRT", inputs, want, NMS)
+    boxes = np.array(BOXES["small"], np.float32)
+    heatmaps = rng.normal(0, 1, (len(boxes), 3, 28, 28)).astype(np.float32)
+    enqueue(place, tmp_path, "KeypointDecode_TRT", [heatmaps, boxes], [by_numpy(heatmaps, boxes)], {})

@@ -19,6 +19,7 @@ BUILT = Path(__file__).parent.parent.parent / "build" / "strict_driver"
 KERNELS = {
     "frames": PLUGINS / "runtime" / "cpu" / "frames_cpu.cpp",
     "nms": PLUGINS / "pose_nms" / "cpu" / "pose_nms_cpu.cpp",
+    "keypoints": PLUGINS / "keypoint_decode" / "cpu" / "keypoint_decode_cpu.cpp",
 }
 
 
@@ -47,7 +48,7 @@ def why_not():
 
 def build():
     """Builds the driver and the kernels for the CPU, once for each state of the sources; returns the driver's path."""
-    sources = [SOURCE, *KERNELS.values(), *PLUGINS.glob("pose_nms/*.cuh"), *PLUGINS.glob("**/frames.cuh"),
+    sources = [SOURCE, *KERNELS.values(), *PLUGINS.glob("*/*.cuh"), *PLUGINS.glob("**/frames.cuh"),
                *PLUGINS.glob("**/cuda_on_cpu.hpp")]  # fmt: skip
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     folder = BUILT / digest
