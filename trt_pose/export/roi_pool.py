@@ -85,8 +85,8 @@ class RoiPool(nn.Module):
         down = torch.where(beyond, torch.full_like(down, self.height - 1.0), down)
         across = x.unsqueeze(2).expand(beyond.shape)
         grid = torch.stack([across * (2.0 / (self.width - 1)) - 1.0, down * (2.0 / (self.height - 1)) - 1.0], dim=4)
-        side = self.side * self.samples
-        return grid.reshape(int(boxes.shape[0]), -1, side, 2)
+        batch, count, side = int(boxes.shape[0]), int(boxes.shape[1]), self.side * self.samples
+        return grid.reshape(batch, count * side, side, 2)
 
     def _along(self, start: Tensor, end: Tensor, scale: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the samples of one axis in px of the level, (B, R, samples), and which lie beyond it."""

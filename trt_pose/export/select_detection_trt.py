@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..operators.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION
+from ..operators.contract import DOMAIN, EFFICIENT_CANDIDATES, EFFICIENT_NAME, EFFICIENT_VERSION, NmsFields
 from ..operators.selection import Selection
-from .functions import KeepClassScores, TopK
-from .plugin_nodes import set_detection_types
+from .plugin_nodes import DetectionNms, set_detection_types
 
 MAX_BATCH = 1024
 
@@ -33,17 +32,9 @@ class EfficientNms(torch.autograd.Function):
     def forward(
         _ctx: Any, boxes: Tensor, scores: Tensor, selection: Selection, _batch: int | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        flat = scores.flatten(1)
-        best, pairs = TopK.forward(None, flat, min(EFFICIENT_CANDIDATES, flat.shape[1]))
-        scores = torch.zeros_like(flat).scatter(1, pairs, best).reshape(scores.shape)
-        kept = KeepClassScores.forward(
-            None, boxes, scores.transpose(1, 2), scores.shape[1], selection.iou, selection.confidence
-        )
-        best, places = TopK.forward(None, kept.flatten(1), selection.limit)  # class-major
-        anchors = places % scores.shape[1]
-        found = boxes.gather(1, anchors.unsqueeze(2).expand(-1, -1, 4)) * (best > 0).unsqueeze(2)
-        classes = torch.where(best > 0, places // scores.shape[1], 0)
-        return (best > 0).sum(dim=1, keepdim=True).to(torch.int32), found, best, classes.to(torch.int32)
+        fields = NmsFields(selection.confidence, selection.iou, selection.limit, EFFICIENT_CANDIDATES)
+        count, boxes, scores, classes = DetectionNms.forward(None, boxes, scores, fields)
+        return count, boxes, scores, classes.clamp(min=0)
 
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, selection: Selection, batch: int | None) -> Any:
