@@ -149,6 +149,7 @@ def test_what_the_file_says_of_itself(fixed):
     spec = result.spec
     assert (spec.task, spec.output.format, spec.input.batch) == ("pose", "batch", 2)
     assert (spec.input.resize, spec.input.pad_value, spec.input.resize_to) == ("longest_side", 114, (HEIGHT, WIDTH))
+    assert spec.input.normalization.mean == pytest.approx((123.675, 116.28, 103.53))
     assert spec.plugins_required == ("DetectionNMS_TRT", "KeypointDecode_TRT")
     assert "plugin nodes DetectionNMS_TRT and KeypointDecode_TRT" in str(result)
     with open_runner(path, providers=["cpu"]) as runner:
@@ -256,8 +257,9 @@ def test_pooling_as_by_torchvision(rng):
     boxes = torch.from_numpy(boxes)
     for side, samples in ((7, 2), (14, 2), (7, 1)):
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], side, samples)
-        want = pool(dict(zip("0123", features, strict=True)), list(boxes), [(height, width)] * 2)
-        found = RoiPool(pool, sizes, (4, 8, 16, 32))(features, boxes)
+        levels = dict(zip("0123", features, strict=True))
+        want = pool(levels, list(boxes), [(height, width)] * 2)
+        found = RoiPool(pool, sizes, (4, 8, 16, 32))(levels, boxes)
         torch.testing.assert_close(found, want, atol=2e-4, rtol=0)
     with pytest.raises(UsageError, match="sampling_ratio"):
         RoiPool(MultiScaleRoIAlign(["0"], 7, -1), sizes[:1], (4,))
@@ -301,6 +303,12 @@ def test_options_that_such_a_file_lacks(model, tmp_path, options, words):
     with pytest.raises(UsageError, match=words):
         model.export(tmp_path / "m.onnx", **{**SMALL, **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_memory_does_not_hold(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("trt_pose.limits.available_bytes", lambda: 10**9)
+    with pytest.raises(UsageError, match="8 images of 200 proposals and 300 people: it needs 1.9 GB"):
+        model.export(tmp_path / "m.onnx", **{**SMALL, "batch_size": 8, "max_predictions_per_image": 300})
 
 
 def test_networks_that_the_operators_do_not_take(model, tmp_path):

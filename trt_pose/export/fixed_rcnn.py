@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,7 @@ from .plugin_nodes import DetectionNms, KeypointDecode
 from .roi_pool import RoiPool
 
 STRIDES = (4, 8, 16, 32, 64)  # of the pyramid, px
-MAX_TOPK = 3840  # the largest k of TensorRT's TopK layer
+MAX_TOPK = 3839  # the largest k of TensorRT's TopK layer
 
 
 class FixedKeypointRCNN(Model):
@@ -48,16 +48,14 @@ class FixedKeypointRCNN(Model):
         sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
         self._make_anchors(sizes)
         heads = self.roi_heads
-        used = len(heads.box_roi_pool.featmap_names)
-        self.box_pool = RoiPool(heads.box_roi_pool, sizes[:used], STRIDES[:used])
-        self.keypoint_pool = RoiPool(heads.keypoint_roi_pool, sizes[:used], STRIDES[:used])
+        self.box_pool = RoiPool(heads.box_roi_pool, sizes, STRIDES)
+        self.keypoint_pool = RoiPool(heads.keypoint_roi_pool, sizes, STRIDES)
         self.kinds = int(heads.box_predictor.cls_score.out_features) - 1  # without the background
         self._check()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        features = list(self.backbone(x).values())
-        proposals, valid = self._propose(features)
-        features = features[: len(features) - 1]
+        features = self.backbone(x)
+        proposals, valid = self._propose(list(features.values()))
         count, boxes, scores = self._detect(features, proposals, valid)
         return count, boxes, scores, self._find_joints(features, boxes, scores)
 
@@ -108,7 +106,7 @@ class FixedKeypointRCNN(Model):
         _, boxes, chosen, _ = DetectionNms.apply(boxes, usable.unsqueeze(2), fields)
         return boxes, chosen
 
-    def _detect(self, features: Sequence[Tensor], proposals: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+    def _detect(self, features: Mapping[str, Tensor], proposals: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         """Returns count (B, 1), boxes (B, N, 4) and scores (B, N) of the people, whatever their class."""
         heads, (batch, count) = self.roi_heads, map(int, proposals.shape[:2])
         logits, deltas = heads.box_predictor(heads.box_head(self.box_pool(features, proposals)))
@@ -128,7 +126,7 @@ class FixedKeypointRCNN(Model):
         number, boxes, scores, _ = DetectionNms.apply(boxes.reshape(batch, -1, 4), scores, fields)
         return number, boxes, scores
 
-    def _find_joints(self, features: Sequence[Tensor], boxes: Tensor, scores: Tensor) -> Tensor:
+    def _find_joints(self, features: Mapping[str, Tensor], boxes: Tensor, scores: Tensor) -> Tensor:
         """Returns the joints (B, N, J, 3) of the people."""
         heads, (batch, count) = self.roi_heads, map(int, boxes.shape[:2])
         heatmaps = heads.keypoint_predictor(heads.keypoint_head(self.keypoint_pool(features, boxes)))

@@ -13,7 +13,7 @@ from ..errors import ExportError, UsageError
 from ..files import check_writable
 from ..formats import FORMATS
 from ..graphs.file import check_suffix
-from ..models.processing import IMAGENET_MEAN, IMAGENET_STD
+from ..limits import check_memory
 from ..operators.contract import DETECTION_NAME, KEYPOINT_NAME, MAX_CANDIDATES, MAX_OUTPUTS, MAX_ROWS
 from ..operators.selection import Selection
 from ..progress import step
@@ -43,14 +43,6 @@ if TYPE_CHECKING:
     from ..models.keypoint_rcnn.network import KeypointRCNN
 
 STRIDE = 32
-# torchvision pads with zeros after the normalization; 114 is the grey nearest to them.
-_INPUT = InputSpec(
-    height=STRIDE,
-    width=STRIDE,
-    resize_to=(STRIDE, STRIDE),
-    pad_value=114,
-    normalization=Normalization("RGB", IMAGENET_MEAN, IMAGENET_STD),
-)
 # The options of such an export.
 _KNOWN = {
     "engine", "confidence_threshold", "nms_threshold", "max_predictions_per_image", "input_image_shape", "batch_size",
@@ -77,12 +69,12 @@ def export_fixed_rcnn(model: KeypointRCNN, output: str | Path, options: ExportOp
     """
     refuse(options, _KNOWN, "images of one size go in, and the batch format comes out")
     check_suffix(output)
-    plan = _plan(model, Path(output), options)
+    network = copy_modules(model).eval()
+    plan = _plan(network, Path(output), options)
     check_writable(plan.output, ExportError)
     with step(f"building the graph of {model.name}"):
-        if next(model.parameters()).device != plan.device:
-            model = copy.deepcopy(model).to(plan.device)
-        network = copy_modules(model).eval()
+        if next(network.parameters()).device != plan.device:
+            network = copy.deepcopy(network).to(plan.device)
         network.fuse()
         graph, judge = _assemble(network, plan)
         names = FORMATS["batch"].names(TASKS[model.task])
@@ -99,14 +91,22 @@ def _plan(model: KeypointRCNN, output: Path, options: ExportOptions) -> ExportPl
         )
     target = ExportTargetBackend.TENSORRT
     quantize = plan_quantization(target, options)
-    inputs = plan_input(_INPUT, STRIDE, model.name, options)
+    inputs = plan_input(_policy(model), STRIDE, model.name, options)
     if inputs.batch is None:
         raise UsageError(f"exporting {model.name} for TensorRT: batch_size is fixed in such a file. Give a number.")
     check_tracing(inputs)
+    selection = _plan_selection(model, inputs.batch, options)
+    heads, people, proposals = model.roi_heads, selection.limit, model.rpn.post_nms_top_n()
+    rows = max(
+        count * (pool.output_size[0] * max(pool.sampling_ratio, 1)) ** 2
+        for count, pool in ((proposals, heads.box_roi_pool), (people, heads.keypoint_roi_pool))
+    )
+    what = f"batch_size, max_predictions_per_image: {inputs.batch} images of {proposals} proposals and {people} people"
+    check_memory(inputs.batch * rows * model.backbone.out_channels * 4, what, UsageError)
     return ExportPlan(
         output=output,
         input=inputs,
-        selection=_plan_selection(model, inputs.batch, options),
+        selection=selection,
         preprocess=True,
         postprocess=None,
         device=plan_device(options.device) or next(model.parameters()).device,
@@ -116,6 +116,19 @@ def _plan(model: KeypointRCNN, output: Path, options: ExportOptions) -> ExportPl
         exporter_options=plan_exporter(options.onnx_export_kwargs),
         quantize=quantize,
         calibration_data=calibration_data(quantize, options),
+    )
+
+
+def _policy(model: KeypointRCNN) -> InputSpec:
+    mean, std = (
+        [round(255 * share, 6) for share in part] for part in (model.transform.image_mean, model.transform.image_std)
+    )
+    return InputSpec(
+        height=STRIDE,
+        width=STRIDE,
+        resize_to=(STRIDE, STRIDE),
+        pad_value=round(sum(mean) / 3),  # the grey nearest to torchvision's padding: zeros after the normalization
+        normalization=Normalization("RGB", (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])),
     )
 
 

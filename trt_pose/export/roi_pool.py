@@ -7,7 +7,8 @@ its own level, and the samples of a bin are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,7 @@ class RoiPool(nn.Module):
 
     Args:
         pool: torchvision's module.
-        sizes: (height, width) of each level that ``pool`` reads, the finest first.
+        sizes: (height, width) of each level of the pyramid, the finest first; ``pool`` reads the first of them.
         strides: the stride of each of them, px.
 
     Raises:
@@ -36,8 +37,10 @@ class RoiPool(nn.Module):
                 f"exporting a Keypoint R-CNN for TensorRT: its RoIAlign has sampling_ratio {pool.sampling_ratio}, so"
                 " the number of samples depends on the box. Set it to 2."
             )
+        self.names = tuple(pool.featmap_names)
+        sizes, strides = sizes[: len(self.names)], strides[: len(self.names)]
         self.side, self.samples = int(pool.output_size[0]), int(pool.sampling_ratio)
-        self.finest = round(torch.log2(torch.tensor(float(strides[0]))).item())
+        self.finest = int(math.log2(strides[0]))
         self.canonical, self.canonical_level = float(pool.canonical_scale), float(pool.canonical_level)
         self.height, self.width = sum(height for height, _ in sizes) + 1, max(width for _, width in sizes)
         tops = [sum(height for height, _ in sizes[:place]) for place in range(len(sizes))]
@@ -50,15 +53,19 @@ class RoiPool(nn.Module):
         self.register_buffer("levels", torch.tensor(rows, dtype=torch.float32), persistent=False)
         self.register_buffer("steps", steps, persistent=False)
 
-    def forward(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """Returns (B * R, C, side, side) of features (B, C, H, W), one per level, and boxes (B, R, 4) xyxy px.
+    def forward(self, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
+        """Returns (B * R, C, side, side) of features (B, C, H, W), by level, and boxes (B, R, 4) xyxy px.
 
         The corners of a box lie in the image, the second below and right of the first.
         """
         batch, count = int(boxes.shape[0]), int(boxes.shape[1])
         grid = self._place(boxes)
         sampled = F.grid_sample(
-            self._stack(features), grid, mode="bilinear", padding_mode="border", align_corners=True
+            self._stack([features[name] for name in self.names]),
+            grid,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=True,
         )  # (B, C, R * samples of a side, samples of a side)
         pooled = F.avg_pool2d(sampled, self.samples)
         channels = int(pooled.shape[1])
