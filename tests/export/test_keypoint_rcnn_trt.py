@@ -307,7 +307,7 @@ def test_options_that_such_a_file_lacks(model, tmp_path, options, words):
 
 def test_what_the_memory_does_not_hold(model, tmp_path, monkeypatch):
     monkeypatch.setattr("trt_pose.limits.available_bytes", lambda: 10**9)
-    with pytest.raises(UsageError, match="8 images of 200 proposals and 300 people: it needs 1.9 GB"):
+    with pytest.raises(UsageError, match=r"8 images of 200 proposals and 300 people: it needs 1\.9 GB"):
         model.export(tmp_path / "m.onnx", **{**SMALL, "batch_size": 8, "max_predictions_per_image": 300})
 
 
