@@ -24,25 +24,13 @@ class DetectionNms(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: Any, boxes: Tensor, scores: Tensor, fields: NmsFields) -> tuple[Tensor, ...]:
-        rows = [
-            _suppress(*image, fields) for image in zip(boxes.cpu().numpy(), scores.detach().cpu().numpy(), strict=True)
-        ]
+        images = zip(*(values.detach().cpu().numpy() for values in (boxes, scores)), strict=True)
+        rows = [_suppress(*image, fields) for image in images]
         return tuple(torch.from_numpy(np.stack(part)).to(boxes.device) for part in zip(*rows, strict=True))
 
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, fields: NmsFields) -> Any:
-        outputs = g.op(
-            f"{DOMAIN}::{DETECTION_NAME}",
-            boxes,
-            scores,
-            plugin_version_s=VERSION,
-            plugin_namespace_s=NAMESPACE,
-            score_threshold_f=fields.score_threshold,
-            iou_threshold_f=fields.iou_threshold,
-            max_output_boxes_i=fields.max_output_boxes,
-            num_pre_nms_predictions_i=fields.num_pre_nms_predictions,
-            outputs=4,
-        )
+        outputs = g.op(f"{DOMAIN}::{DETECTION_NAME}", boxes, scores, **nms_attributes(fields), outputs=4)
         set_detection_types(outputs, boxes, boxes.type().sizes()[0], fields.max_output_boxes)
         return outputs
 
@@ -52,7 +40,7 @@ class KeypointDecode(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: Any, heatmaps: Tensor, boxes: Tensor) -> Tensor:
-        pairs = zip(heatmaps.detach().cpu().numpy(), boxes.cpu().numpy(), strict=True)
+        pairs = zip(*(values.detach().cpu().numpy() for values in (heatmaps, boxes)), strict=True)
         return torch.from_numpy(np.stack([_find_joints(*pair) for pair in pairs])).to(boxes.device)
 
     @staticmethod
@@ -62,6 +50,18 @@ class KeypointDecode(torch.autograd.Function):
         )
         rows, count, *_ = heatmaps.type().sizes()
         return joints.setType(heatmaps.type().with_sizes([rows, count, 3]))
+
+
+def nms_attributes(fields: NmsFields) -> dict[str, Any]:
+    """Returns the attributes of an NMS node of this package, under the names that torch's exporter takes."""
+    return {
+        "plugin_version_s": VERSION,
+        "plugin_namespace_s": NAMESPACE,
+        "score_threshold_f": fields.score_threshold,
+        "iou_threshold_f": fields.iou_threshold,
+        "max_output_boxes_i": fields.max_output_boxes,
+        "num_pre_nms_predictions_i": fields.num_pre_nms_predictions,
+    }
 
 
 def set_detection_types(outputs: Sequence[Any], like: Any, batch: int | None, limit: int) -> None:

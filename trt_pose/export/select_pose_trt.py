@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..operators.contract import DOMAIN, NAME, NAMESPACE, VERSION
+from ..operators.contract import DOMAIN, NAME, NmsFields
 from ..operators.selection import Selection
 from .functions import KeepScores, TopK
+from .plugin_nodes import nms_attributes
 from .select import select_decoded
 
 
@@ -54,12 +55,7 @@ class PoseNms(torch.autograd.Function):
             boxes,
             scores,
             joints,
-            plugin_version_s=VERSION,
-            plugin_namespace_s=NAMESPACE,
-            score_threshold_f=selection.confidence,
-            iou_threshold_f=selection.iou,
-            max_output_boxes_i=selection.limit,
-            num_pre_nms_predictions_i=selection.candidates,
+            **nms_attributes(NmsFields(selection.confidence, selection.iou, selection.limit, selection.candidates)),
             outputs=4,
         )
         shapes = ((1,), (selection.limit, 4), (selection.limit,), (selection.limit, joint_count, 3))
