@@ -171,7 +171,7 @@ def _foreign(onnx: Inspection) -> list[Finding]:
 def _file(onnx: Inspection, spec: ModelSpec, flavors: list[Flavor]) -> list[Finding]:
     needs = ", ".join(spec.plugins_required) or "nothing beyond ONNX"
     findings = [Finding("file", True, f"{spec.model}, {spec.output.format} format, {spec.precision}; needs {needs}")]
-    through = " (the plugin node in ONNX's own operators)" if spec.plugins_required else ""
+    through = " (its plugin nodes in ONNX's own operators)" if spec.plugins_required else ""
     findings.append(Finding("in onnxruntime", not onnx.refusal, onnx.refusal or f"runs{through}"))
     if onnx.changed is not None:
         changed = (

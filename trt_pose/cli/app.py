@@ -73,7 +73,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Backend = Annotated[
-    ExportTargetBackend, typer.Option(help="Runtime of the file; tensorrt puts one NMS plugin node into it.")
+    ExportTargetBackend, typer.Option(help="Runtime of the file; tensorrt puts plugin nodes for NMS into it.")
 ]
 OutputFormat = Annotated[
     DetectionOutputFormatMode,

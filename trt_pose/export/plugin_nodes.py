@@ -24,7 +24,7 @@ class DetectionNms(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: Any, boxes: Tensor, scores: Tensor, fields: NmsFields) -> tuple[Tensor, ...]:
-        images = zip(*(values.detach().cpu().numpy() for values in (boxes, scores)), strict=True)
+        images = zip(boxes.detach().cpu().numpy(), scores.detach().cpu().numpy(), strict=True)
         rows = [_suppress(*image, fields) for image in images]
         return tuple(torch.from_numpy(np.stack(part)).to(boxes.device) for part in zip(*rows, strict=True))
 
@@ -40,7 +40,7 @@ class KeypointDecode(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: Any, heatmaps: Tensor, boxes: Tensor) -> Tensor:
-        pairs = zip(*(values.detach().cpu().numpy() for values in (heatmaps, boxes)), strict=True)
+        pairs = zip(heatmaps.detach().cpu().numpy(), boxes.detach().cpu().numpy(), strict=True)
         return torch.from_numpy(np.stack([_find_joints(*pair) for pair in pairs])).to(boxes.device)
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""NMS operators of exported files: attributes, ONNX functions and TensorRT plugins; see README.md."""
+"""Operators of exported files beyond ONNX: attributes, ONNX functions and TensorRT plugins; see README.md."""

@@ -67,7 +67,7 @@ def _varint(data: bytes | mmap.mmap, start: int) -> tuple[int, int]:
 
 
 def has_plugin_node(model: str | Path | bytes) -> bool:
-    """True if the operator name of an NMS plugin is in the file: the string, with its length, as protobuf stores it."""
+    """True if the name of a plugin operator is in the file: the string, with its length, as protobuf stores it."""
     return _holds(model, [bytes([_OP_TYPE, len(name)]) + name.encode() for name in contract.OPERATORS])
 
 
@@ -84,7 +84,7 @@ def _holds(model: str | Path | bytes, texts: list[bytes]) -> bool:
 
 
 def with_functions(model: str | Path | bytes) -> bytes:
-    """Returns the bytes of a file followed by the NMS plugins as ONNX functions: protobuf merges the two messages.
+    """Returns the bytes of a file followed by the operators of plugins as ONNX functions: protobuf merges the two messages.
 
     A file that this function has returned before is left as it is.
     """

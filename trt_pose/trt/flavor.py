@@ -26,7 +26,7 @@ class Flavor:
         name: ``tensorrt`` or ``tensorrt_rtx``.
         version: version of the package.
         module: the imported package; None if it is not imported in this process.
-        plugin: origin of its NMS plugin, if this was determined in another process.
+        plugin: origin of its plugins, if this was determined in another process.
         operators: the NMS operators that it has, if these were determined in another process.
         cuda: major version of the CUDA that it was built for; 0 when unknown, as for system packages.
     """
