@@ -45,7 +45,7 @@ def test_the_installation():
 def test_files_for_either_runtime(files):
     assert by_name(examine(files / "ort.onnx"))["in onnxruntime"].fine
     found = by_name(examine(files / "trt.onnx"))
-    assert "the plugin node in ONNX's own operators" in found["in onnxruntime"].detail
+    assert "its plugin nodes in ONNX's own operators" in found["in onnxruntime"].detail
     assert "PoseNMS_TRT" in found["file"].detail
 
 

@@ -84,7 +84,7 @@ def _holds(model: str | Path | bytes, texts: list[bytes]) -> bool:
 
 
 def with_functions(model: str | Path | bytes) -> bytes:
-    """Returns the bytes of a file followed by the operators of plugins as ONNX functions: protobuf merges the two messages.
+    """Returns the bytes of a file followed by plugin operators as ONNX functions: protobuf merges the two messages.
 
     A file that this function has returned before is left as it is.
     """
