@@ -10,6 +10,7 @@ says what a precision costs, and not how good the network is.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 import time
@@ -34,6 +35,7 @@ NAME = "keypointrcnn_resnet50_fpn"
 PACKAGES = ("torch", "torchvision", "onnxruntime", "opencv-python-headless", "numpy")
 SIDE = 192  # of the pictures, px
 SCENE = SCENES["sparse"].scaled(SIDE / 320)
+LIMIT = 8  # people per picture, of which there are at most 3
 PRECISIONS = ("fp16", "int8", "int8+fp16")
 
 
@@ -103,7 +105,8 @@ def train(output: Path, minutes: float) -> None:
         if step % 20 == 0:
             print(step, {name: round(value.item(), 3) for name, value in losses.items()}, flush=True)
     torch.save(network.state_dict(), output)
-    print(f"{at} pictures in {step} steps")
+    facts = {"pictures": at, "steps": step, "minutes": minutes}
+    output.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def load(weights: Path) -> Any:
@@ -203,7 +206,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, metavar="FILE", help="train a network and write its weights")
     parser.add_argument("--minutes", type=float, default=75.0, help="duration of the training")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights to measure with")
-    parser.add_argument("--count", type=int, default=100, help="number of held-out pictures")
+    parser.add_argument("--count", type=int, default=60, help="number of held-out pictures")
     arguments = parser.parse_args()
     if arguments.train:
         train(arguments.train, arguments.minutes)
@@ -220,10 +223,11 @@ def measure(weights: Path, count: int) -> None:
         model, network = load(weights)
         model.export(
             file, engine="tensorrt", input_image_shape=(SIDE, SIDE), confidence_threshold=0.01,
-            max_predictions_per_image=20,
+            max_predictions_per_image=LIMIT,
         )  # fmt: skip
-        network.roi_heads.score_thresh, network.roi_heads.detections_per_img = 0.01, 20
+        network.roi_heads.score_thresh, network.roi_heads.detections_per_img = 0.01, LIMIT
         record = {
+            "training": json.loads(weights.with_suffix(".json").read_text(encoding="utf-8")),
             "operations": measure_operations(folder),
             "equality": measure_equality(file, network, held_out),
             "precisions": measure_precisions(file, annotations, held_out, calibration),
@@ -235,7 +239,7 @@ def measure(weights: Path, count: int) -> None:
 
 
 def describe(record: dict[str, Any], count: int, where: str) -> str:
-    size, same, each = record["operations"], record["equality"], record["precisions"]
+    made, size, same, each = (record[name] for name in ("training", "operations", "equality", "precisions"))
     rows = "\n".join(
         f"| {name} | {row['AP']:.4f} | {row['OKS']:.4f} | {row['people'][1]}, {row['people'][2]} of them in FP32 |"
         f" {row['least_noise_db']:.1f} dB | {row['megabytes']} MB |"
@@ -251,8 +255,9 @@ At 800 x 1088 the file takes {size["gmacs"]["100"]} GMACs for up to 100 people a
 since the heads compute every row, whether somebody is found or not. The network has {size["parameters"] / 1e6:.1f} M
 parameters, the file {size["numbers_in_the_file"] / 1e6:.1f} M numbers with its anchors, and {size["megabytes"]} MB.
 
-The rest is of a network trained from nothing by the same script on drawn figures of {SIDE} x {SIDE} px, on {count}
-held-out pictures, in ONNX Runtime on the CPU. Drawn figures are not its world: the figures say what a precision costs.
+The rest is of a network trained from nothing by the same script on {made["pictures"]} drawn figures of {SIDE} x {SIDE}
+px ({made["steps"]} steps, {made["minutes"]:g} minutes), on {count} held-out pictures, in ONNX Runtime on the CPU. Drawn
+figures are not its world, and it is far from trained: the figures say what a precision costs.
 
 The file and torchvision's own network: {same["people"]} and {same["people_torchvision"]} people above 0.01,
 {same["paired"]} in common, boxes at most {same["boxes_px"]:.2g} px and scores {same["scores"]:.2g} apart.
