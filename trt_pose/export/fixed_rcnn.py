@@ -102,7 +102,8 @@ class FixedKeypointRCNN(Model):
         anchors = cast(Tensor, getattr(self, f"anchors_{place}"))[rows]
         boxes = self._decode(anchors, _rows(deltas.reshape(batch, count, 4), rows), self.rpn.box_coder)
         usable = torch.where(_larger(boxes, self.rpn.min_size), torch.sigmoid(best), torch.zeros_like(best))
-        fields = NmsFields(0.0, self.rpn.nms_thresh, min(kept, self.rpn.post_nms_top_n()), kept)
+        rows_kept = min(kept, self.rpn.post_nms_top_n())
+        fields = NmsFields(self.rpn.score_thresh, self.rpn.nms_thresh, rows_kept, kept)
         _, boxes, chosen, _ = DetectionNms.apply(boxes, usable.unsqueeze(2), fields)
         return boxes, chosen
 
