@@ -10,8 +10,9 @@ from trt_pose.quantization import SelectiveQuantizer
 from trt_pose.quantization.fp16 import to_half
 from trt_pose.quantization.network import Network
 from trt_pose.quantization.qdq import fp16_exact_scale, quantize_layers, quantized_layers
+from trt_pose.quantization.snr import Noise
 from trt_pose.runtime.ort import OnnxRunner
-from trt_pose.spec import METADATA_KEY, ModelSpec
+from trt_pose.spec import METADATA_KEY, InputSpec, ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,56 @@ def test_a_network_without_our_names_is_told_from_its_decode():
     assert network.layers[2].activation == "b"  # the shallower branch is the shortcut, at whichever input
     assert network.layers[2].position == 1
     assert "dfl" in Network(foreign(weight_sums_bins=False)).nodes
+
+
+def two_stages():
+    """A network of two stages: the second reads the features of the first at a box made of them."""
+    rng = np.random.default_rng(1)
+    constants = {
+        "w1": rng.normal(size=(8, 3, 3, 3)).astype(np.float32), "w2": rng.normal(size=(4, 8, 1, 1)).astype(np.float32),
+        "four": np.arange(4), "least": np.array([0, 0, 8, 8], np.float32), "zero": np.float32(0), "one": np.array([1]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "first", pads=[1] * 4),
+        helper.make_node("ReduceMean", ["a"], ["m"], "mean", axes=[2, 3], keepdims=0),
+        helper.make_node("Gather", ["m", "four"], ["g"], "gather", axis=1),
+        helper.make_node("Abs", ["g"], ["p"], "abs"),
+        helper.make_node("Add", ["p", "least"], ["box"], "box"),
+        helper.make_node("ReduceSum", ["g"], ["s"], "sum", keepdims=0),
+        helper.make_node("Mul", ["s", "zero"], ["n"], "number"),
+        helper.make_node("Reshape", ["n", "one"], ["r"], "shape"),
+        helper.make_node("Cast", ["r"], ["image"], "image", to=TensorProto.INT64),
+        helper.make_node("RoiAlign", ["a", "box", "image"], ["f"], "pool", output_height=2, output_width=2),
+        helper.make_node("Conv", ["f", "w2"], ["y"], "second"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 2, 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    spec = ModelSpec("two", input=InputSpec(name="x", height=16, width=16, resize_to=(16, 16), dtype="float32"))
+    helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
+    return proto
+
+
+def test_positions_are_no_values_of_the_network(rng):
+    network = Network(two_stages())
+    assert network.nodes == {"first", "pool", "second"}
+    assert network.positions == ("box", "image")
+    assert network.border == ("a", "y")
+    images = rng.uniform(0, 255, (1, 3, 16, 16)).astype(np.float32)
+    made = quantize_layers(network, network.layers, {"x": 255.0, "f": 2000.0})
+    noise = Noise(network, [images])
+    assert set(noise.of(network.proto).values()) == {float("inf")}
+    for changed in (made, to_half(network), to_half(Network(made))):
+        assert min(noise.of(changed).values()) > 20
+    half = to_half(network)
+    (pool,) = (node for node in half.graph.node if node.op_type == "RoiAlign")
+    assert pool.input[1] == "box"
+    assert pool.input[0] == "a/fp32"
 
 
 def test_graphs_it_cannot_read():

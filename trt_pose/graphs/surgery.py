@@ -5,9 +5,11 @@ GraphSurgeon does not keep a model's metadata. :func:`to_model` takes it from th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 
@@ -109,13 +111,13 @@ def float_tensors(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(item.name for item in items if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
-def extract(graph: gs.Graph, tensors: Collection[str], given: Mapping[str, Sequence[int]] | None = None) -> gs.Graph:
+def extract(graph: gs.Graph, tensors: Collection[str], given: Mapping[str, npt.NDArray[Any]] | None = None) -> gs.Graph:
     """Returns a copy of the part of a graph that computes ``tensors``, which become its outputs; its inputs stay.
 
     Args:
         graph: the graph.
         tensors: names of the outputs of the part.
-        given: shapes of FP32 tensors that become inputs, too, by name.
+        given: examples of the tensors that become inputs, too, by name.
 
     Raises:
         ExportError: the graph does not have one of them.
@@ -126,9 +128,9 @@ def extract(graph: gs.Graph, tensors: Collection[str], given: Mapping[str, Seque
         if name not in by_name:
             raise ExportError(f"reading the graph: no node makes {name[:100]}. Export the model again.")
     part.outputs = [by_name[name] for name in tensors]
-    for name, shape in (given or {}).items():
+    for name, example in (given or {}).items():
         by_name[name].inputs.clear()
-        by_name[name].dtype, by_name[name].shape = np.float32, list(shape)
+        by_name[name].dtype, by_name[name].shape = example.dtype, list(example.shape)
         part.inputs.append(by_name[name])
     return part.cleanup(remove_unused_graph_inputs=False)
 
@@ -136,7 +138,7 @@ def extract(graph: gs.Graph, tensors: Collection[str], given: Mapping[str, Seque
 def extract_subgraph(
     model: onnx.ModelProto,
     tensors: Collection[str],
-    given: Mapping[str, Sequence[int]] | None = None,
+    given: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> onnx.ModelProto:
     """Returns the part of a model that computes ``tensors``, as :func:`extract` does; keeps the metadata.
 

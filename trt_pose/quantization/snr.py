@@ -51,8 +51,7 @@ def _run(
     given: Sequence[Mapping[str, npt.NDArray[Any]]] = (),
 ) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
     """Runs a graph up to ``tensors`` on each sample, with the values ``given`` for it in place of computed ones."""
-    shapes = {name: value.shape for name, value in given[0].items()} if given else {}
-    part = extract_subgraph(proto, tensors, shapes)
+    part = extract_subgraph(proto, tensors, given[0] if given else None)
     with OnnxRunner(part.SerializeToString(), providers=["cpu"]) as runner:
         inputs = runner.spec.input
         for place, (images, _) in enumerate(feeds(samples, inputs)):
