@@ -352,23 +352,6 @@ def test_the_operator_is_registered_once():
 
 
 @needs_rtx
-def test_what_an_older_library_lacks_is_registered_in_python():
-    code = """
-        import json
-        from trt_pose.operators.tensorrt_plugin import make_creators
-        from trt_pose.trt.flavor import find_flavor
-        from trt_pose.trt.plugins import load_plugins, registered
-        flavor = find_flavor("tensorrt_rtx")
-        first, *_ = make_creators(flavor.module)
-        flavor.module.get_plugin_registry().register_creator(first, "")
-        print(json.dumps([load_plugins(flavor).kind, registered(flavor)]))
-    """
-    kind, names = run_child(textwrap.dedent(code), TRT_POSE_PLUGINS="")
-    assert kind == "existing"
-    assert names == ["PoseNMS_TRT", "DetectionNMS_TRT", "KeypointDecode_TRT"]
-
-
-@needs_rtx
 def test_a_library_is_registered_once(library):
     same = run_child(ORDERS, library, library, "", "python", TRT_POSE_PLUGINS="")
     assert same[:3] == ["library", "library", "library"]

@@ -45,7 +45,7 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
 
     The library is searched in this order: ``library``, ``$TRT_POSE_PLUGINS``, the package, ``plugins/build`` of a
     checkout, the cache folder, ``$LD_LIBRARY_PATH``. If none loads, or the name given is ``python``, the Python plugins
-    are registered; so are those that a library registered by other code lacks.
+    are registered.
 
     Raises:
         EngineError: a named library is missing, does not load or lacks an operator, or another one is registered.
@@ -59,8 +59,6 @@ def load_plugins(flavor: Flavor, library: str | Path | None = None) -> LoadedPlu
                 f"loading plugins: {wanted} was asked for, but {found} is registered in this process already."
                 " Ask for it first, or in a new process."
             )
-        if any(registry.get_creator(name, VERSION, NAMESPACE) is None for name in OWN):  # an older library
-            _register_python(registry, flavor.module)
         return found
     if wanted and wanted != "python":
         found = _load_library(registry, Path(wanted))
