@@ -10,7 +10,7 @@ from trt_pose.quantization import SelectiveQuantizer
 from trt_pose.quantization.fp16 import to_half
 from trt_pose.quantization.network import Network
 from trt_pose.quantization.qdq import fp16_exact_scale, quantize_layers, quantized_layers
-from trt_pose.quantization.snr import Noise
+from trt_pose.quantization.snr import Noise, shared_noise
 from trt_pose.runtime.ort import OnnxRunner
 from trt_pose.spec import METADATA_KEY, InputSpec, ModelSpec
 
@@ -229,7 +229,7 @@ def two_stages():
     return proto
 
 
-def test_positions_are_no_values_of_the_network(rng):
+def test_positions_are_no_values_of_the_network(rng, tmp_path):
     network = Network(two_stages())
     assert network.nodes == {"first", "pool", "second"}
     assert network.positions == ("box", "image")
@@ -240,6 +240,10 @@ def test_positions_are_no_values_of_the_network(rng):
     assert set(noise.of(network.proto).values()) == {float("inf")}
     for changed in (made, to_half(network), to_half(Network(made))):
         assert min(noise.of(changed).values()) > 20
+    onnx.save(network.proto, tmp_path / "one.onnx")
+    onnx.save(made, tmp_path / "int8.onnx")
+    shared = shared_noise(tmp_path / "one.onnx", tmp_path / "int8.onnx", [images])
+    assert shared["y"] == pytest.approx(noise.of(made)["y"])  # inner tensors of two files are compared so, too
     half = to_half(network)
     (pool,) = (node for node in half.graph.node if node.op_type == "RoiAlign")
     assert pool.input[1] == "box"

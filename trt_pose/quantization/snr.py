@@ -21,27 +21,28 @@ Values = npt.NDArray[np.float64]
 
 
 class Noise:
-    """The noise of changed graphs at the border of a network, relative to the network, on the same images.
+    """The noise of changed graphs at tensors of a network, relative to the network, on the same images.
+
+    ``tensors`` are those of its border when None is given.
 
     Layers that read at positions (Keypoint R-CNN's heads) are given those of the network: with positions of their own
     they would compute other values, and not noisy ones.
     """
 
-    def __init__(self, network: Network, samples: Sequence[Pixels]) -> None:
-        self._names, self._samples = network.border, samples
-        runs = list(_run(network.proto, (*network.border, *network.positions), samples))
+    def __init__(self, network: Network, samples: Sequence[Pixels], tensors: Sequence[str] | None = None) -> None:
+        self._names, self._samples = network.border if tensors is None else tensors, samples
+        runs = list(_run(network.proto, tuple(dict.fromkeys((*self._names, *network.positions))), samples))
         self._given = [{name: run[name] for name in network.positions} for run in runs]
-        self._reference = _joined(runs, network.border)
+        self._reference = _joined(runs, self._names)
 
     def of(self, changed: onnx.ModelProto) -> dict[str, float]:
-        """Returns the signal-to-noise ratio per tensor of the border, dB."""
+        """Returns the signal-to-noise ratio per tensor, dB."""
+        return {name: signal_to_noise(*values) for name, values in self.values(changed).items()}
+
+    def values(self, changed: onnx.ModelProto) -> dict[str, tuple[Values, Values]]:
+        """Returns the values of each tensor over all images, flattened, in the network and in ``changed``."""
         found = _joined(_run(changed, self._names, self._samples, self._given), self._names)
-        return {name: signal_to_noise(self._reference[name], found[name]) for name in self._names}
-
-
-def compute(proto: onnx.ModelProto, tensors: Sequence[str], samples: Sequence[Pixels]) -> dict[str, Values]:
-    """Runs a graph up to ``tensors``; returns the values of each over all samples, flattened."""
-    return _joined(_run(proto, tensors, samples), tensors)
+        return {name: (self._reference[name], found[name]) for name in self._names}
 
 
 def _run(
@@ -91,15 +92,15 @@ def shared_noise(first: str | Path, second: str | Path, images: Any) -> dict[str
     """
     one, other = load(first), load(second)
     names = {name for node in other.graph.node for name in node.output}
-    tensors = [name for name in Network(one).all_activations() if name in names]
+    network = Network(one)
+    tensors = [name for name in network.all_activations() if name in names]
     if not tensors:
         raise CalibrationError(f"comparing {first} and {second}: they share no tensor. Compare files of one export.")
     samples = [next(open_batches(images, read_spec(one).input, images=1))[:1]]
-    first_values, second_values = compute(one, tensors, samples), compute(other, tensors, samples)
     noise = {}
-    for name in tensors:
+    for name, values in Noise(network, samples, tensors).values(other).items():
         try:
-            noise[name] = signal_to_noise(first_values[name], second_values[name])
+            noise[name] = signal_to_noise(*values)
         except CalibrationError:  # NaN or infinity counts as worse than any noise
             noise[name] = float("-inf")
     return dict(sorted(noise.items(), key=lambda item: item[1]))
