@@ -15,6 +15,7 @@ from ..errors import ExportError, UsageError
 from ..files import check_writable
 from ..formats import RCNN_OUTPUTS
 from ..graphs.file import check_suffix
+from ..operators.selection import Selection
 from ..spec import InputSpec, OutputSpec
 from .describe import describe_outputs
 from .export import write
@@ -107,6 +108,24 @@ def refuse(options: ExportOptions, known: Collection[str], what: str) -> None:
             raise UsageError(f"exporting a Keypoint R-CNN: it has no {name} (got {value!r}): {what}. Leave it out.")
 
 
+def plan_people(model: KeypointRCNN, confidence: float | None, iou: float | None, limit: int | None) -> Selection:
+    """Returns the thresholds and the limit of the people; None takes the model's. Raises UsageError out of range."""
+    defaults = model.processing
+    return Selection(
+        confidence=check_threshold("confidence_threshold", confidence, defaults.confidence),
+        iou=check_threshold("nms_threshold", iou, defaults.iou),
+        candidates=DEFAULT_CANDIDATES,
+        limit=defaults.max_predictions if limit is None else count("max_predictions_per_image", limit),
+    )
+
+
+def select_people(network: KeypointRCNN, selection: Selection) -> None:
+    """Sets thresholds and limit in the heads of a network, in place."""
+    heads = network.roi_heads
+    heads.score_thresh, heads.nms_thresh = selection.confidence, selection.iou
+    heads.detections_per_img = selection.limit
+
+
 def _plan_input(policy: InputSpec, dtype: Any, shortest_side: int | None, divisor: int | None) -> InputSpec:
     element = plan_element(dtype, "uint8")
     policy = replace(policy, batch=1, dtype=element, white=255 if element == "uint8" else 1)
@@ -134,14 +153,10 @@ def _assemble(
     fuse: bool = True,
 ) -> tuple[DeployGraph, OutputSpec]:
     """Builds the graph, with folded batch norms if ``fuse``, and the output description; ``model`` is not modified."""
-    defaults = model.processing
     network = copy_modules(model).eval()
     if fuse:
         network.fuse()
-    heads = network.roi_heads
-    heads.score_thresh = check_threshold("confidence_threshold", confidence, defaults.confidence)
-    heads.nms_thresh = check_threshold("nms_threshold", iou, defaults.iou)
-    most = defaults.max_predictions if limit is None else count("max_predictions_per_image", limit)
-    heads.detections_per_img = most
-    kept = OutputSpec("rcnn", RCNN_OUTPUTS, heads.score_thresh, heads.nms_thresh, most, DEFAULT_CANDIDATES)
+    chosen = plan_people(model, confidence, iou, limit)
+    select_people(network, chosen)
+    kept = OutputSpec("rcnn", RCNN_OUTPUTS, chosen.confidence, chosen.iou, chosen.limit, chosen.candidates)
     return DeployGraph(ToUnit(inputs.white), network, nn.Identity()).eval(), kept

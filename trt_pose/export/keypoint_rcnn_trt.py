@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -23,14 +24,12 @@ from .describe import describe
 from .export import write
 from .fixed_rcnn import FixedKeypointRCNN, OneByOne
 from .graph import DeployGraph, copy_modules
-from .keypoint_rcnn import ToUnit, refuse
+from .keypoint_rcnn import ToUnit, plan_people, refuse, select_people
 from .options import ExportOptions
 from .plan import (
     ExportPlan,
     calibration_data,
-    check_threshold,
     check_tracing,
-    count,
     plan_device,
     plan_exporter,
     plan_input,
@@ -133,27 +132,20 @@ def _policy(model: KeypointRCNN) -> InputSpec:
 
 
 def _plan_selection(model: KeypointRCNN, batch: int, options: ExportOptions) -> Selection:
-    defaults, limit = model.processing, options.max_predictions_per_image
-    limit = defaults.max_predictions if limit is None else count("max_predictions_per_image", limit)
-    most = min(MAX_OUTPUTS, MAX_ROWS // batch)
-    if limit > most:
+    asked = (options.confidence_threshold, options.nms_threshold, options.max_predictions_per_image)
+    selection, most = plan_people(model, *asked), min(MAX_OUTPUTS, MAX_ROWS // batch)
+    if selection.limit > most:
         raise UsageError(
-            f"exporting {model.name} for TensorRT: max_predictions_per_image is {limit}, its operators take {most} at"
-            f" batch {batch}. Lower it."
+            f"exporting {model.name} for TensorRT: max_predictions_per_image is {selection.limit}, its operators"
+            f" take {most} at batch {batch}. Lower it."
         )
-    return Selection(
-        confidence=check_threshold("confidence_threshold", options.confidence_threshold, defaults.confidence),
-        iou=check_threshold("nms_threshold", options.nms_threshold, defaults.iou),
-        candidates=min(MAX_CANDIDATES, model.rpn.post_nms_top_n() * (model.num_classes - 1)),
-        limit=limit,
-    )
+    return replace(selection, candidates=min(MAX_CANDIDATES, model.rpn.post_nms_top_n() * (model.num_classes - 1)))
 
 
 def _assemble(network: KeypointRCNN, plan: ExportPlan) -> tuple[DeployGraph, DeployGraph]:
     """Returns the graph to export, and torchvision's own to compare it with; both use the modules of ``network``."""
-    inputs, selection, heads = plan.input, cast("Selection", plan.selection), network.roi_heads
-    heads.score_thresh, heads.nms_thresh = selection.confidence, selection.iou
-    heads.detections_per_img = selection.limit
+    inputs, selection = plan.input, cast("Selection", plan.selection)
+    select_people(network, selection)
     fixed = FixedKeypointRCNN(network, inputs.height, inputs.width, selection)
     judge = OneByOne(network, inputs.height, inputs.width, selection.limit)
     graph = DeployGraph(Normalize(inputs.normalization), fixed, nn.Identity())
