@@ -161,14 +161,19 @@ void testFormats(IPluginV3OneBuild& build) {
     CHECK(build.getWorkspaceSize(good.data(), 3, good.data() + 3, 4) == 0);
 }
 
+// Whether a plugin takes tensors of these shapes, of which the first are its inputs; building and running must agree.
+bool takes(IPluginV3OneBuild& build, IPluginV3OneRuntime& runtime, const std::vector<DynamicPluginTensorDesc>& all,
+           int inputs) {
+    const int outputs = static_cast<int>(all.size()) - inputs;
+    std::vector<PluginTensorDesc> fixed;
+    for (const auto& one : all) fixed.push_back(one.desc);
+    const bool configured = build.configurePlugin(all.data(), inputs, all.data() + inputs, outputs) == 0;
+    CHECK(configured == (runtime.onShapeChange(fixed.data(), inputs, fixed.data() + inputs, outputs) == 0));
+    return configured;
+}
+
 void testShapes(IPluginV3OneBuild& build, IPluginV3OneRuntime& runtime) {
-    const auto accepts = [&](std::vector<DynamicPluginTensorDesc> all) {
-        std::vector<PluginTensorDesc> fixed;
-        for (const auto& one : all) fixed.push_back(one.desc);
-        const bool configured = build.configurePlugin(all.data(), 3, all.data() + 3, 4) == 0;
-        CHECK(configured == (runtime.onShapeChange(fixed.data(), 3, fixed.data() + 3, 4) == 0));
-        return configured;
-    };
+    const auto accepts = [&](const auto& all) { return takes(build, runtime, all, 3); };
     CHECK(accepts(tensors()));
     CHECK(accepts(tensors(-1)));
     CHECK(accepts(tensors(64, 65536, 256)));
@@ -227,13 +232,7 @@ void testDetections(IPluginCreatorV3One& creator) {
     DataType types[4], inputs[2] = {DataType::kFLOAT, DataType::kFLOAT};
     CHECK(build.getOutputDataTypes(types, 4, inputs, 2) == 0);
     CHECK(types[0] == DataType::kINT32 && types[2] == DataType::kFLOAT && types[3] == DataType::kINT32);
-    const auto accepts = [&](std::vector<DynamicPluginTensorDesc> all) {
-        std::vector<PluginTensorDesc> fixed;
-        for (const auto& one : all) fixed.push_back(one.desc);
-        const bool configured = build.configurePlugin(all.data(), 2, all.data() + 2, 4) == 0;
-        CHECK(configured == (runtime.onShapeChange(fixed.data(), 2, fixed.data() + 2, 4) == 0));
-        return configured;
-    };
+    const auto accepts = [&](const auto& all) { return takes(build, runtime, all, 2); };
     CHECK(accepts(detectionTensors()));
     CHECK(accepts(detectionTensors(-1, 65536, 4096)));
     CHECK(!accepts(detectionTensors(1, 65537)));
@@ -266,13 +265,7 @@ void testKeypoints(IPluginCreatorV3One& creator) {
         half[place].desc.type = DataType::kHALF;
         CHECK(!build.supportsFormatCombination(place, half.data(), 2, 1));
     }
-    const auto accepts = [&](std::vector<DynamicPluginTensorDesc> all) {
-        std::vector<PluginTensorDesc> fixed;
-        for (const auto& one : all) fixed.push_back(one.desc);
-        const bool configured = build.configurePlugin(all.data(), 2, all.data() + 2, 1) == 0;
-        CHECK(configured == (runtime.onShapeChange(fixed.data(), 2, fixed.data() + 2, 1) == 0));
-        return configured;
-    };
+    const auto accepts = [&](const auto& all) { return takes(build, runtime, all, 2); };
     CHECK(accepts(heatmapTensors()));
     CHECK(accepts(heatmapTensors(-1)));
     CHECK(accepts(heatmapTensors(65535, 300, 64)));

@@ -137,9 +137,7 @@ class Plugin final : public nvinfer1::IPluginV3,
                             const nvinfer1::DynamicPluginTensorDesc*, int32_t) noexcept override {
         return guarded("configurePlugin", 1, [&] {
             if (count != kInputs) refuse("another number of inputs");
-            Shapes shapes;
-            for (int place = 0; place < kInputs; ++place) shapes[place] = inputs[place].desc.dims;
-            Operator::check(shapes.data());
+            Operator::check(shapesOf(inputs).data());
             return 0;
         });
     }
@@ -175,9 +173,13 @@ class Plugin final : public nvinfer1::IPluginV3,
     }
 
   private:
-    static Shapes shapesOf(const nvinfer1::PluginTensorDesc* inputs) {
+    static const nvinfer1::Dims& dimsOf(const nvinfer1::PluginTensorDesc& tensor) { return tensor.dims; }
+    static const nvinfer1::Dims& dimsOf(const nvinfer1::DynamicPluginTensorDesc& tensor) { return tensor.desc.dims; }
+
+    template <class Tensor>
+    static Shapes shapesOf(const Tensor* inputs) {
         Shapes shapes;
-        for (int place = 0; place < kInputs; ++place) shapes[place] = inputs[place].dims;
+        for (int place = 0; place < kInputs; ++place) shapes[place] = dimsOf(inputs[place]);
         return shapes;
     }
 

@@ -48,7 +48,7 @@ def why_not():
 
 def build():
     """Builds the driver and the kernels for the CPU, once for each state of the sources; returns the driver's path."""
-    sources = [SOURCE, *KERNELS.values(), *PLUGINS.glob("*/*.cuh"), *PLUGINS.glob("**/frames.cuh"),
+    sources = [SOURCE, *KERNELS.values(), *PLUGINS.glob("**/*.cuh"),
                *PLUGINS.glob("**/cuda_on_cpu.hpp")]  # fmt: skip
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     folder = BUILT / digest

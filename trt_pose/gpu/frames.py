@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy.typing as npt
 
 from ..images.pixels import place_image
 from ..spec import InputSpec, Letterbox
+from .kernels import packaged_source
 
-SOURCE = "cpp/runtime/include/trt_pose/frames.cuh"
 BLOCK_THREADS, MAX_BATCH = 256, 1024  # kFrameThreads, kMaxPackBatch
 TILE_WIDTH, TILE_HEIGHT = 64, 16  # kTileWidth, kTileHeight
 
@@ -105,4 +104,4 @@ def fill_frames(
 
 
 def kernel_source() -> Path:
-    return Path(str(resources.files("trt_pose").joinpath(SOURCE)))
+    return packaged_source("runtime/include/trt_pose/frames.cuh")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from ..optional import require
 from .device import cuda_errors, driver_version
 
 _loading = threading.Lock()
+
+
+def packaged_source(name: str) -> Path:
+    """Returns the path of a kernel's source, named by its path under ``plugins/``."""
+    return Path(str(resources.files("trt_pose").joinpath(f"cpp/{name}")))
 
 
 def compile_kernel(source: Path, architecture: str) -> Any:

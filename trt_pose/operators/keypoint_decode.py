@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..gpu.kernels import Kernel
+from ..gpu.kernels import Kernel, packaged_source
 from .contract import KEYPOINT_NAME, check_heatmaps
 from .operator import Operator, Shapes
 
@@ -28,7 +27,7 @@ class KernelParams(ctypes.Structure):
 
 
 def kernel_source() -> Path:
-    return Path(str(resources.files("trt_pose").joinpath("cpp/keypoint_decode/keypoint_decode_kernel.cuh")))
+    return packaged_source("keypoint_decode/keypoint_decode_kernel.cuh")
 
 
 class KeypointDecode(Operator):

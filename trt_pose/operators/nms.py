@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..gpu.kernels import Kernel
+from ..gpu.kernels import Kernel, packaged_source
 from .contract import DETECTION_NAME, NAME, NmsFields, check_shapes
 from .operator import Operator, Shapes
 
@@ -41,7 +40,7 @@ class KernelParams(ctypes.Structure):
 
 
 def kernel_source() -> Path:
-    return Path(str(resources.files("trt_pose").joinpath("cpp/pose_nms/pose_nms_kernel.cuh")))
+    return packaged_source("pose_nms/pose_nms_kernel.cuh")
 
 
 class PoseNms(Operator):
