@@ -117,8 +117,10 @@ def test_two_images_as_by_torchvision(fixed, truth, photograph):
     assert_same(run(fixed[0], images), wanted)
 
 
-@pytest.mark.parametrize(("threshold", "counts"), [(0.05, (LIMIT, LIMIT)), (0.999, (0, 0))], ids=["full", "nobody"])
-def test_a_picture_full_of_people_and_one_of_nobody(fixed, truth, photograph, threshold, counts):
+@pytest.mark.parametrize(
+    ("threshold", "counts"), [(0.05, (LIMIT, LIMIT)), (0.999, (0, 0))], ids=["every row", "no row"]
+)
+def test_as_many_people_as_rows_and_no_people(fixed, truth, photograph, threshold, counts):
     images = crops(photograph, (0, 0), (300, 100))
     wanted = by_torchvision(truth, images, score_thresh=threshold)
     assert tuple(len(want["boxes"]) for want in wanted) == counts

@@ -162,7 +162,7 @@ def test_keypoints_by_the_specification(rng, decode, boxes, size):
     np.testing.assert_allclose(decode(heatmaps, boxes), by_numpy(heatmaps, boxes), atol=1e-4)
 
 
-def test_keypoints_of_nobody_and_of_boxes_that_are_none(rng, decode):
+def test_keypoints_of_no_boxes_and_of_boxes_with_nan_and_infinity(rng, decode):
     heatmaps = rng.normal(0, 1, (2, 5, 56, 56)).astype(np.float32)
     assert decode(heatmaps[:0], np.zeros((0, 4), np.float32)).shape == (0, 5, 3)
     found = decode(heatmaps, np.array([[np.nan, 0, 5, 5], [3, 4, -4, -np.inf]], np.float32))

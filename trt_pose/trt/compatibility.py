@@ -70,8 +70,8 @@ def check_buildable(spec: ModelSpec, flavor: Flavor) -> None:
     """Raises EngineError when ``flavor`` cannot build a model of this description."""
     if spec.input.takes_any_size:
         raise EngineError(
-            f"building {spec.model} with {flavor}: it takes images of any size, and its shapes depend on what is found."
-            " Export it with --backend tensorrt --imgsz H W, or run this file with ONNX Runtime."
+            f"building {spec.model} with {flavor}: it takes images of any size, and the shapes of its tensors"
+            " depend on the image. Export it with --backend tensorrt --imgsz H W, or run this file with ONNX Runtime."
         )
     if not flavor.is_rtx:
         return
