@@ -198,6 +198,7 @@ def test_every_kind_with_the_joints_is_learnt_and_no_other(tmp_path):
     assert len(people.boxes) == 2
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # with one processor
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches(workers):
     pictures = SyntheticPictures(7, SPEC, 0)
