@@ -68,13 +68,13 @@ build/ray/ready:
 test-scale: setup triton ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy tests/test_ray.py tests/test_batch.py
 
-# Everything, also what downloads packages.
+# What make test leaves out; with TRT_POSE_NETWORK=1 also the tests that download packages.
 test-slow: setup
-	TRT_POSE_NETWORK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 # Branch coverage of the package; fails below the floor in pyproject.toml.
 coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 # Damaged and hostile files and values for every verb; the counts are written to benchmarks/results/robustness.md.
 fuzz: setup

@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import re
@@ -25,9 +26,9 @@ from .rcnn_fixtures import rcnn, rcnn_checkpoint, rcnn_colormap, rcnn_onnx, rcnn
 DATA = Path(__file__).parent / "data"
 BUILD = Path(__file__).parent.parent / "build"
 LONG = (
-    "test_readme.py", "test_keypoint_rcnn_trt.py", "test_keypoint_rcnn.py", "test_build.py", "test_quantize.py",
-    "test_detection_export.py", "test_demo_model.py", "test_tutorials.py", "test_export.py", "test_fuzz.py",
-    "test_both_bindings.py",
+    "test_readme.py", "test_trainer.py", "test_keypoint_rcnn_trt.py", "test_keypoint_rcnn.py", "test_build.py",
+    "test_quantize.py", "test_detection_export.py", "test_demo_model.py", "test_tutorials.py", "test_export.py",
+    "test_fuzz.py", "test_both_bindings.py",
 )  # fmt: skip
 MADE = ("bindings", "triton", "ray")  # what make fetches for the tests
 # Folders of TensorRT's public headers, as many versions as there are, separated by colons.
@@ -84,6 +85,12 @@ def has_tensorrt():
     return any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
 
 
+def pytest_collection_finish():
+    """Keeps the garbage collector from modules and tests, which stay to the end; each export would visit them."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     # Two files run at a time: the longest first, so that neither processor waits for the other at the end.
     items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
@@ -97,6 +104,12 @@ def pytest_collection_modifyitems(items):
         for marker, here in present.items():
             if item.get_closest_marker(marker) and not here:
                 item.add_marker(pytest.mark.skip(reason=f"needs {'make ' * (marker in MADE)}{marker}"))
+
+
+def slow_but_first(values):
+    """Values of a parametrized test, of which make test takes the first and make test-slow the others."""
+    first, *others = values
+    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
 
 
 def make_tiny(num_joints=17):

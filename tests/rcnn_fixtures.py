@@ -10,7 +10,7 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from trt_pose import models
 from trt_pose.models.keypoint_rcnn.network import NAME
 
-JOINTS, CLASSES = 5, 3
+JOINTS, CLASSES, LIMIT = 5, 3, 8
 COLORS = ["#ff0000", "#00ff00", "#0000ff", [9, 8, 7], "#ffffff"]
 
 
@@ -21,7 +21,7 @@ def rcnn_truth():
         torch.manual_seed(0)
         network = keypointrcnn_resnet50_fpn(
             weights=None, weights_backbone=None, num_keypoints=JOINTS, num_classes=CLASSES, box_score_thresh=0.5,
-            min_size=160, max_size=256, box_detections_per_img=20,
+            min_size=160, max_size=256, box_detections_per_img=LIMIT,
         )  # fmt: skip
         with torch.no_grad():
             network.roi_heads.box_predictor.cls_score.bias += torch.tensor([0.0, 1.0, 0.5])
@@ -50,7 +50,7 @@ def rcnn_checkpoint(rcnn_truth, tmp_path_factory):
 def shrink(model):
     """The sizes of ``rcnn_truth``, which no state dict holds."""
     model.transform.min_size, model.transform.max_size = (160,), 256
-    model.processing = replace(model.processing, max_predictions=20)
+    model.processing = replace(model.processing, max_predictions=LIMIT)
     return model
 
 

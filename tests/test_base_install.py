@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from .attachment.test_attach import write
+from .conftest import slow_but_first
 
 # Every finder of modules is wrapped, so that the optional packages are not found.
 HIDE = """
@@ -76,8 +77,8 @@ def test_every_verb(command, lacks, tmp_path, tiny_onnx, picture_folder):
         assert not list(tmp_path.glob("new*"))
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-@pytest.mark.parametrize("output_format", ["batch", "flat"])
+@pytest.mark.parametrize("backend", slow_but_first(["tensorrt", "onnxruntime"]))
+@pytest.mark.parametrize("output_format", slow_but_first(["batch", "flat"]))
 def test_attaching_needs_no_torch(tmp_path, picture_folder, backend, output_format):
     """Nor do the heads that ``inspect`` names, nor predicting."""
     write(tmp_path / "their.onnx", "yolov8-pose")

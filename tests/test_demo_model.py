@@ -111,6 +111,7 @@ def test_int8_costs_a_point_at_most(ap_of, providers):
         assert ap_of() - ap_of(Precision.INT8_FP16, providers=providers) <= 0.01
 
 
+@pytest.mark.slow
 def test_no_method_collapses(ap_of):
     """Entropy is the default for a reason: none of the others is much better, and none is far off."""
     fast = "openvino" if find_spec("openvino") else "cpu"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / "build" / "ray" / "bin" / "python"
 COUNT = 500
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # The column types are the same for a batch without people. Otherwise Parquet files of one data set would differ.
 TYPES = """

@@ -45,6 +45,7 @@ def named(index):
     return f"{index}-{page.parent.name}-{language}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(BLOCKS)), ids=named)
 def test_code_blocks_run(desk, index):
     _, language, code = BLOCKS[index]
@@ -61,6 +62,7 @@ def test_code_blocks_run(desk, index):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_blocks_wrote(desk):
     """After the blocks above: the files their text promises."""
     for name in (

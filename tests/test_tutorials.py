@@ -24,6 +24,7 @@ from trt_pose.results.poses import Poses
 from .conftest import make_tiny
 from .export.test_detection_export import tiny as tiny_detector
 
+pytestmark = pytest.mark.slow
 FLAT = DetectionOutputFormatMode.FLAT_FORMAT
 SIZE = {"input_image_shape": (320, 320)}  # the tutorials' 640 would only take longer
 

@@ -1,4 +1,4 @@
-"""``attach`` on files that super-gradients and MMDeploy themselves write, of untrained networks: ``make test-slow``.
+"""``attach`` on files that super-gradients and MMDeploy themselves write, of untrained networks: a slow test.
 
 Both are older than this torch: what of them an export needs is installed into a folder of the test's own, without their
 dependencies, and modules that an export does not use are replaced by empty ones (``absent.py``). Nothing is kept.

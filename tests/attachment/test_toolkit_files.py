@@ -1,4 +1,4 @@
-"""``attach`` on files that Ultralytics and LibreYOLO themselves write, of untrained networks: ``make test-slow``.
+"""``attach`` on files that Ultralytics and LibreYOLO themselves write, of untrained networks: a slow test.
 
 They are installed into a folder of the test's own and run in a process of their own; nothing of them is kept.
 """

@@ -38,7 +38,7 @@ from trt_pose.trt.flavor import Flavor
 from trt_pose.trt.inspector import count_types
 from trt_pose.trt.sidecar import PlanHeader, Sidecar, read_header, sidecar_path
 
-from ..conftest import SMALL, make_model
+from ..conftest import SMALL, make_model, slow_but_first
 from ..trt.test_plugins import installed, needs_rtx
 
 RTX = {"flavor": "tensorrt_rtx", "compute_capabilities": ((8, 6),)}
@@ -55,8 +55,8 @@ def engine(tiny_plugin_onnx, picture_folder, tmp_path_factory):
 
 
 @needs_rtx
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("name", ["yolo_nas_pose_n", pytest.param("yolo_nas_pose_s", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", slow_but_first(["int8", "fp16", "fp32"]))
+@pytest.mark.parametrize("name", slow_but_first(["yolo_nas_pose_n", "yolo_nas_pose_s"]))
 def test_rtx_builds_every_precision_ahead_of_time(name, precision, tmp_path, picture_folder):
     make_model(name).export(tmp_path / "m.onnx", engine="tensorrt", verification=False, input_image_shape=320)
     one = QuantizeOptions(calibration=CalibrationOptions(batches=1))

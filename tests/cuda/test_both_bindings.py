@@ -10,7 +10,11 @@ from .. import cuda
 from ..bindings import ROOT
 from ..bindings.fetch import CUDA, FOLDER
 
-pytestmark = [pytest.mark.bindings, pytest.mark.skipif(bool(cuda.why_not()), reason=cuda.why_not() or "-")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.bindings,
+    pytest.mark.skipif(bool(cuda.why_not()), reason=cuda.why_not() or "-"),
+]
 TESTS = ("tests/gpu/test_device.py", "tests/runtime/test_guests.py")
 
 

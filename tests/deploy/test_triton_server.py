@@ -8,7 +8,7 @@ from trt_pose.deploy import TritonOptions, triton
 from . import triton_server
 from .engines import write_engine
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

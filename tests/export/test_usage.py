@@ -10,7 +10,7 @@ import pytest
 
 from trt_pose import PosePredictor
 
-from ..conftest import SMALL, make_tiny
+from ..conftest import SMALL, make_tiny, slow_but_first
 
 CASES = {
     "batch": {**SMALL, "max_predictions_per_image": 3},
@@ -23,7 +23,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but_first(CASES))
 def test_printed_snippets_run(tiny, tmp_path, case, photo_path):
     result = tiny.export(tmp_path / "model.onnx", verification=False, **CASES[case])
     (tmp_path / "image.jpg").write_bytes(photo_path.read_bytes())
@@ -51,7 +51,7 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", slow_but_first(POLICIES))
 @pytest.mark.parametrize("output_format", ["batch", "flat"])
 def test_the_snippet_by_hand_gives_what_the_predictor_gives(tmp_path, photo_path, policy, output_format):
     model = make_tiny()

@@ -17,6 +17,7 @@ from trt_pose.gpu.frames import BLOCK_THREADS, PackParams, kernel_source as fram
 from trt_pose.gpu.kernels import Kernel, compile_kernel
 from trt_pose.operators.nms import kernel_source as nms_source
 
+from ..conftest import slow_but_first
 from .replay import replay_two_copies
 
 
@@ -230,7 +231,9 @@ def test_threads_launch_the_same_kernel(driver, gpu):
     assert driver.calls.count(("kernel", "pack_rows")) == 8
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_87", "sm_89", "sm_90", "sm_100", "sm_120"])
+@pytest.mark.parametrize(
+    "architecture", slow_but_first(["sm_90", "sm_75", "sm_80", "sm_87", "sm_89", "sm_100", "sm_120"])
+)
 def test_what_the_kernels_need_of_a_gpu(driver, architecture):
     """Registers for a full block, no spills, the static shared memory of every GPU, and no doubles per pixel."""
     core = pytest.importorskip("cuda.core")

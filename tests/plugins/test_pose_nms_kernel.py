@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from ..conftest import slow_but_first
 from ..kernel_on_cpu import KERNEL, compile_cpp
 from ..reference import pose_nms
 
@@ -30,7 +31,7 @@ def assert_equal(kernel, inputs, *options, **how):
     return want
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", slow_but_first(range(10)))
 def test_ten_thousand_random_cases(kernel_on_cpu, block):
     rng = np.random.default_rng(block)
     survivors = 0

@@ -9,7 +9,7 @@ from trt_pose.quantization.network import Network
 from trt_pose.quantization.qdq import opset, quantize_layers
 from trt_pose.runtime.ort import OnnxRunner
 
-from ..conftest import SMALL, make_model
+from ..conftest import SMALL, make_model, slow_but_first
 from .test_qdq import foreign
 
 
@@ -147,7 +147,7 @@ def test_opsets_that_cannot_be_raised_are_one_sentence():
         raise_opset(foreign(), 999)
 
 
-@pytest.mark.parametrize("version", [16, 17, 18, 19, 20])
+@pytest.mark.parametrize("version", slow_but_first([16, 17, 18, 19, 20]))
 def test_every_opset_of_the_export(tiny, tmp_path, version, pixels):
     path = tmp_path / "m.onnx"
     tiny.export(path, onnx_export_kwargs={"opset_version": version}, verification=False, **SMALL)

@@ -1,5 +1,6 @@
 """Files in, files out: what is written, what is said about it, what is refused."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -27,14 +28,17 @@ def open_cpu(path):
     return OnnxRunner(path, providers=["cpu"])
 
 
+@pytest.fixture(scope="module", params=itertools.product(["onnxruntime", "tensorrt"], ["batch", "flat"]), ids="-".join)
+def kind(tiny, tmp_path_factory, request):
+    """A file for each backend in each format, and its format."""
+    path, (backend, output_format) = tmp_path_factory.mktemp("kind") / "m.onnx", request.param
+    tiny.export(path, engine=backend, output_predictions_format=output_format, verification=False, **SMALL)
+    return path, output_format
+
+
 @pytest.mark.parametrize("precision", [INT8, FP16, BOTH])
-@pytest.mark.parametrize("output_format", ["batch", "flat"])
-@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-def test_every_kind_of_file_in_every_precision(
-    tiny, tmp_path, picture_folder, precision, output_format, backend, photograph
-):
-    source, output = tmp_path / "m.onnx", tmp_path / "q.onnx"
-    tiny.export(source, engine=backend, output_predictions_format=output_format, verification=False, **SMALL)
+def test_every_kind_of_file_in_every_precision(kind, tmp_path, picture_folder, precision, photograph):
+    (source, output_format), output = kind, tmp_path / "q.onnx"
     report = quantize(source, output, picture_folder, QuantizeOptions(precision.value))
     assert output.stat().st_size < source.stat().st_size
     assert report.precision is precision
