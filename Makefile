@@ -17,7 +17,7 @@ CPP := $(shell find plugins tests -path plugins/build -prune -o \( -name '*.cpp'
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
-	@echo "Making $(VENV). PyTorch's default wheels for Linux contain CUDA: about 3 GB to download, 6 GB on the disk."
+	@echo "Making $(VENV). PyTorch's default wheels for Linux contain CUDA: about 3 GB to download, 7 GB on the disk."
 	@echo "Without a GPU: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from trt_pose import RunnerError
@@ -65,6 +66,35 @@ def test_a_second_opencv_is_noticed(monkeypatch):
     found = by_name(examine())["opencv-python"]
     assert found.fine is None
     assert "pip install --force-reinstall --no-deps opencv-python-headless" in found.detail
+
+
+def test_a_provider_that_does_not_load_says_why(tmp_path, monkeypatch):
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    found = by_name(examine())
+    assert found["onnxruntime providers"].detail == "CPU"
+    assert found["onnxruntime CUDA"].fine is None
+    assert "CUDA provider does not load: " in found["onnxruntime CUDA"].detail
+
+
+@pytest.mark.parametrize(
+    ("names", "fine", "words"),
+    [(["CPUExecutionProvider"], None, "lacks CUDA. Run: pip"), (["CUDAExecutionProvider"], True, "1.31.0")],
+    ids=["under", "over"],
+)
+def test_onnxruntime_for_a_gpu_beside_that_for_the_cpu(monkeypatch, names, fine, words):
+    """Both packages fill the same folder: what the one in it offers says which of them it is."""
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.31.0" if name == "onnxruntime-gpu" else real(name)
+    )
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    found = by_name(examine())["onnxruntime-gpu"]
+    assert found.fine is fine
+    assert words in found.detail
 
 
 def test_another_project_of_the_same_name_is_noticed(tmp_path, monkeypatch):

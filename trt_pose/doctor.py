@@ -14,7 +14,7 @@ from .errors import EngineError, MissingDependencyError, first_line
 from .gpu.device import driver_version, find_gpu
 from .gpu.kernels import nvrtc_version
 from .operators import contract
-from .optional import BACK_TO_HEADLESS
+from .optional import BACK_TO_HEADLESS, OVER_ONNXRUNTIME
 from .spec import ModelSpec
 from .trt.compatibility import Fit, check_buildable, check_description, device_fit, version_fit
 from .trt.flavor import RTX, TENSORRT, Flavor, find_flavor
@@ -83,7 +83,7 @@ def examine(file: str | Path | None = None) -> list[Finding]:
     findings = [Finding("python", True, platform.python_version())]
     findings += _other_project(sys.path)
     findings += [_package(name) for name in _PACKAGES]
-    findings += [*_opencv(), _providers()]
+    findings += [*_opencv(), *_onnxruntime()]
     flavors = []
     for name in (TENSORRT, RTX):
         finding, flavor = _flavor(name)
@@ -132,11 +132,21 @@ def _opencv() -> list[Finding]:
     return [Finding("opencv-python", None, detail)]
 
 
-def _providers() -> Finding:
-    import onnxruntime
+def _onnxruntime() -> list[Finding]:
+    """Returns what ONNX Runtime runs on, and why it does not on what a package for a GPU was installed for."""
+    from .runtime.ort import find_providers
 
-    names = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
-    return Finding("onnxruntime providers", True, ", ".join(names))
+    providers = find_providers()
+    loaded = ", ".join(name for name, fault in providers.items() if not fault)
+    findings = [Finding("onnxruntime providers", True, loaded)]
+    findings += [Finding(f"onnxruntime {name}", None, fault) for name, fault in providers.items() if fault]
+    gpu = _package("onnxruntime-gpu")
+    if gpu.fine and "CUDA" in providers:
+        findings.append(gpu)
+    elif gpu.fine:
+        detail = f"{gpu.detail} lies under onnxruntime, which was installed later and lacks CUDA. Run: "
+        findings.append(Finding("onnxruntime-gpu", None, detail + OVER_ONNXRUNTIME))
+    return findings
 
 
 def _flavor(name: str) -> tuple[Finding, Flavor | None]:

@@ -34,6 +34,11 @@ _DISTRIBUTIONS = {
 # The package trackers brings opencv-python. It replaces the headless one in the folder cv2, and needs libGL.
 BACK_TO_HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
 
+# Both packages fill the folder onnxruntime, and the one installed last is used.
+OVER_ONNXRUNTIME = (
+    "pip install 'onnxruntime-gpu[cuda,cudnn]' && pip install --force-reinstall --no-deps onnxruntime-gpu"
+)
+
 
 @contextmanager
 def needed(doing: str, hint: str = "") -> Iterator[None]:

@@ -16,6 +16,7 @@ import onnxruntime as ort
 
 from ..errors import RunnerError, UsageError, first_line
 from ..files import check_readable
+from ..optional import OVER_ONNXRUNTIME
 from ..spec import ModelSpec
 from .onnx_file import has_plugin_node, with_functions
 from .runner import Arrays, Reopening, Runner, TensorInfo, check_described, check_feeds, choose_threads
@@ -159,7 +160,7 @@ def _choose(providers: Sequence[str] | None, precision: str) -> list[str]:
     if unknown:
         raise UsageError(
             f"opening a model: providers {unknown} are not in this onnxruntime, which has {', '.join(available)}."
-            " Install the onnxruntime package that has them (onnxruntime-gpu for CUDA)."
+            f" Install the onnxruntime package that has them; for CUDA: {OVER_ONNXRUNTIME}"
         )
     return names
 
@@ -200,6 +201,13 @@ def _cuda_libraries(providers: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         ort.set_default_logger_severity(_WARNINGS)
+
+
+def find_providers() -> dict[str, str]:
+    """Returns the providers of this ONNX Runtime, by their short names, with the reason why one does not load or ""."""
+    names = ort.get_available_providers()
+    with _cuda_libraries(names):
+        return {name.removesuffix("ExecutionProvider"): _why_not(name) for name in names}
 
 
 def _why_not(provider: str) -> str:
