@@ -26,7 +26,7 @@ from trt_pose.results.pairing import compare_predictions
 from trt_pose.runtime.ort import OnnxRunner
 
 from .. import reference
-from ..conftest import SMALL, TINY
+from ..conftest import SMALL, TINY, slow_but_first
 from ..keyed_weights import apply_keyed_weights
 from ..trt.test_plugins import needs_rtx
 
@@ -44,7 +44,7 @@ def tiny(family):
     return model
 
 
-@pytest.fixture(scope="module", params=["yolo_nas", "ppyoloe"])
+@pytest.fixture(scope="module", params=slow_but_first(["yolo_nas", "ppyoloe"]))
 def model(request):
     return tiny(request.param)
 

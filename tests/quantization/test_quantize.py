@@ -19,7 +19,7 @@ from trt_pose.quantization.qdq import quantized_layers
 from trt_pose.quantization.sensitivity import analyze
 from trt_pose.runtime.ort import OnnxRunner, has_fp16_quantizers
 
-from ..conftest import SMALL, make_tiny
+from ..conftest import SMALL, make_tiny, slow_but_first
 
 INT8, FP16, BOTH = Precision.INT8, Precision.FP16, Precision.INT8_FP16
 
@@ -28,7 +28,11 @@ def open_cpu(path):
     return OnnxRunner(path, providers=["cpu"])
 
 
-@pytest.fixture(scope="module", params=itertools.product(["onnxruntime", "tensorrt"], ["batch", "flat"]), ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=slow_but_first(itertools.product(["tensorrt", "onnxruntime"], ["batch", "flat"])),
+    ids="-".join,
+)
 def kind(tiny, tmp_path_factory, request):
     """A file for each backend in each format, and its format."""
     path, (backend, output_format) = tmp_path_factory.mktemp("kind") / "m.onnx", request.param
@@ -220,6 +224,7 @@ def test_export_refuses_wrong_calibration_options(tiny, tmp_path):
     assert not (tmp_path / "x.onnx").exists()
 
 
+@pytest.mark.slow
 def test_sensitivity_finds_the_layer_that_was_spoiled(tmp_path, picture_folder):
     """One channel grows a thousandfold and its readers' weights shrink: the same function, ruined for one scale."""
     model = make_tiny()
