@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -223,6 +224,14 @@ def _own_cache(tmp_path_factory):
 def kernel_on_cpu(tmp_path_factory):
     """The CUDA kernel of the plugin as a function of arrays."""
     return kernel.build(tmp_path_factory.mktemp("kernel"))
+
+
+@pytest.fixture
+def broken_cuda_provider(tmp_path, monkeypatch):
+    """An ONNX Runtime whose library for CUDA does not load."""
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
 
 
 @pytest.fixture

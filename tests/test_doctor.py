@@ -68,10 +68,7 @@ def test_a_second_opencv_is_noticed(monkeypatch):
     assert "pip install --force-reinstall --no-deps opencv-python-headless" in found.detail
 
 
-def test_a_provider_that_does_not_load_says_why(tmp_path, monkeypatch):
-    (tmp_path / "capi").mkdir()
-    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
-    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+def test_a_provider_that_does_not_load_says_why(broken_cuda_provider, monkeypatch):
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     found = by_name(examine())

@@ -35,9 +35,8 @@ _DISTRIBUTIONS = {
 BACK_TO_HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
 
 # Both packages fill the folder onnxruntime, and the one installed last is used.
-OVER_ONNXRUNTIME = (
-    "pip install 'onnxruntime-gpu[cuda,cudnn]' && pip install --force-reinstall --no-deps onnxruntime-gpu"
-)
+ONNXRUNTIME_GPU = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+OVER_ONNXRUNTIME = f"{ONNXRUNTIME_GPU} && pip install --force-reinstall --no-deps onnxruntime-gpu"
 
 
 @contextmanager

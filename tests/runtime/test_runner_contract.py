@@ -157,12 +157,9 @@ def test_onnx_runtime_does_not_fall_back_in_silence(tiny_onnx, monkeypatch):
             OnnxRunner(tiny_onnx, providers=["cuda"])
 
 
-def test_a_library_that_does_not_load_is_named(tmp_path, monkeypatch):
+def test_a_library_that_does_not_load_is_named(broken_cuda_provider):
     from trt_pose.runtime import ort as module
 
-    (tmp_path / "capi").mkdir()
-    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
-    monkeypatch.setattr(module.ort, "__file__", str(tmp_path / "__init__.py"))
     assert "ONNX Runtime's CUDA provider does not load: " in module._why_not("CUDAExecutionProvider")
     assert "onnxruntime-gpu[cuda,cudnn]" in module._why_not("CUDAExecutionProvider")
     assert module._why_not("CPUExecutionProvider") == ""

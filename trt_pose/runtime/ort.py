@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from ..errors import RunnerError, UsageError, first_line
 from ..files import check_readable
-from ..optional import OVER_ONNXRUNTIME
+from ..optional import ONNXRUNTIME_GPU, OVER_ONNXRUNTIME
 from ..spec import ModelSpec
 from .onnx_file import has_plugin_node, with_functions
 from .runner import Arrays, Reopening, Runner, TensorInfo, check_described, check_feeds, choose_threads
@@ -222,8 +222,8 @@ def _why_not(provider: str) -> str:
         cuda = str(getattr(ort, "cuda_version", "")).partition(".")[0]
         more = " and TensorRT 10" if provider == _PROVIDERS["tensorrt"] else ""
         return (
-            f"ONNX Runtime's {short} provider does not load: {error}. It needs CUDA {cuda}, cuDNN 9{more}: pip install"
-            " 'onnxruntime-gpu[cuda,cudnn]'."
+            f"ONNX Runtime's {short} provider does not load: {error}. It needs CUDA {cuda}, cuDNN 9{more}:"
+            f" {ONNXRUNTIME_GPU}."
         )
 
 
