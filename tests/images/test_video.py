@@ -108,10 +108,15 @@ def cut(path, share):
     path.write_bytes(data[: int(len(data) * share)])
 
 
+def picture_starts(data):
+    """Where the pictures of a Motion JPEG begin."""
+    return [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+
+
 def test_what_a_cut_video_holds_is_kept(tmp_path):
     path = make_video(tmp_path / "a.avi")
     data = path.read_bytes()
-    starts = [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+    starts = picture_starts(data)
     path.write_bytes(data[: (starts[12] + starts[13]) // 2])  # in the middle of the 13th picture
     *frames, last = open_source(path, LENIENT)
     assert levels_of(frames) == pytest.approx(LEVELS[:12], abs=4)
@@ -124,7 +129,7 @@ def test_what_a_cut_video_holds_is_kept(tmp_path):
 def test_damaged_frames_are_left_out_and_the_rest_is_read(tmp_path):
     path = make_video(tmp_path / "a.avi", levels=range(0, 200, 10))
     data = bytearray(path.read_bytes())
-    starts = [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+    starts = picture_starts(data)
     data[starts[10] + 2 : starts[10] + 300] = bytes(298)  # in the middle of the tenth picture
     path.write_bytes(bytes(data))
     found = list(open_source(path, LENIENT))
