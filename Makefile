@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 DEMO := build/demo
 LOWEST := build/lowest
+# Two files of tests at a time, one thread of torch each: most of the time is spent outside torch.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 CPP := $(shell find plugins tests -path plugins/build -prune -o \( -name '*.cpp' -o -name '*.hpp' -o -name '*.cu*' -o -name '*.h' \) -print)
 
 .PHONY: setup demo test fuzz bindings triton ray test-scale test-slow test-gpu test-lowest coverage wheel lab plugin lint format clean
@@ -40,9 +42,8 @@ demo: setup
 	$(if $(WEIGHTS),$(BIN)/trt-pose predict $(DEMO)/yolo_nas_pose_n.onnx trt_pose/assets/astronaut.jpg --save $(DEMO) --overwrite)
 	@echo "The picture: $(DEMO)/$(if $(WEIGHTS),astronaut.jpg,000002.png)"
 
-# Two files of tests at a time, one thread of torch each: most of the time is spent outside torch.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Real bindings of TensorRT 10.3, 10.16 and 11.4, lean runtimes and two versions of cuda-bindings: about 110 MB, which the
 # tests use without installing them. They need no GPU.
@@ -70,22 +71,23 @@ test-scale: setup triton ray
 
 # What make test leaves out; with TRT_POSE_NETWORK=1 also the tests that download packages.
 test-slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
+	$(PYTEST) -m slow
 
 # Branch coverage of the package; fails below the floor in pyproject.toml.
 coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # Damaged and hostile files and values for every verb; the counts are written to benchmarks/results/robustness.md.
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/robustness.py --cases $(or $(CASES),5000) --seed $(or $(SEED),1)
 
 # The lowest versions that pyproject.toml declares, in an environment of their own.
+test-lowest: BIN := $(LOWEST)/bin
 test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install uv
-	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[export,dev]'
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pip install uv
+	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct --editable '.[export,dev]'
+	$(PYTEST) -m "not slow"
 
 # The wheel and the source distribution, and the test that an installed wheel is complete.
 wheel: setup
